@@ -1,0 +1,42 @@
+# make demo | test | lint | bench. Each makes .venv on first use and needs nothing but Python 3.11 or newer, pip and make.
+PYTHON ?= python3
+BIN := .venv/bin
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
+
+.PHONY: demo test lint bench clean
+
+demo: .venv/.demo
+	@echo "== htsr demo: audits a trained Transformer, then trains a small GPT with HTMuon at four powers"
+	$(BIN)/htsr demo
+
+test: .venv/.dev
+	@echo "== tests (pytest on two workers; leave the slow ones out with: $(BIN)/pytest -m 'not slow')"
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2 --dist worksteal
+
+lint: .venv/.dev
+	@echo "== ruff and mypy"
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+bench: .venv/.demo
+	@echo "== benchmarks"
+	$(BIN)/python benchmarks/audit_minilm.py
+	$(BIN)/python benchmarks/htmuon_step.py
+
+clean:
+	rm -rf .venv build *.egg-info htsr-demo
+
+.venv/bin/python:
+	@echo "== making .venv with $(PYTHON)"
+	$(PYTHON) -m venv .venv
+
+.venv/.demo: pyproject.toml constraints.txt | .venv/bin/python
+	@echo "== installing htsr and what the demo needs into .venv (a minute or two the first time)"
+	$(PIP) --editable '.[demo]'
+	@touch $@
+
+.venv/.dev: pyproject.toml constraints.txt | .venv/bin/python
+	@echo "== installing htsr and what the tests need into .venv (a minute or two the first time)"
+	$(PIP) --editable '.[demo,dev]'
+	@touch $@

@@ -1,0 +1,352 @@
+"""From a source to a table: the one place where a layer's row is put together."""
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from html import escape
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+import numpy as np
+import pandas as pd
+import torch
+from tqdm.auto import tqdm
+
+from htsr import metrics
+from htsr.bulk import fit_marchenko_pastur
+from htsr.columns import COLUMNS
+from htsr.spectrum import Spectrum
+from htsr.tails import PowerLawFit, fit_power_law
+from htsr.weights import Layer, open_source, select
+from htsr.weights.select import Patterns
+from htsr.weights.source import Source
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+# WeightWatcher's bounds, from its README: "over-trained" below 2, "under-trained" above 6.
+OVER_TRAINED, UNDER_TRAINED = 2.0, 6.0
+# WeightWatcher 0.7.7: fits leave out eigenvalues below this, whatever the scale of the weights, ...
+WEIGHTWATCHER_CUTOFF = 1e-5
+# ... and the pooled slices of a Conv2d are multiplied by sqrt(1/2).
+WEIGHTWATCHER_CONV2D_SCALE = 0.5
+
+Convention = Literal["htsr", "weightwatcher"]
+
+# What a table shows when it cannot show everything.
+BRIEF = ["name", "layer_type", "N", "M", "alpha", "sigma", "D", "num_pl_spikes", "num_spikes", "stable_rank", "warning"]
+
+
+def analyze(
+    source: Source,
+    *,
+    layers: Patterns = None,
+    skip: Patterns = None,
+    xmin: float | Literal["ks"] = "ks",
+    bulk: bool = True,
+    convention: Convention = "htsr",
+    progress: bool | None = None,
+) -> "Analysis":
+    """Analyse every weight matrix of a network.
+
+    Args:
+        source: A ``torch.nn.Module``, a state dict or ``{name: array}``, or a path to a ``.safetensors`` file or to a
+            directory of them. Models are not changed; one matrix at a time is in memory.
+        layers: Names, globs or layer types to keep; all by default.
+        skip: Names, globs or layer types to leave out.
+        xmin: How the tail is chosen, as in ``fit_power_law``.
+        bulk: Fit the Marchenko-Pastur bulk and count spikes above it.
+        convention: ``"weightwatcher"`` restores WeightWatcher's scaling of Conv2d and its absolute cut-off of 1e-5, for
+            comparison with published numbers.
+        progress: True or False shows or hides the progress bar. By default it is shown on a terminal, after a second.
+
+    Returns:
+        The analysis: a row for each matrix, a reason for every other tensor.
+
+    Raises:
+        FileNotFoundError: If a path does not exist.
+        InputError: If the source cannot be read, is empty, or ``layers`` or ``skip`` match nothing.
+        TypeError: If the source is of no kind named above.
+        ValueError: If ``convention`` or ``xmin`` is unknown.
+
+    Example:
+        >>> torch.manual_seed(0)  # doctest: +ELLIPSIS
+        <torch._C.Generator object at ...>
+        >>> a = analyze(torch.nn.Sequential(torch.nn.Linear(128, 64), torch.nn.ReLU(), torch.nn.Linear(64, 1)))
+        >>> a.details[["name", "N", "M", "status", "reason"]]
+          name    N   M   status                                         reason
+        0    0  128  64  success                                               
+        1    2   64   1   failed  1 distinct positive values, a fit needs 8
+        >>> a.skipped
+             name shape            reason
+        0  0.bias   64  1-D: not a matrix
+        1  2.bias    1  1-D: not a matrix
+    """
+    if convention not in ("htsr", "weightwatcher"):
+        raise ValueError(f"expected convention='htsr' or 'weightwatcher', got {convention!r}")
+    inventory = select(open_source(source), layers, skip)
+    results: dict[str, LayerAnalysis] = {}
+    bar = tqdm(inventory.layers, desc="analyze", unit="layer", delay=1, disable=None if progress is None else not progress)
+    for layer in bar:
+        bar.set_postfix_str(layer.name, refresh=False)
+        if layer.tied_to is not None:
+            first = results[layer.tied_to]
+            row = first.row | {"name": layer.name, "longname": layer.longname, "layer_type": layer.layer_type}
+            results[layer.name] = replace(first, name=layer.name, row=row | {"tied_to": layer.tied_to})
+        else:
+            results[layer.name] = _analyze_layer(layer, xmin, bulk, convention)
+    skipped = pd.DataFrame(
+        [(item.name, " x ".join(map(str, item.shape)), item.reason) for item in inventory.skipped],
+        columns=["name", "shape", "reason"],
+        dtype="str",
+    )
+    return Analysis(inventory.source, convention, results, skipped)
+
+
+def _analyze_layer(layer: Layer, xmin: float | Literal["ks"], bulk: bool, convention: Convention) -> "LayerAnalysis":
+    """One layer's spectrum, fit and row. Whatever cannot be computed is NaN, with the reason in the row."""
+    N, M = max(layer.shape[:2]), min(layer.shape[:2])
+    rf = math.prod(layer.shape[2:])
+    row: dict[str, object] = {"name": layer.name, "longname": layer.longname, "layer_type": layer.layer_type}
+    row |= {"N": N, "M": M, "Q": N / M, "rf": rf, "num_evals": M * rf, "warning": "", "tied_to": ""}
+    try:
+        spectrum = Spectrum.from_weight(layer.load())
+    except (ValueError, torch.linalg.LinAlgError) as err:
+        fit = PowerLawFit.failed(str(err))
+        return LayerAnalysis(layer.name, row | {"status": fit.status, "reason": fit.reason}, None, fit)
+
+    fitted = spectrum.nonzero
+    if convention == "weightwatcher":
+        if layer.layer_type == "conv2d":
+            spectrum = Spectrum(spectrum.eigenvalues * WEIGHTWATCHER_CONV2D_SCALE, spectrum.shape)
+        fitted = spectrum.eigenvalues[spectrum.eigenvalues > WEIGHTWATCHER_CUTOFF]
+    fit = fit_power_law(fitted, xmin=xmin)
+    row |= {"status": fit.status, "reason": fit.reason} | _scalar_metrics(spectrum)
+    if bulk:
+        row |= _bulk_metrics(spectrum)
+    if fit.status == "success":
+        row |= _tail_metrics(spectrum, fit)
+    return LayerAnalysis(layer.name, row, spectrum, fit)
+
+
+def _scalar_metrics(spectrum: Spectrum) -> dict[str, object]:
+    evals = spectrum.eigenvalues
+    if evals[-1] == 0:
+        return {"spectral_norm": 0.0, "hard_rank": 0}
+    return {
+        "log_norm": metrics.log_norm(evals),
+        "log_spectral_norm": metrics.log_spectral_norm(evals),
+        "spectral_norm": metrics.spectral_norm(evals),
+        "stable_rank": metrics.stable_rank(evals),
+        "entropy": metrics.entropy(evals),
+        "hard_rank": metrics.hard_rank(evals),
+        "effective_rank": metrics.effective_rank(evals),
+        "num_ERG_spikes": metrics.num_ERG_spikes(evals),
+    }
+
+
+def _bulk_metrics(spectrum: Spectrum) -> dict[str, object]:
+    fit = fit_marchenko_pastur(spectrum, spectrum.N, spectrum.M)
+    if fit is None:
+        return {}
+    return {
+        "num_spikes": fit.num_spikes,
+        "mp_softrank": fit.softrank,
+        "sigma_mp": fit.sigma * math.sqrt(spectrum.N / spectrum.eigenvalues.mean()),
+        "bulk_max": fit.edge_high,
+        "bulk_min": fit.edge_low,
+    }
+
+
+def _tail_metrics(spectrum: Spectrum, fit: PowerLawFit) -> dict[str, object]:
+    warning = "over-trained" if fit.alpha < OVER_TRAINED else "under-trained" if fit.alpha > UNDER_TRAINED else ""
+    return {
+        "alpha": fit.alpha,
+        "D": fit.D,
+        "sigma": fit.sigma,
+        "xmin": fit.xmin,
+        "xmax": fit.xmax,
+        "num_pl_spikes": fit.n_tail,
+        "alpha_weighted": metrics.alpha_weighted(spectrum.eigenvalues, fit.alpha),
+        "log_alpha_norm": metrics.log_alpha_norm(spectrum.eigenvalues, fit.alpha),
+        "ERG_gap": metrics.num_ERG_spikes(spectrum.eigenvalues) - fit.n_tail,
+        "warning": warning,
+    }
+
+
+@dataclass(frozen=True)
+class LayerAnalysis:
+    """One layer of an analysis.
+
+    Attributes:
+        name: Its name.
+        row: Its row of ``Analysis.details``, as a dict.
+        spectrum: Its eigenvalues; None where the weight is not finite.
+        fit: Its power-law fit, possibly a failed one.
+    """
+
+    name: str
+    row: dict[str, object]
+    spectrum: Spectrum | None
+    fit: PowerLawFit
+
+    def __repr__(self) -> str:
+        return f"LayerAnalysis({self.name!r}, {self.spectrum}, {self.fit})"
+
+    def plot(self) -> "Figure":
+        """The ESD on log-log axes, with the fitted tail, xmin and the edge of the noise bulk.
+
+        Returns:
+            A matplotlib Figure.
+
+        Raises:
+            ValueError: If the layer has no spectrum.
+        """
+        from htsr.plots import plot_esd
+
+        if self.spectrum is None:
+            raise ValueError(f"layer {self.name!r} has no spectrum to draw: {self.fit.reason}")
+        bulk_max = self.row.get("bulk_max")
+        return plot_esd(self.spectrum, self.fit, title=self.name, bulk_max=bulk_max if isinstance(bulk_max, float) else None)
+
+
+class Analysis:
+    """What ``analyze`` found.
+
+    Attributes:
+        source: What was analysed, in words.
+        convention: ``"htsr"`` or ``"weightwatcher"``.
+        details: One row for each matrix, in model order; the columns are listed in ``htsr.columns``.
+        skipped: Name, shape and reason of every tensor that has no row in ``details``.
+    """
+
+    def __init__(
+        self, source: str, convention: Convention, results: dict[str, LayerAnalysis], skipped: pd.DataFrame
+    ) -> None:
+        self.source = source
+        self.convention = convention
+        self.skipped = skipped
+        self._results = results
+        self.details = details_frame([result.row for result in results.values()])
+
+    @property
+    def spectra(self) -> dict[str, Spectrum]:
+        """Spectrum of each layer that has one, by name."""
+        return {name: result.spectrum for name, result in self._results.items() if result.spectrum is not None}
+
+    def __getitem__(self, name: str) -> LayerAnalysis:
+        if name not in self._results:
+            raise KeyError(f"{name!r}: expected one of the {len(self)} layers: {', '.join(list(self._results)[:5])}, ...")
+        return self._results[name]
+
+    def __iter__(self) -> Iterator[LayerAnalysis]:
+        return iter(self._results.values())
+
+    def __len__(self) -> int:
+        return len(self._results)
+
+    def summary(self) -> dict[str, float]:
+        """Numbers for the whole model.
+
+        Returns:
+            Counts; the mean over layers of WeightWatcher's summary metrics; median and quartiles of alpha. Failed and
+            tied layers are counted and left out of every mean; a mean over no layer is NaN.
+        """
+        failed = self.details["status"] == "failed"
+        tied = self.details["tied_to"] != ""
+        used = self.details[~failed & ~tied]
+        means = ["alpha", "alpha_weighted", "log_alpha_norm", "log_norm", "log_spectral_norm", "stable_rank", "entropy"]
+        means.append("mp_softrank")
+        return {
+            "num_layers": len(self.details),
+            "num_failed": int((failed & ~tied).sum()),
+            "num_tied": int(tied.sum()),
+            "num_skipped": len(self.skipped),
+            "num_over_trained": int((used["warning"] == "over-trained").sum()),
+            "num_under_trained": int((used["warning"] == "under-trained").sum()),
+            "alpha_median": float(used["alpha"].median()),
+            "alpha_q25": float(used["alpha"].quantile(0.25)),
+            "alpha_q75": float(used["alpha"].quantile(0.75)),
+            **{name: float(used[name].mean()) for name in means},
+        }
+
+    def plot(self, kind: str = "alpha") -> "Figure":
+        """Draw the model.
+
+        Args:
+            kind: ``"esd"`` for the ESD of every layer, or the name of a numeric column of ``details``, drawn against
+                depth.
+
+        Returns:
+            A matplotlib Figure.
+
+        Raises:
+            ValueError: If ``kind`` is neither, or there is nothing to draw.
+        """
+        from htsr.plots import plot_depth, plot_esds
+
+        if kind == "esd":
+            return plot_esds(self)
+        return plot_depth(self.details, kind)
+
+    def save(self, path: str | Path) -> Path:
+        """Write the analysis.
+
+        Args:
+            path: Where to. The suffix picks the format: ``.html`` a self-contained report, ``.json`` summary, details and
+                skipped, ``.csv`` and ``.parquet`` the details.
+
+        Returns:
+            The path written.
+
+        Raises:
+            InputError: If the suffix is none of these.
+        """
+        from htsr.report.save import save_analysis
+
+        return save_analysis(self, Path(path))
+
+    def __repr__(self) -> str:
+        return f"{self.headline()}\n{brief(self.details).to_string(index=False, max_rows=60)}"
+
+    def _repr_html_(self) -> str:
+        table = brief(self.details).to_html(index=False, max_rows=60, border=0, na_rep="")
+        return f"<p>{escape(self.headline()).replace(chr(10), '<br>')}</p>{table}"
+
+    def headline(self) -> str:
+        """Two lines: what was analysed, and where alpha lies."""
+        s = self.summary()
+        counts = f"{s['num_layers']} layers ({s['num_failed']} failed, {s['num_tied']} tied), {s['num_skipped']} skipped"
+        if math.isnan(s["alpha_median"]):
+            return f"{self.source}: {counts}\nno layer has a power-law fit"
+        return (
+            f"{self.source}: {counts}\nalpha: median {s['alpha_median']:.2f}, quartiles {s['alpha_q25']:.2f} to "
+            f"{s['alpha_q75']:.2f}; {s['num_over_trained']} over-trained (< {OVER_TRAINED:g}), {s['num_under_trained']} "
+            f"under-trained (> {UNDER_TRAINED:g})"
+        )
+
+
+def details_frame(rows: list[dict[str, object]]) -> pd.DataFrame:
+    """Rows as a table with every column of ``htsr.columns``, in order; what a row lacks is missing, never invented."""
+    table = pd.DataFrame({column.name: [row.get(column.name) for row in rows] for column in COLUMNS})
+    return table.astype({column.name: column.dtype for column in COLUMNS})
+
+
+def brief(details: pd.DataFrame) -> pd.DataFrame:
+    """The columns that fit on a terminal, rounded for reading; a failed row shows its reason where others warn."""
+    table = details[BRIEF].copy()
+    failed = details["status"] == "failed"
+    table.loc[failed, "warning"] = "failed: " + details.loc[failed, "reason"]
+    tied = details["tied_to"] != ""
+    table.loc[tied, "warning"] = "tied to " + details.loc[tied, "tied_to"]
+    table["alpha"] = [_rounded(value, 2) for value in details["alpha"]]
+    table["sigma"] = [_rounded(value, 2) for value in details["sigma"]]
+    table["D"] = [_rounded(value, 3) for value in details["D"]]
+    table["stable_rank"] = [_rounded(value, 1) for value in details["stable_rank"]]
+    table["num_pl_spikes"] = ["" if pd.isna(value) else value for value in details["num_pl_spikes"]]
+    table["num_spikes"] = ["" if pd.isna(value) else value for value in details["num_spikes"]]
+    return table.rename(columns={"num_pl_spikes": "tail", "num_spikes": "spikes"})
+
+
+def _rounded(value: float, digits: int) -> str:
+    return "" if np.isnan(value) else f"{value:.{digits}f}"

@@ -1,0 +1,73 @@
+"""Weights of a ``.safetensors`` file, or of a directory of them (a sharded checkpoint, with or without its index)."""
+
+import re
+from functools import partial
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError, safe_open
+
+from htsr.errors import InputError
+from htsr.weights.inventory import Inventory, Layer, Skipped
+from htsr.weights.state_dicts import layer_name, layer_type, not_analysed
+
+
+def read_safetensors(path: Path) -> Inventory:
+    """List the tensors of a file or of all ``*.safetensors`` files of a directory; only the headers are read.
+
+    The format keeps no module order, so names are sorted with their numbers compared as numbers: layer 10 comes
+    after layer 2.
+
+    Args:
+        path: A file, or a directory that holds at least one.
+
+    Returns:
+        The layers, each loaded from its own file when asked for, and every other tensor with the reason.
+
+    Raises:
+        InputError: If a file is not readable as safetensors, or a name stands in two files.
+    """
+    files = sorted(path.glob("*.safetensors")) if path.is_dir() else [path]
+    where: dict[str, tuple[Path, tuple[int, ...], str]] = {}
+    for file in files:
+        for key, shape, dtype in _header(file):
+            if key in where:
+                raise InputError(
+                    f"{path}: the tensor {key!r} stands in both {where[key][0].name} and {file.name}: expected the shards "
+                    "of one checkpoint; pass one file"
+                )
+            where[key] = (file, shape, dtype)
+
+    layers: list[Layer] = []
+    skipped: list[Skipped] = []
+    for key in sorted(where, key=_natural_order):
+        file, shape, dtype = where[key]
+        reason = not_analysed(key, shape, dtype)
+        if reason is None:
+            name = layer_name(key, where)
+            layers.append(Layer(name, name, layer_type(key, shape), shape, partial(_load, file, key)))
+        else:
+            skipped.append(Skipped(key, shape, reason))
+    return Inventory(str(path), layers, skipped)
+
+
+def _header(file: Path) -> list[tuple[str, tuple[int, ...], str]]:
+    try:
+        with safe_open(file, framework="pt") as handle:
+            slices = [(key, handle.get_slice(key)) for key in handle.keys()]  # noqa: SIM118 - not a dict
+            return [(key, tuple(part.get_shape()), part.get_dtype()) for key, part in slices]
+    except SafetensorError as err:
+        size = file.stat().st_size
+        raise InputError(
+            f"{file}: not a readable safetensors file ({size:,} bytes; the reader says: {err}): it is truncated or of "
+            "another format; download or save it again"
+        ) from err
+
+
+def _load(file: Path, key: str) -> torch.Tensor:
+    with safe_open(file, framework="pt") as handle:
+        return handle.get_tensor(key)
+
+
+def _natural_order(key: str) -> list[tuple[int, str]]:
+    return [(int(part), "") if part.isdigit() else (-1, part) for part in re.split(r"(\d+)", key)]

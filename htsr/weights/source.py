@@ -1,0 +1,64 @@
+"""Tell what a source is and open it with the right reader."""
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+
+from torch import nn
+
+from htsr.errors import InputError
+from htsr.weights.inventory import Inventory
+from htsr.weights.modules import read_module
+from htsr.weights.safetensors import read_safetensors
+from htsr.weights.state_dicts import read_state_dict
+
+Source = nn.Module | Mapping[str, object] | str | os.PathLike[str]
+
+
+def open_source(source: Source) -> Inventory:
+    """List what a source holds: names and shapes, no values yet.
+
+    Args:
+        source: A module, a state dict or ``{name: array}``, or a path to a ``.safetensors`` file or to a directory of
+            them.
+
+    Returns:
+        Its layers and, with a reason each, all other tensors.
+
+    Raises:
+        FileNotFoundError: If the path does not exist.
+        InputError: If the path is no safetensors checkpoint, or the source holds no tensor at all.
+        TypeError: If the source is of none of these kinds.
+    """
+    if isinstance(source, nn.Module):
+        inventory = read_module(source)
+    elif isinstance(source, Mapping):
+        inventory = read_state_dict(source)
+    elif isinstance(source, str | os.PathLike):
+        inventory = read_safetensors(_checkpoint(Path(source)))
+    else:
+        raise TypeError(
+            "expected a torch.nn.Module, a state dict, {name: array} or a path to a .safetensors file or directory, "
+            f"got {type(source).__name__}"
+        )
+    if not inventory.layers and not inventory.skipped:
+        raise InputError(f"{inventory.source} is empty: expected at least one weight, found no tensor at all")
+    return inventory
+
+
+def _checkpoint(path: Path) -> Path:
+    if not path.exists():
+        raise FileNotFoundError(f"{path}: no such file or directory")
+    if path.is_dir() and not any(path.glob("*.safetensors")):
+        names = sorted(entry.name for entry in path.iterdir())
+        found = ", ".join(names[:5]) + (", ..." if len(names) > 5 else "") if names else "nothing"
+        raise InputError(f"{path}: expected a directory with *.safetensors files, found {found}. {_OTHER_FORMATS}")
+    if path.is_file() and path.suffix != ".safetensors":
+        raise InputError(f"{path}: expected a .safetensors file, got the suffix {path.suffix!r}. {_OTHER_FORMATS}")
+    return path
+
+
+_OTHER_FORMATS = (
+    "Checkpoints of other formats: load them yourself, e.g. torch.load(path, weights_only=True), "
+    "and pass the state dict to htsr.analyze"
+)
