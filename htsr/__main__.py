@@ -1,0 +1,7 @@
+"""``python -m htsr``."""
+
+import sys
+
+from htsr.cli import main
+
+sys.exit(main())

@@ -1,0 +1,104 @@
+"""The command line: ``htsr audit`` and ``htsr demo``.
+
+Exit status: 0 fine, 2 bad input (one line on stderr), 130 interrupted.
+"""
+
+import argparse
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from htsr._version import __version__
+from htsr.analysis import analyze
+from htsr.errors import InputError
+from htsr.report import FORMATS, check_output
+from htsr.report.save import analysis_json
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line.
+
+    Args:
+        arguments: What follows the command's name; ``sys.argv`` by default.
+
+    Returns:
+        The exit status.
+    """
+    options = _parser().parse_args(arguments)
+    try:
+        options.run(options)
+        sys.stdout.flush()
+    except BrokenPipeError:  # the reader, head for instance, has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except (InputError, OSError) as err:
+        print(f"htsr: {_one_line(err)}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("\nhtsr: interrupted; what was written stays readable", file=sys.stderr)
+        return 130
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="htsr", description="See and steer the weight spectra of neural networks.")
+    parser.add_argument("--version", action="version", version=f"htsr {__version__}")
+    commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
+
+    audit = commands.add_parser("audit", help="analyse every weight matrix of a checkpoint")
+    audit.add_argument("path", type=Path, help="a .safetensors file, or a directory of them")
+    audit.add_argument(
+        "-o",
+        "--output",
+        action="append",
+        default=[],
+        type=Path,
+        metavar="FILE",
+        help=f"write the result; may repeat; the suffix picks the format ({', '.join(FORMATS)})",
+    )
+    audit.add_argument("--json", action="store_true", help="write JSON to stdout; what is for people goes to stderr")
+    audit.add_argument("--layers", action="append", metavar="GLOB", help="only these names, globs or layer types; may repeat")
+    audit.add_argument("--skip", action="append", metavar="GLOB", help="leave these out; may repeat")
+    audit.add_argument(
+        "--convention", choices=["htsr", "weightwatcher"], default="htsr", help="scaling and cut-offs (default: htsr)"
+    )
+    audit.set_defaults(run=_audit)
+
+    demo = commands.add_parser("demo", help="audit a trained Transformer, then train a small GPT with HTMuon")
+    demo.add_argument(
+        "-o", "--output", type=Path, default=Path("htsr-demo"), metavar="DIR", help="where the pages go (default: htsr-demo)"
+    )
+    demo.add_argument("--steps", type=_positive, default=300, help="optimizer steps of each run (default: 300)")
+    demo.set_defaults(run=_demo)
+    return parser
+
+
+def _audit(options: argparse.Namespace) -> None:
+    for path in options.output:
+        check_output(path)
+    analysis = analyze(options.path, layers=options.layers, skip=options.skip, convention=options.convention)
+    if not len(analysis):
+        reasons = "; ".join(f"{count} x {reason}" for reason, count in analysis.skipped["reason"].value_counts().items())
+        raise InputError(f"{options.path}: none of its {len(analysis.skipped)} tensors is a weight matrix ({reasons})")
+    people = sys.stderr if options.json else sys.stdout
+    print(analysis, file=people)
+    if options.json:
+        print(analysis_json(analysis))
+    for path in options.output:
+        print(f"wrote {analysis.save(path)}", file=people)
+
+
+def _demo(options: argparse.Namespace) -> None:
+    from htsr.demo import run_demo
+
+    run_demo(options.output, steps=options.steps, say=lambda line: print(line, flush=True))
+
+
+def _positive(text: str) -> int:
+    if not text.isdigit() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"expected a whole number from 1 on, got {text!r}")
+    return int(text)
+
+
+def _one_line(err: Exception) -> str:
+    return " ".join(str(err).split())

@@ -1,0 +1,82 @@
+"""A small byte-level GPT.
+
+Shapes: B batch, T positions, C channels, H heads, V vocabulary (256 bytes).
+"""
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+VOCABULARY = 256
+
+
+class Block(nn.Module):
+    """Pre-norm attention and MLP. Query, key and value are layers of their own, so that each has its own spectrum."""
+
+    def __init__(self, width: int, heads: int) -> None:
+        super().__init__()
+        self.heads = heads
+        self.norm_attention, self.norm_mlp = nn.LayerNorm(width), nn.LayerNorm(width)
+        self.query, self.key, self.value = (nn.Linear(width, width, bias=False) for _ in range(3))
+        self.output = nn.Linear(width, width, bias=False)
+        self.up, self.down = nn.Linear(width, 4 * width, bias=False), nn.Linear(4 * width, width, bias=False)
+
+    def forward(self, x_BTC: Tensor) -> Tensor:
+        y_BTC = self.norm_attention(x_BTC)
+        q, k, v = (
+            layer(y_BTC).unflatten(-1, (self.heads, -1)).transpose(1, 2) for layer in (self.query, self.key, self.value)
+        )
+        attended = F.scaled_dot_product_attention(q, k, v, is_causal=True).transpose(1, 2).flatten(2)
+        x_BTC = x_BTC + self.output(attended)
+        return x_BTC + self.down(F.gelu(self.up(self.norm_mlp(x_BTC))))
+
+
+class GPT(nn.Module):
+    """Bytes in, logits of the next byte out.
+
+    Args:
+        context: Longest sequence.
+        width: Channels.
+        depth: Blocks.
+        heads: Attention heads; they divide the width.
+    """
+
+    def __init__(self, context: int = 64, width: int = 128, depth: int = 3, heads: int = 4) -> None:
+        super().__init__()
+        self.embedding = nn.Embedding(VOCABULARY, width)
+        self.position = nn.Embedding(context, width)
+        self.blocks = nn.ModuleList(Block(width, heads) for _ in range(depth))
+        self.norm = nn.LayerNorm(width)
+        self.head = nn.Linear(width, VOCABULARY, bias=False)
+        for module in self.modules():
+            if isinstance(module, nn.Embedding):
+                nn.init.normal_(module.weight, std=0.02)  # GPT-2's; torch's own std of 1 drowns the first blocks
+
+    def forward(self, tokens_BT: Tensor) -> Tensor:
+        """Logits, shape (B, T, V)."""
+        x_BTC = self.embedding(tokens_BT) + self.position.weight[: tokens_BT.shape[1]]
+        for block in self.blocks:
+            x_BTC = block(x_BTC)
+        return self.head(self.norm(x_BTC))  # type: ignore[no-any-return]
+
+    def loss(self, sequence_BT: Tensor) -> Tensor:
+        """Mean cross-entropy of each byte given those before it, in nats.
+
+        Args:
+            sequence_BT: Bytes, one more than the model sees.
+
+        Returns:
+            A scalar.
+        """
+        logits = self(sequence_BT[:, :-1])
+        return F.cross_entropy(logits.flatten(0, 1), sequence_BT[:, 1:].flatten())
+
+
+def parameter_count(model: nn.Module) -> int:
+    """Number of parameters."""
+    return sum(p.numel() for p in model.parameters())
+
+
+def tokens(text: bytes) -> Tensor:
+    """Bytes as a tensor of integers, shape (len(text),)."""
+    return torch.frombuffer(bytearray(text), dtype=torch.uint8).long()

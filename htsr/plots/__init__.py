@@ -1,0 +1,17 @@
+"""Pictures of results. They take what was computed and compute no metric themselves."""
+
+from htsr.plots.depth import plot_depth
+from htsr.plots.esd import plot_esd, plot_esd_over_steps, plot_esds
+from htsr.plots.over_steps import plot_layers_over_steps, plot_runs_over_steps, plot_scalars
+from htsr.plots.power import plot_against_power
+
+__all__ = [
+    "plot_against_power",
+    "plot_depth",
+    "plot_esd",
+    "plot_esd_over_steps",
+    "plot_esds",
+    "plot_layers_over_steps",
+    "plot_runs_over_steps",
+    "plot_scalars",
+]

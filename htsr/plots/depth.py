@@ -1,0 +1,56 @@
+"""A metric against depth."""
+
+import numpy as np
+import pandas as pd
+from matplotlib.figure import Figure
+
+from htsr.plots.style import CATEGORIES, GREY, new_figure
+
+MAX_NAMED = 80
+
+
+def plot_depth(details: pd.DataFrame, column: str = "alpha") -> Figure:
+    """A metric of each layer in model order.
+
+    Args:
+        details: ``Analysis.details``. Tied layers are left out; layers without a value leave a gap.
+        column: A numeric column. For alpha a bar shows one sigma each way, and lines show 2 and 6.
+
+    Returns:
+        The figure.
+
+    Raises:
+        ValueError: If the column is not there or not numeric, or no layer has a value.
+    """
+    numeric = [name for name in details.columns if pd.api.types.is_numeric_dtype(details[name])]
+    if column not in numeric:
+        raise ValueError(f"expected 'esd' or one of the numeric columns {', '.join(numeric)}, got {column!r}")
+    layers = details[details["tied_to"] == ""].reset_index(drop=True)
+    values = layers[column].astype("float64")
+    if not np.isfinite(values).any():
+        raise ValueError(f"no layer has a value of {column}")
+
+    named = len(layers) <= MAX_NAMED
+    figure, axes = new_figure(width=max(7.0, 0.24 * len(layers)) if named else 12.0, height=4.6 if named else 3.4)
+    ax = axes[0, 0]
+    if column == "alpha":
+        ax.axhspan(2, 6, color="#f3f3f3", zorder=0)
+        for bound, word in ((2, "over-trained below 2"), (6, "under-trained above 6")):
+            ax.axhline(bound, color=GREY, linewidth=0.8, linestyle=":")
+            ax.annotate(word, (1, bound), xycoords=("axes fraction", "data"), fontsize=7, color=GREY, ha="right", va="bottom")
+    ax.plot(values, color=GREY, linewidth=0.6, alpha=0.6, zorder=1)
+    for colour, (kind, group) in zip(CATEGORIES, layers.groupby("layer_type", sort=False), strict=False):
+        errors = group["sigma"] if column == "alpha" else None
+        ax.errorbar(
+            group.index, values[group.index], yerr=errors, fmt="o", markersize=4, elinewidth=0.9, color=colour, label=kind
+        )
+    if np.nanmin(values) > 0 and np.nanmax(values) > 20 * np.nanmedian(values):
+        ax.set_yscale("log")
+    ax.set_ylabel(f"{column} ± sigma" if column == "alpha" else column, fontsize=9)
+    ax.set_xlim(-0.7, len(layers) - 0.3)
+    if named:
+        ax.set_xticks(range(len(layers)), layers["name"], rotation=90, fontsize=6)
+    else:
+        ax.set_xlabel("layer, in model order", fontsize=9)
+    ax.legend(fontsize=8, frameon=False, loc="upper left", ncols=4)
+    return figure

@@ -1,0 +1,163 @@
+"""Empirical spectral densities."""
+
+import re
+from typing import TYPE_CHECKING
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import NullFormatter
+
+from htsr.plots.style import BLUE, GREY, VERMILION, new_figure, sequence_colours
+from htsr.spectrum import Spectrum
+from htsr.tails import PowerLawFit
+
+if TYPE_CHECKING:
+    from htsr.analysis import Analysis
+    from htsr.training import History
+
+MAX_PANELS = 60
+
+
+def plot_esd(spectrum: Spectrum, fit: PowerLawFit, *, title: str = "", bulk_max: float | None = None) -> Figure:
+    """One ESD on log-log axes with its fitted tail.
+
+    Args:
+        spectrum: The eigenvalues.
+        fit: The power law; a failed one is not drawn, and the title says so.
+        title: The layer's name.
+        bulk_max: Upper edge of the noise bulk, drawn where given.
+
+    Returns:
+        The figure.
+    """
+    figure, axes = new_figure(width=6, height=4)
+    _draw_esd(axes[0, 0], spectrum, fit, bulk_max)
+    axes[0, 0].set_title(_title(title, fit), fontsize=10, loc="left")
+    axes[0, 0].set_xlabel("eigenvalue $\\lambda$ of $W^T W$", fontsize=9)
+    axes[0, 0].set_ylabel("density", fontsize=9)
+    axes[0, 0].legend(fontsize=8, frameon=False)
+    return figure
+
+
+def plot_esds(analysis: "Analysis") -> Figure:
+    """The ESDs of all layers as small panels, in model order.
+
+    Args:
+        analysis: What to draw. Tied layers are drawn once; of more than 60 the first 60 are drawn, and the figure's title
+            says so.
+
+    Returns:
+        The figure.
+
+    Raises:
+        ValueError: If no layer has a spectrum.
+    """
+    layers = [layer for layer in analysis if layer.spectrum is not None and not layer.row["tied_to"]]
+    if not layers:
+        raise ValueError(f"{analysis.source}: no layer has a spectrum to draw")
+    shown = layers[:MAX_PANELS]
+    columns = min(4, len(shown))
+    rows = -(-len(shown) // columns)
+    figure, axes = new_figure(rows, columns, width=3.2 * columns, height=2.3 * rows)
+    for ax in axes.flat[len(shown) :]:
+        ax.set_visible(False)
+    for ax, layer in zip(axes.flat, shown, strict=False):
+        assert layer.spectrum is not None
+        bulk_max = layer.row.get("bulk_max")
+        _draw_esd(ax, layer.spectrum, layer.fit, bulk_max if isinstance(bulk_max, float) else None)
+        ax.set_title(_title(layer.name, layer.fit), fontsize=7, loc="left")
+        ax.tick_params(labelsize=6)
+    handles, labels = axes[0, 0].get_legend_handles_labels()
+    words = [re.split(r",| =", label)[0] for label in labels]
+    figure.legend(handles, words, loc="outside upper right", ncols=4, fontsize=8, frameon=False)
+    if len(layers) > len(shown):
+        figure.suptitle(f"the first {len(shown)} of {len(layers)} layers", fontsize=9, x=0.01, ha="left")
+    return figure
+
+
+def plot_esd_over_steps(history: "History", name: str, *, ax: Axes | None = None) -> Figure:
+    """The ESD of one layer at each captured step, early steps dark.
+
+    Args:
+        history: The run.
+        name: The layer.
+        ax: Draw here instead of in a figure of its own.
+
+    Returns:
+        The figure.
+    """
+    if ax is None:
+        figure, axes = new_figure(width=6, height=4)
+        ax = axes[0, 0]
+        ax.set_title(name, fontsize=10, loc="left")
+        ax.set_xlabel("eigenvalue $\\lambda$ of $W^T W$", fontsize=9)
+        ax.set_ylabel("density", fontsize=9)
+    else:
+        figure = ax.get_figure()  # type: ignore[assignment]
+    steps = _spread(history.steps, 7)
+    for step, colour in zip(steps, sequence_colours(len(steps)), strict=True):
+        edges, density = _log_histogram(history.spectrum(step, name).nonzero)
+        ax.stairs(density, edges, color=colour, linewidth=1.1, label=f"step {step}")
+    _log_axes(ax)
+    ax.legend(fontsize=7, frameon=False)
+    return figure
+
+
+def _draw_esd(ax: Axes, spectrum: Spectrum, fit: PowerLawFit, bulk_max: float | None) -> None:
+    evals = spectrum.nonzero
+    if not len(evals):
+        ax.text(0.5, 0.5, "all eigenvalues are zero", transform=ax.transAxes, ha="center", fontsize=8, color=GREY)
+        return
+    edges, density = _log_histogram(evals)
+    ax.stairs(density, edges, fill=True, color=BLUE, alpha=0.35, linewidth=0, label="ESD")
+    if fit.status == "success":
+        x = np.geomspace(fit.xmin, fit.xmax, 100)
+        tail_share = fit.n_tail / len(evals)
+        ax.plot(
+            x,
+            tail_share * (fit.alpha - 1) / fit.xmin * (x / fit.xmin) ** -fit.alpha,
+            color=VERMILION,
+            linewidth=1.6,
+            label=f"power law, alpha = {fit.alpha:.2f} $\\pm$ {fit.sigma:.2f}",
+        )
+        ax.axvline(fit.xmin, color=VERMILION, linestyle="--", linewidth=0.9, label=f"xmin = {fit.xmin:.3g}")
+    if bulk_max is not None:
+        ax.axvline(bulk_max, color=GREY, linestyle=":", linewidth=1.2, label=f"noise edge = {bulk_max:.3g}")
+    _log_axes(ax)
+
+
+def _log_axes(ax: Axes) -> None:
+    ax.set_xscale("log")
+    ax.set_yscale("log")
+    for axis in (ax.xaxis, ax.yaxis):
+        axis.set_minor_formatter(NullFormatter())
+
+
+def _log_histogram(evals: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Edges equally wide in the logarithm, and the density in them; about 2 sqrt(n) bins.
+
+    The lowest twentieth is left out of the picture, though not of the density: the smallest eigenvalues of a square
+    matrix reach so far down that they would press everything else into a corner.
+    """
+    low, high = np.log10(np.quantile(evals, 0.05, method="lower")), np.log10(evals[-1])
+    if high - low < 1e-6:
+        low, high = low - 0.05, high + 0.05
+    edges = np.logspace(low, high, int(np.clip(2 * np.sqrt(len(evals)), 8, 100)) + 1)
+    edges[-1] = max(edges[-1], evals[-1])
+    counts, _ = np.histogram(evals, bins=edges)
+    density = counts / np.diff(edges) / len(evals)
+    return edges, np.where(counts > 0, density, np.nan)
+
+
+def _title(name: str, fit: PowerLawFit) -> str:
+    if fit.status == "failed":
+        return f"{name}\nno fit: {fit.reason}"
+    return f"{name}\nalpha {fit.alpha:.2f}, {fit.n_tail} of {fit.n} values in the tail, D {fit.D:.3f}"
+
+
+def _spread(steps: list[int], count: int) -> list[int]:
+    """At most ``count`` of the steps, first and last among them, evenly spread."""
+    if len(steps) <= count:
+        return steps
+    return [steps[i] for i in np.linspace(0, len(steps) - 1, count).round().astype(int)]

@@ -1,0 +1,90 @@
+"""Metrics against the optimizer step."""
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+from matplotlib.figure import Figure
+
+from htsr.plots.style import new_figure, sequence_colours
+
+if TYPE_CHECKING:
+    from htsr.training import History
+
+LABELS = {"alpha": "alpha", "stable_rank": "stable rank", "log_spectral_norm": "log10 $\\lambda_{max}$"}
+
+
+def plot_layers_over_steps(history: "History", column: str = "alpha") -> Figure:
+    """A metric of each layer at each captured step.
+
+    Args:
+        history: The run.
+        column: A numeric column of ``History.details``.
+
+    Returns:
+        The figure.
+
+    Raises:
+        ValueError: If there is no such column.
+    """
+    if column not in history.details.select_dtypes("number"):
+        raise ValueError(f"expected a layer or a numeric column of details, got {column!r}")
+    table = history.alpha(column).astype("float64")
+    figure, axes = new_figure(width=7.5, height=4)
+    ax = axes[0, 0]
+    for colour, name in zip(sequence_colours(table.shape[1]), table, strict=True):
+        ax.plot(table.index, table[name], color=colour, marker=".", linewidth=1.1, label=name)
+    ax.set_xlabel("optimizer step", fontsize=9)
+    ax.set_ylabel(LABELS.get(column, column), fontsize=9)
+    if table.shape[1] <= 24:
+        figure.legend(loc="outside right upper", fontsize=7, frameon=False)
+    return figure
+
+
+def plot_runs_over_steps(runs: Mapping[str, "History"], columns: tuple[str, ...] = ("alpha", "stable_rank")) -> Figure:
+    """Several runs side by side: the median over layers, with a band from the lower to the upper quartile.
+
+    Args:
+        runs: Label and history of each run, in order.
+        columns: Numeric columns of ``History.details``, a panel each.
+
+    Returns:
+        The figure.
+    """
+    figure, axes = new_figure(1, len(columns), width=4.6 * len(columns), height=3.5)
+    for ax, column in zip(axes[0], columns, strict=True):
+        for colour, (label, history) in zip(sequence_colours(len(runs)), runs.items(), strict=True):
+            table = history.alpha(column).astype("float64")
+            ax.fill_between(
+                table.index, table.quantile(0.25, axis=1), table.quantile(0.75, axis=1), color=colour, alpha=0.15, linewidth=0
+            )
+            ax.plot(table.index, table.median(axis=1), color=colour, marker=".", linewidth=1.6, label=label)
+        ax.set_xlabel("optimizer step", fontsize=9)
+        ax.set_ylabel(f"{LABELS.get(column, column)}, median over layers", fontsize=9)
+    axes[0, 0].set_yscale("log")
+    axes[0, 0].legend(fontsize=8, frameon=False)
+    return figure
+
+
+def plot_scalars(runs: Mapping[str, "History"], names: tuple[str, ...]) -> Figure:
+    """Recorded scalars of several runs, a panel a name.
+
+    Args:
+        runs: Label and history of each run, in order.
+        names: Columns of ``History.scalars``; a run without one is left out of its panel.
+
+    Returns:
+        The figure.
+    """
+    figure, axes = new_figure(1, len(names), width=4.6 * len(names), height=3.2, sharey=True)
+    for ax, name in zip(axes[0], names, strict=True):
+        for colour, (label, history) in zip(sequence_colours(len(runs)), runs.items(), strict=True):
+            scalars = history.scalars
+            if name in scalars:
+                values = scalars[["step", name]].dropna()
+                smooth = values[name].rolling(max(1, len(values) // 40), min_periods=1).mean()
+                ax.plot(values["step"], smooth, color=colour, linewidth=1.4, label=label)
+        ax.set_xlabel("optimizer step", fontsize=9)
+        ax.set_ylabel(name.replace("_", " "), fontsize=9)
+        ax.tick_params(labelleft=True)
+    axes[0, 0].legend(fontsize=8, frameon=False)
+    return figure

@@ -1,0 +1,42 @@
+"""What all pictures share: colours, figures that do not linger, and axes without clutter."""
+
+from collections.abc import Sequence
+
+import matplotlib as mpl
+import matplotlib.pyplot as plt
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+# Okabe and Ito's palette, told apart by colour-blind readers; grey for what is context.
+INK, GREY = "#222222", "#8a8a8a"
+BLUE, ORANGE, GREEN, VERMILION, PURPLE, SKY = "#0072b2", "#e69f00", "#009e73", "#d55e00", "#cc79a7", "#56b4e9"
+CATEGORIES = (BLUE, ORANGE, GREEN, VERMILION, PURPLE, SKY)
+
+
+def new_figure(rows: int = 1, columns: int = 1, *, width: float, height: float, **subplots: object) -> tuple[Figure, np.ndarray]:
+    """A figure and its axes, shape ``(rows, columns)``.
+
+    It is closed for pyplot at once: a notebook then shows it once, as the value of the cell, and a loop that draws
+    hundreds does not keep them.
+    """
+    figure, axes = plt.subplots(
+        rows, columns, figsize=(width, height), squeeze=False, layout="constrained", **subplots  # type: ignore[arg-type]
+    )
+    plt.close(figure)
+    for ax in axes.flat:
+        tidy(ax)
+    return figure, axes
+
+
+def tidy(ax: Axes) -> None:
+    """Left and bottom spine only, a light grid, small ticks."""
+    ax.spines[["top", "right"]].set_visible(False)
+    ax.grid(True, color="#e6e6e6", linewidth=0.6)
+    ax.set_axisbelow(True)
+    ax.tick_params(labelsize=8, colors=INK)
+
+
+def sequence_colours(count: int) -> Sequence[tuple[float, ...]]:
+    """Colours for an ordered sequence, dark to light, without the palest end."""
+    return [mpl.colormaps["viridis"](x) for x in np.linspace(0, 0.85, max(count, 1))]

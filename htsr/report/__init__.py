@@ -1,0 +1,6 @@
+"""Self-contained HTML pages: one file, no script, no network; they open anywhere and travel by mail."""
+
+from htsr.report.pages import analysis_page, runs_page
+from htsr.report.save import FORMATS, check_output, save_analysis
+
+__all__ = ["FORMATS", "analysis_page", "check_output", "runs_page", "save_analysis"]

@@ -1,0 +1,109 @@
+"""Render the templates of this folder."""
+
+import io
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import matplotlib as mpl
+import pandas as pd
+from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
+from markupsafe import Markup
+from matplotlib.figure import Figure
+
+from htsr._version import __version__
+from htsr.columns import COLUMNS
+
+if TYPE_CHECKING:
+    from htsr.analysis import Analysis
+
+_TEMPLATES = Environment(
+    loader=PackageLoader("htsr.report", package_path="."),
+    autoescape=select_autoescape(["html", "j2"]),
+    undefined=StrictUndefined,
+    trim_blocks=True,
+    lstrip_blocks=True,
+)
+
+# The columns of the page's table beside name and note: digits after the point. None leaves a value as it is.
+TABLE = {
+    "layer_type": None, "N": None, "M": None, "rf": None, "alpha": 2, "sigma": 2, "D": 3, "xmin": 4,
+    "num_pl_spikes": None, "num_spikes": None, "stable_rank": 1, "effective_rank": 1, "hard_rank": None, "entropy": 3,
+    "log_norm": 2, "log_spectral_norm": 2, "mp_softrank": 3, "ERG_gap": None,
+}  # fmt: skip
+
+
+def analysis_page(analysis: "Analysis") -> str:
+    """The report of an audit.
+
+    Args:
+        analysis: What to report.
+
+    Returns:
+        One HTML document with everything inside.
+    """
+    has_alpha = analysis.details["alpha"].notna().any()
+    return _TEMPLATES.get_template("analysis.html.j2").render(
+        version=__version__,
+        title=f"Weight spectra of {Path(analysis.source).name}",
+        source=analysis.source,
+        headline=analysis.headline().split("\n")[1],
+        summary=analysis.summary(),
+        convention=analysis.convention,
+        depth=svg(analysis.plot("alpha")) if has_alpha else None,
+        esds=svg(analysis.plot("esd")) if analysis.spectra else None,
+        columns=[column for column in COLUMNS if column.name in {"name", *TABLE}],
+        header=list(TABLE),
+        rows=[_row(row) for row in analysis.details.to_dict("records")],
+        skipped=analysis.skipped.groupby("reason", sort=False)["name"].agg(list).to_dict(),
+    )
+
+
+def runs_page(title: str, findings: Sequence[str], table: pd.DataFrame, figures: Mapping[str, Figure], notes: Sequence[str]) -> str:
+    """A page that compares training runs.
+
+    Args:
+        title: Its title.
+        findings: What was seen, a sentence each.
+        table: One row a run.
+        figures: Caption and figure, in order.
+        notes: How it was made, a sentence each.
+
+    Returns:
+        One HTML document with everything inside.
+    """
+    return _TEMPLATES.get_template("runs.html.j2").render(
+        version=__version__,
+        title=title,
+        findings=findings,
+        table=Markup(table.to_html(index=False, border=0, na_rep="")),  # pandas escapes the cells
+        figures={caption: svg(figure) for caption, figure in figures.items()},
+        notes=notes,
+    )
+
+
+def svg(figure: Figure) -> Markup:
+    """A figure as an inline SVG element, the same bytes for the same picture.
+
+    Args:
+        figure: The figure.
+
+    Returns:
+        The element, without the XML prologue.
+    """
+    text = io.StringIO()
+    with mpl.rc_context({"svg.hashsalt": "htsr", "svg.fonttype": "none", "font.family": "sans-serif"}):
+        figure.savefig(text, format="svg", metadata={"Date": None})
+    document = text.getvalue()
+    return Markup(document[document.index("<svg") :])
+
+
+def _row(row: dict[str, Any]) -> dict[str, object]:
+    cells = {}
+    for name, digits in TABLE.items():
+        value = row[name]
+        cells[name] = "" if pd.isna(value) else value if digits is None else f"{value:.{digits}f}" if name != "xmin" else f"{value:.4g}"
+    note = f"failed: {row['reason']}" if row["status"] == "failed" else row["warning"]
+    if row["tied_to"]:
+        note = f"tied to {row['tied_to']}"
+    return {"name": row["name"], "cells": cells, "note": note, "kind": "failed" if row["status"] == "failed" else row["warning"]}

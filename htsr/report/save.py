@@ -1,0 +1,89 @@
+"""Write an analysis in the format that the suffix names."""
+
+import json
+import math
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pandas as pd
+
+from htsr._version import __version__
+from htsr.errors import InputError
+from htsr.report.pages import analysis_page
+
+if TYPE_CHECKING:
+    from htsr.analysis import Analysis
+
+
+def save_analysis(analysis: "Analysis", path: Path) -> Path:
+    """Write an analysis; see ``Analysis.save``.
+
+    Args:
+        analysis: What to write.
+        path: Where to.
+
+    Returns:
+        The path.
+
+    Raises:
+        InputError: If the suffix names no format, or the directory does not exist.
+    """
+    check_output(path)
+    FORMATS[path.suffix](analysis, path)
+    return path
+
+
+def check_output(path: Path) -> None:
+    """Refuse a path that could not be written; meant to be called before the work, too.
+
+    Args:
+        path: Where something is to be written.
+
+    Raises:
+        InputError: If the suffix names no format, or the directory does not exist.
+    """
+    if path.suffix not in FORMATS:
+        raise InputError(f"{path}: expected a suffix among {', '.join(FORMATS)}, got {path.suffix!r}")
+    if not path.absolute().parent.is_dir():
+        raise InputError(f"{path}: the directory {path.absolute().parent} does not exist")
+    if path.is_dir():
+        raise InputError(f"{path}: is a directory")
+
+
+def analysis_json(analysis: "Analysis") -> str:
+    """Summary, details and skipped as strict JSON: what is missing is null.
+
+    Args:
+        analysis: What to write.
+
+    Returns:
+        The text, full float64 precision.
+    """
+    document = {
+        "htsr": __version__,
+        "source": analysis.source,
+        "convention": analysis.convention,
+        "summary": {key: _plain(value) for key, value in analysis.summary().items()},
+        "details": _records(analysis.details),
+        "skipped": _records(analysis.skipped),
+    }
+    return json.dumps(document, indent=1, allow_nan=False)
+
+
+def _records(table: pd.DataFrame) -> list[dict[str, Any]]:
+    return [{key: _plain(value) for key, value in record.items()} for record in table.to_dict("records")]  # type: ignore[misc]
+
+
+def _plain(value: Any) -> Any:
+    if value is pd.NA or (isinstance(value, float) and not math.isfinite(value)):
+        return None
+    return value.item() if hasattr(value, "item") else value
+
+
+FORMATS: dict[str, Callable[["Analysis", Path], object]] = {
+    ".html": lambda analysis, path: path.write_text(analysis_page(analysis), encoding="utf-8"),
+    ".csv": lambda analysis, path: analysis.details.to_csv(path, index=False),
+    ".json": lambda analysis, path: path.write_text(analysis_json(analysis) + "\n", encoding="utf-8"),
+    ".parquet": lambda analysis, path: analysis.details.to_parquet(path, index=False),
+}

@@ -1,0 +1,83 @@
+"""One look at a model in training, and the file that keeps it."""
+
+import json
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import BinaryIO
+
+import numpy as np
+
+from htsr.spectrum import Spectrum
+
+
+@dataclass(frozen=True)
+class Capture:
+    """What the monitor saw at one step.
+
+    Attributes:
+        step: Number of optimizer steps done.
+        seconds: Since the monitor started.
+        analysis_seconds: What this capture itself took.
+        rows: One row a layer, as in ``Analysis.details``.
+        spectra: Spectrum of each layer that has one, by name.
+        groups: Settings of the optimizer's parameter groups that are numbers or words: lr, power, and so on.
+    """
+
+    step: int
+    seconds: float
+    analysis_seconds: float
+    rows: list[dict[str, object]]
+    spectra: dict[str, Spectrum] = field(repr=False)
+    groups: list[dict[str, object]]
+
+    def save(self, path: Path) -> None:
+        """Write the capture as one npz file, all of it or nothing."""
+        about = {
+            "step": self.step,
+            "seconds": self.seconds,
+            "analysis_seconds": self.analysis_seconds,
+            "rows": self.rows,
+            "groups": self.groups,
+            "spectra": [{"name": name, "shape": s.shape, "size": len(s)} for name, s in self.spectra.items()],
+        }
+        with written_aside(path) as file:
+            np.savez(
+                file,
+                about=np.frombuffer(json.dumps(about).encode(), dtype=np.uint8),
+                eigenvalues=np.concatenate([[], *(s.eigenvalues for s in self.spectra.values())]),
+            )
+
+    @classmethod
+    def load(cls, path: Path) -> "Capture":
+        """Read a capture back."""
+        with np.load(path, allow_pickle=False) as parts:
+            about = json.loads(parts["about"].tobytes())
+            eigenvalues = parts["eigenvalues"]
+        listed = about.pop("spectra")
+        ends = np.cumsum([item["size"] for item in listed], dtype=np.int64)
+        spectra = {
+            item["name"]: Spectrum(eigenvalues[end - item["size"] : end], tuple(item["shape"]))
+            for item, end in zip(listed, ends, strict=True)
+        }
+        return cls(spectra=spectra, **about)
+
+
+@contextmanager
+def written_aside(path: Path) -> Iterator[BinaryIO]:
+    """Open a file that appears at ``path`` complete, or not at all.
+
+    Bytes go to a hidden file beside it, are synced to disk, and the file is renamed, which is atomic. A process killed
+    at any moment leaves at most the hidden file.
+    """
+    aside = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        with aside.open("wb") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(aside, path)
+    finally:
+        aside.unlink(missing_ok=True)

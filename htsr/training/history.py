@@ -1,0 +1,191 @@
+"""What a monitor wrote, read back, also while the run goes on."""
+
+import json
+import logging
+import zipfile
+from html import escape
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pandas as pd
+
+from htsr.analysis import details_frame
+from htsr.errors import InputError
+from htsr.spectrum import Spectrum
+from htsr.training.capture import Capture
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+logger = logging.getLogger(__name__)
+
+SCHEMA = 1
+ABOUT, SCALARS, CAPTURES = "run.json", "scalars.jsonl", "captures"
+
+
+class History:
+    """A run directory: captures of a model's spectra at some steps, and the scalars recorded beside them.
+
+    Every access looks at the directory again, so a history opened on a growing run grows with it. Files are only read:
+    several histories may read one run.
+
+    Args:
+        run_dir: A directory that ``htsr.Monitor`` wrote.
+
+    Attributes:
+        run_dir: The directory.
+        about: When and with what the run was made.
+        damaged: Why a capture could not be read, by file name. Such captures are left out of everything else.
+
+    Raises:
+        FileNotFoundError: If the directory does not exist.
+        InputError: If it is no run directory, or was written by a version with another schema.
+    """
+
+    def __init__(self, run_dir: str | Path) -> None:
+        self.run_dir = Path(run_dir)
+        self.about = _read_about(self.run_dir)
+        self.damaged: dict[str, str] = {}
+        self._captures: dict[str, Capture] = {}  # by file name; parts never change, so each is read once
+
+    @property
+    def steps(self) -> list[int]:
+        """Steps that were captured, ascending."""
+        return [capture.step for capture in self._read()]
+
+    @property
+    def details(self) -> pd.DataFrame:
+        """The rows of every capture, one below the other, with a first column ``step``."""
+        captures = self._read()
+        table = details_frame([row for capture in captures for row in capture.rows])
+        table.insert(0, "step", [capture.step for capture in captures for _ in capture.rows])
+        return table
+
+    @property
+    def scalars(self) -> pd.DataFrame:
+        """What ``Monitor.record`` was given: a row a step, a column a name."""
+        path = self.run_dir / SCALARS
+        by_step: dict[int, dict[str, float]] = {}
+        for line in path.read_text().split("\n")[:-1] if path.exists() else []:  # what follows the last \n is unfinished
+            values = json.loads(line)
+            by_step.setdefault(values["step"], {}).update(values)
+        table = pd.DataFrame([by_step[step] for step in sorted(by_step)])
+        return table if len(table) else pd.DataFrame({"step": pd.Series(dtype="int64")})
+
+    @property
+    def groups(self) -> pd.DataFrame:
+        """Settings of the optimizer's parameter groups (lr, power, ...) at each capture."""
+        rows = [
+            {"step": capture.step, "group": number, **group}
+            for capture in self._read()
+            for number, group in enumerate(capture.groups)
+        ]
+        return pd.DataFrame(rows)
+
+    @property
+    def analysis_seconds(self) -> float:
+        """What all captures together took."""
+        return sum(capture.analysis_seconds for capture in self._read())
+
+    def spectrum(self, step: int, name: str) -> Spectrum:
+        """The spectrum of a layer at a captured step.
+
+        Args:
+            step: One of ``steps``.
+            name: Name of the layer, as in ``details``.
+
+        Returns:
+            Its spectrum.
+
+        Raises:
+            KeyError: If there is none for that step and name.
+        """
+        captures = {capture.step: capture for capture in self._read()}
+        if step not in captures:
+            raise KeyError(f"step {step}: expected one of the captured steps {_some(sorted(captures))}")
+        spectra = captures[step].spectra
+        if name not in spectra:
+            raise KeyError(f"{name!r} has no spectrum at step {step}: expected one of {_some(list(spectra))}")
+        return spectra[name]
+
+    def alpha(self, metric: str = "alpha") -> pd.DataFrame:
+        """A metric as a table, steps down and layers across, in model order.
+
+        Args:
+            metric: A numeric column of ``details``.
+
+        Returns:
+            The table; tied layers are left out.
+        """
+        details = self.details
+        details = details[details["tied_to"] == ""]
+        return details.pivot(index="step", columns="name", values=metric)[list(dict.fromkeys(details["name"]))]
+
+    def plot(self, kind: str = "alpha") -> "Figure":
+        """Draw the run.
+
+        Args:
+            kind: The name of a numeric column of ``details``, drawn against the step, a line a layer; or the name of a
+                layer, whose ESD is drawn at each captured step.
+
+        Returns:
+            A matplotlib Figure.
+
+        Raises:
+            ValueError: If ``kind`` is neither, or nothing was captured.
+        """
+        from htsr.plots import plot_esd_over_steps, plot_layers_over_steps
+
+        if not self.steps:
+            raise ValueError(f"{self.run_dir}: nothing captured yet")
+        if kind in set(self.details["name"]):
+            return plot_esd_over_steps(self, kind)
+        return plot_layers_over_steps(self, kind)
+
+    def __len__(self) -> int:
+        return len(self._read())
+
+    def __repr__(self) -> str:
+        return f"{self._headline()}\n{self._table().to_string(max_cols=12, max_rows=30, float_format='{:.2f}'.format)}"
+
+    def _repr_html_(self) -> str:
+        table = self._table().to_html(max_cols=12, max_rows=30, float_format="{:.2f}".format, border=0)
+        return f"<p>{escape(self._headline())}</p>{table}"
+
+    def _headline(self) -> str:
+        damaged = f", {len(self.damaged)} damaged" if self.damaged else ""
+        return f"History of {self.about['model']} in {self.run_dir}: {len(self)} captures{damaged}; alpha by step and layer"
+
+    def _table(self) -> pd.DataFrame:
+        return self.alpha() if len(self) else pd.DataFrame()
+
+    def _read(self) -> list[Capture]:
+        for path in sorted((self.run_dir / CAPTURES).glob("step-*.npz")):
+            if path.name in self._captures or path.name in self.damaged:
+                continue
+            try:
+                self._captures[path.name] = Capture.load(path)
+            except (OSError, ValueError, KeyError, TypeError, zipfile.BadZipFile) as err:
+                self.damaged[path.name] = f"{type(err).__name__}: {err}"
+                logger.warning("%s is damaged and left out (%s)", path, self.damaged[path.name])
+        return sorted(self._captures.values(), key=lambda capture: capture.step)
+
+
+def _read_about(run_dir: Path) -> dict[str, object]:
+    if not run_dir.is_dir():
+        raise FileNotFoundError(f"{run_dir}: no such directory")
+    path = run_dir / ABOUT
+    if not path.exists():
+        raise InputError(f"{run_dir}: expected a run directory of htsr.Monitor, found no {ABOUT} in it")
+    about: dict[str, object] = json.loads(path.read_text())
+    if about.get("schema") != SCHEMA:
+        raise InputError(
+            f"{run_dir}: expected schema {SCHEMA}, got {about.get('schema')!r}, written by htsr {about.get('htsr')}: read it "
+            "with that version"
+        )
+    return about
+
+
+def _some(items: list[object] | list[int] | list[str]) -> str:
+    shown = ", ".join(map(str, items[:8]))
+    return f"{shown}, ..., {items[-1]}" if len(items) > 8 else shown

@@ -1,0 +1,10 @@
+"""HTMuon: Muon with a dial for the spectrum of its update."""
+
+if __name__ == "optim":  # the repository root is on sys.path: a second copy of every class would break isinstance and pickle
+    raise ImportError("this directory is the package htsr.optim; import htsr.optim")
+
+from htsr.optim.htmuon import HTMuon
+from htsr.optim.parameter_groups import parameter_groups, parameter_roles
+from htsr.optim.spectral_power import spectral_power
+
+__all__ = ["HTMuon", "parameter_groups", "parameter_roles", "spectral_power"]
