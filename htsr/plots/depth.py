@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from htsr.plots.style import CATEGORIES, GREY, new_figure
+from htsr.plots.style import CATEGORIES, GREY, log_y, new_figure
 
 MAX_NAMED = 80
 
@@ -45,7 +45,7 @@ def plot_depth(details: pd.DataFrame, column: str = "alpha") -> Figure:
             group.index, values[group.index], yerr=errors, fmt="o", markersize=4, elinewidth=0.9, color=colour, label=kind
         )
     if np.nanmin(values) > 0 and np.nanmax(values) > 20 * np.nanmedian(values):
-        ax.set_yscale("log")
+        log_y(ax)
     ax.set_ylabel(f"{column} ± sigma" if column == "alpha" else column, fontsize=9)
     ax.set_xlim(-0.7, len(layers) - 0.3)
     if named:

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 
 from matplotlib.figure import Figure
 
-from htsr.plots.style import new_figure, sequence_colours
+from htsr.plots.style import log_y, new_figure, sequence_colours
 
 if TYPE_CHECKING:
     from htsr.training import History
@@ -60,7 +60,7 @@ def plot_runs_over_steps(runs: Mapping[str, "History"], columns: tuple[str, ...]
             ax.plot(table.index, table.median(axis=1), color=colour, marker=".", linewidth=1.6, label=label)
         ax.set_xlabel("optimizer step", fontsize=9)
         ax.set_ylabel(f"{LABELS.get(column, column)}, median over layers", fontsize=9)
-    axes[0, 0].set_yscale("log")
+    log_y(axes[0, 0])
     axes[0, 0].legend(fontsize=8, frameon=False)
     return figure
 

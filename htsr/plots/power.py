@@ -7,7 +7,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from htsr.plots.over_steps import LABELS
-from htsr.plots.style import BLUE, VERMILION, new_figure
+from htsr.plots.style import BLUE, VERMILION, log_y, new_figure
 
 if TYPE_CHECKING:
     from htsr.training import History
@@ -32,6 +32,6 @@ def plot_against_power(runs: Mapping[float, "History"], columns: tuple[str, ...]
         ax.set_xticks(list(last), [f"{power:g}" for power in last])
         ax.set_xlabel("HTMuon power p", fontsize=9)
         ax.set_ylabel(f"{LABELS.get(column, column)} at the last step", fontsize=9)
-        ax.set_yscale("log")
+        log_y(ax)
     axes[0, 0].legend(fontsize=8, frameon=False)
     return figure

@@ -7,6 +7,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
 # Okabe and Ito's palette, told apart by colour-blind readers; grey for what is context.
 INK, GREY = "#222222", "#8a8a8a"
@@ -35,6 +36,14 @@ def tidy(ax: Axes) -> None:
     ax.grid(True, color="#e6e6e6", linewidth=0.6)
     ax.set_axisbelow(True)
     ax.tick_params(labelsize=8, colors=INK)
+
+
+def log_y(ax: Axes) -> None:
+    """A logarithmic y axis that spans few decades, with plain numbers at 1, 2, 5, 10, ..."""
+    ax.set_yscale("log")
+    ax.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    ax.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    ax.yaxis.set_minor_formatter(NullFormatter())
 
 
 def sequence_colours(count: int) -> Sequence[tuple[float, ...]]:

@@ -42,7 +42,7 @@ def read_state_dict(tensors: Mapping[str, object], source: str | None = None) ->
         reason = (
             "on the meta device: holds no values"
             if isinstance(value, torch.Tensor) and value.is_meta
-            else not_analysed(key, shape, str(value.dtype).removeprefix("torch."))
+            else not_analysed(key, shape, _dtype_name(value))
         )
         if reason is not None:
             skipped.append(Skipped(key, shape, reason))
@@ -98,7 +98,14 @@ def layer_name(key: str, keys: Mapping[str, object]) -> str:
 def _tensor(value: torch.Tensor | np.ndarray) -> torch.Tensor:
     if isinstance(value, torch.Tensor):
         return value.detach()
-    return torch.from_numpy(np.ascontiguousarray(value).astype(value.dtype.newbyteorder("="), copy=False))
+    native = value.dtype.newbyteorder("=")
+    if native not in (np.float16, np.float32, np.float64):  # longdouble, or jax's bfloat16
+        native = np.dtype(np.float64)
+    return torch.from_numpy(np.ascontiguousarray(value, dtype=native))
+
+
+def _dtype_name(value: torch.Tensor | np.ndarray) -> str:
+    return str(value.dtype).removeprefix("torch.") if isinstance(value, torch.Tensor) else value.dtype.name
 
 
 def _storage(value: torch.Tensor | np.ndarray) -> tuple[object, ...]:

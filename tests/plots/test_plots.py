@@ -1,0 +1,103 @@
+"""Every picture is drawn from real results, and shows what it should."""
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pytest
+import torch
+from matplotlib.figure import Figure
+from torch import nn
+
+import htsr
+from htsr.plots import plot_against_power, plot_runs_over_steps, plot_scalars
+from htsr.plots.esd import _log_histogram
+from tests.conftest import pareto, planted
+
+
+@pytest.fixture(scope="module")
+def analysis():
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Conv2d(8, 16, 3), nn.Embedding(50, 30), nn.Linear(60, 40), nn.Linear(40, 1))
+    return htsr.analyze(model)
+
+
+@pytest.fixture(scope="module")
+def history():
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(40, 30), nn.Linear(30, 20))
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.5)
+    with htsr.Monitor(model, optimizer, every=1) as monitor:
+        for _ in range(3):
+            loss = model(torch.randn(8, 40)).square().mean()
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            monitor.record(loss=loss.item())
+    return monitor.history
+
+
+@pytest.mark.parametrize("kind", ["alpha", "esd", "stable_rank", "num_pl_spikes"])
+def test_model_pictures(analysis, kind):
+    assert isinstance(analysis.plot(kind), Figure)
+
+
+def test_layer_picture_shows_the_fit(analysis):
+    layer = analysis["2"]
+    figure = layer.plot()
+    (ax,) = figure.axes
+    line = next(line for line in ax.lines if "power law" in str(line.get_label()))
+    x, y = line.get_data()
+    assert (x[0], x[-1]) == pytest.approx((layer.fit.xmin, layer.fit.xmax))
+    assert np.polyfit(np.log(x), np.log(y), 1)[0] == pytest.approx(-layer.fit.alpha)
+    assert f"alpha {layer.fit.alpha:.2f}" in ax.get_title(loc="left")
+
+
+def test_the_drawn_tail_lies_on_the_histogram():
+    spectrum = htsr.Spectrum.from_weight(planted(pareto(2.5, 900), 900))
+    fit = htsr.fit_power_law(spectrum)
+    edges, density = _log_histogram(spectrum.nonzero)
+    middles = np.sqrt(edges[1:] * edges[:-1])
+    law = fit.n_tail / fit.n * (fit.alpha - 1) / fit.xmin * (middles / fit.xmin) ** -fit.alpha
+    well_filled = (middles > fit.xmin) & (density * np.diff(edges) * 900 > 30)
+    assert well_filled.sum() > 5
+    np.testing.assert_allclose(density[well_filled], law[well_filled], rtol=0.5)
+
+
+def test_histogram_counts_every_value_above_its_left_edge():
+    evals = np.sort(np.random.default_rng(0).lognormal(size=300))
+    edges, density = _log_histogram(evals)
+    assert np.nansum(density * np.diff(edges)) == pytest.approx(np.mean(evals >= edges[0]), abs=1 / 300)
+
+
+def test_failed_layers_are_drawn_without_a_fit(analysis):
+    figure = analysis["3"].plot()
+    assert "no fit: 1 distinct" in figure.axes[0].get_title(loc="left")
+
+
+def test_a_layer_without_spectrum_says_so():
+    a = htsr.analyze({"w": torch.full((30, 20), float("nan"))})
+    with pytest.raises(ValueError, match=r"no spectrum to draw: non-finite \(600 of 600\)"):
+        a["w"].plot()
+
+
+def test_unknown_pictures_are_errors(analysis, history):
+    with pytest.raises(ValueError, match="numeric columns"):
+        analysis.plot("name")
+    with pytest.raises(ValueError, match="numeric column"):
+        history.plot("no such thing")
+
+
+def test_history_pictures(history):
+    for kind in ("alpha", "stable_rank", "0"):
+        assert isinstance(history.plot(kind), Figure)
+
+
+def test_run_pictures(history):
+    assert isinstance(plot_runs_over_steps({"a": history, "b": history}), Figure)
+    assert isinstance(plot_against_power({0.0: history, 0.5: history}), Figure)
+    assert isinstance(plot_scalars({"a": history}, ("loss",)), Figure)
+
+
+def test_figures_do_not_linger(analysis):
+    before = plt.get_fignums()
+    analysis.plot()
+    assert plt.get_fignums() == before

@@ -1,0 +1,59 @@
+"""Pages are whole, self-contained, escaped and reproducible."""
+
+import re
+
+import pandas as pd
+import pytest
+import torch
+from torch import nn
+
+import htsr
+from htsr.report import analysis_page, runs_page
+
+
+@pytest.fixture(scope="module")
+def analysis():
+    torch.manual_seed(0)
+    return htsr.analyze(nn.Sequential(nn.Linear(60, 40), nn.Linear(40, 1)))
+
+
+def test_page_is_self_contained(analysis):
+    page = analysis_page(analysis)
+    assert page.startswith("<!doctype html>")
+    assert "<script" not in page
+    assert not re.search(r"""(src|href)=["']https?:""", page)
+    assert page.count("<svg") == 2
+
+
+def test_page_shows_the_numbers_the_failures_and_the_skipped(analysis):
+    page = analysis_page(analysis)
+    assert f"{analysis.details.loc[0, 'alpha']:.2f}" in page
+    assert "failed: 1 distinct positive values" in page
+    assert "1-D: not a matrix" in page
+    assert ">nan<" not in page
+    assert "None" not in page
+    assert "&lt;NA&gt;" not in page
+
+
+def test_names_are_escaped():
+    a = htsr.analyze({"<b>evil</b>": torch.randn(30, 20), "<i>": torch.zeros(3)})
+    page = analysis_page(a)
+    assert "<b>evil" not in page
+    assert "&lt;b&gt;evil" in page
+    assert "<b>evil" not in a._repr_html_()
+
+
+def test_same_analysis_same_bytes(analysis):
+    assert analysis_page(analysis) == analysis_page(analysis)
+
+
+@pytest.mark.parametrize("source", [{"w": torch.zeros(30, 20)}, {"w": torch.full((30, 20), float("nan"))}, {"v": torch.zeros(3)}])
+def test_a_page_without_any_fit(source):
+    page = analysis_page(htsr.analyze(source))
+    assert "no layer has a power-law fit" in page
+
+
+def test_runs_page_escapes_its_sentences():
+    page = runs_page("t", ["a < b"], pd.DataFrame({"p": ["<x>"]}), {}, ["n"])
+    assert "a &lt; b" in page
+    assert "<x>" not in page

@@ -1,0 +1,120 @@
+"""The fit against WeightWatcher, powerlaw and known exponents."""
+
+import math
+
+import numpy as np
+import powerlaw
+import pytest
+
+from htsr import fit_power_law
+from htsr.crosscheck import quiet_weightwatcher
+from htsr.tails.xmin_scan import candidates, scan_xmin
+
+
+def spectra():
+    for seed in range(3):
+        rng = np.random.default_rng(seed)
+        W = rng.normal(size=(300, 120))
+        yield f"gaussian-{seed}", np.linalg.eigvalsh(W.T @ W)
+        yield f"pareto1.7-{seed}", rng.pareto(0.7, size=150) + 1
+        yield f"pareto4-{seed}", rng.pareto(3.0, size=300) + 1
+        yield f"lognormal-{seed}", rng.lognormal(size=200)
+        yield f"exponential-{seed}", rng.exponential(size=25)
+        yield f"inverse-wishart-{seed}", 1 / np.linalg.eigvalsh(W[:120].T @ W[:120])
+
+
+SPECTRA = dict(spectra())
+
+
+@pytest.mark.parametrize("name", SPECTRA)
+def test_bits_agree_with_weightwatcher(name):
+    x = SPECTRA[name]
+    fit = fit_power_law(x)
+    with quiet_weightwatcher():
+        from weightwatcher.WW_powerlaw import WWFit
+
+        theirs = WWFit(x)
+    assert (fit.alpha, fit.D, fit.xmin, fit.sigma) == (theirs.alpha, theirs.D, theirs.xmin, theirs.sigma)
+    assert fit.n_tail == len(theirs.data)
+
+
+@pytest.mark.parametrize("name", list(SPECTRA)[:6])
+def test_agrees_with_powerlaw(name):
+    x = SPECTRA[name]
+    theirs = powerlaw.Fit(x, parameter_ranges={"alpha": (1, None)}, verbose=0).power_law
+    fit = fit_power_law(x)
+    assert fit.alpha == pytest.approx(theirs.alpha, rel=1e-6)
+    assert fit.xmin == theirs.xmin
+
+
+@pytest.mark.parametrize("alpha", [1.5, 2.0, 2.5, 4.0, 6.0])
+def test_recovers_exact_pareto(alpha):
+    estimates = [fit_power_law(np.random.default_rng(s).pareto(alpha - 1, size=1000) + 1).alpha for s in range(20)]
+    standard_error = (alpha - 1) / math.sqrt(1000)
+    assert np.mean(estimates) == pytest.approx(alpha, abs=1.5 * standard_error)
+
+
+def test_square_inverse_wishart_has_alpha_three_halves():
+    W = np.random.default_rng(0).normal(size=(400, 400))
+    assert fit_power_law(1 / np.linalg.eigvalsh(W.T @ W)).alpha == pytest.approx(1.5, abs=0.05)
+
+
+def test_given_xmin_is_taken_as_given():
+    x = np.random.default_rng(0).pareto(1.5, size=500) + 1
+    fit = fit_power_law(x, xmin=1.5)
+    tail = x[x >= 1.5]
+    assert fit.xmin == 1.5
+    assert fit.n_tail == len(tail)
+    assert fit.alpha == pytest.approx(1 + len(tail) / np.log(tail / 1.5).sum(), rel=1e-12)
+
+
+def test_log_likelihood_is_the_sum_of_log_densities():
+    x = np.random.default_rng(0).pareto(1.5, size=100) + 1
+    fit = fit_power_law(x)
+    tail = x[x >= fit.xmin]
+    density = (fit.alpha - 1) / fit.xmin * (tail / fit.xmin) ** -fit.alpha
+    assert fit.log_likelihood == pytest.approx(np.log(density).sum(), rel=1e-10)
+
+
+def test_duplicates_start_one_tail():
+    x = np.array([1.0, 1.0, 1.0, 2.0, 2.0, 3.0, 4.0, 4.0])
+    assert list(candidates(x)) == [0, 3, 5]
+    starts, alphas, _ = scan_xmin(x)
+    assert alphas[1] == pytest.approx(1 + 5 / np.log(x[3:] / 2).sum())
+    assert list(starts) == [0, 3, 5]
+
+
+def test_order_and_zeros_do_not_matter():
+    x = np.random.default_rng(0).pareto(1.5, size=100) + 1
+    assert fit_power_law(np.concatenate([x, np.zeros(5)])[::-1]) == fit_power_law(x)
+
+
+@pytest.mark.parametrize(
+    ("values", "reason"),
+    [
+        ([], "0 distinct"),
+        ([1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0], "7 distinct"),
+        (np.ones(50), "1 distinct"),
+        (1 + 1e-7 * np.arange(50), "equal to 1 part in"),
+        (np.zeros(50), "0 distinct"),
+    ],
+)
+def test_refuses_what_carries_no_tail(values, reason):
+    fit = fit_power_law(values)
+    assert fit.status == "failed"
+    assert reason in fit.reason
+    assert math.isnan(fit.alpha)
+    assert math.isnan(fit.D)
+    assert "failed" in repr(fit)
+
+
+def test_refuses_xmin_above_everything():
+    fit = fit_power_law(np.arange(1.0, 20.0), xmin=100)
+    assert fit.status == "failed"
+    assert "0 of 19" in fit.reason
+
+
+@pytest.mark.parametrize(("values", "xmin"), [([1, -1], "ks"), ([1, np.nan], "ks"), ([1, 2], "best"), ([1, 2], 0.0), ([1, 2], -1)])
+def test_bad_arguments_are_errors(values, xmin):
+    with pytest.raises(ValueError, match="expected"):
+        fit_power_law(values, xmin=xmin)

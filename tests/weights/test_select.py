@@ -1,0 +1,44 @@
+"""Choosing layers."""
+
+import pytest
+import torch
+
+from htsr import InputError
+from htsr.weights import open_source, select
+
+TENSORS = {
+    "enc.0.q.weight": torch.zeros(4, 4),
+    "enc.0.k.weight": torch.zeros(4, 4),
+    "enc.1.q.weight": torch.zeros(4, 4),
+    "conv.weight": torch.zeros(4, 4, 3, 3),
+    "conv.bias": torch.zeros(4),
+}
+
+
+@pytest.mark.parametrize(
+    ("layers", "skip", "kept"),
+    [
+        (None, None, ["enc.0.q", "enc.0.k", "enc.1.q", "conv"]),
+        ("enc.0.q", None, ["enc.0.q"]),
+        ("*.q", None, ["enc.0.q", "enc.1.q"]),
+        (["conv2d", "*.k"], None, ["enc.0.k", "conv"]),
+        (None, "dense", ["conv"]),
+        ("enc.*", ["*.q"], ["enc.0.k"]),
+    ],
+)
+def test_names_globs_and_types(layers, skip, kept):
+    chosen = select(open_source(TENSORS), layers, skip)
+    assert [x.name for x in chosen.layers] == kept
+    assert len(chosen.layers) + len(chosen.skipped) == len(TENSORS)
+    assert all(item.reason for item in chosen.skipped)
+
+
+def test_a_pattern_without_a_match_is_an_error_that_helps():
+    with pytest.raises(InputError, match=r"'enc.0.query' matches none of the 4 layers .* names look like enc.0.q"):
+        select(open_source(TENSORS), "enc.0.query")
+
+
+def test_a_tied_layer_whose_first_is_left_out_stands_for_itself():
+    shared = torch.randn(6, 4)
+    chosen = select(open_source({"wte.weight": shared, "head.weight": shared}), skip="wte")
+    assert [(x.name, x.tied_to) for x in chosen.layers] == [("head", None)]

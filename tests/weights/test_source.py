@@ -1,0 +1,50 @@
+"""What is opened how, and what is refused."""
+
+import pytest
+import torch
+from safetensors.torch import save_file
+from torch import nn
+
+from htsr import InputError
+from htsr.weights import open_source
+
+
+def test_paths_as_text_and_as_path(tmp_path):
+    save_file({"w": torch.zeros(3, 2)}, tmp_path / "m.safetensors")
+    for path in (tmp_path, str(tmp_path), tmp_path / "m.safetensors", str(tmp_path / "m.safetensors")):
+        assert [x.name for x in open_source(path).layers] == ["w"]
+
+
+def test_missing_path():
+    with pytest.raises(FileNotFoundError, match="no/such.safetensors: no such file"):
+        open_source("no/such.safetensors")
+
+
+@pytest.mark.parametrize("source", [nn.Sequential(), {}])
+def test_an_empty_source_is_refused(source):
+    with pytest.raises(InputError, match="is empty"):
+        open_source(source)
+
+
+def test_an_empty_file_of_tensors_is_refused(tmp_path):
+    save_file({}, tmp_path / "m.safetensors")
+    with pytest.raises(InputError, match="is empty"):
+        open_source(tmp_path / "m.safetensors")
+
+
+def test_directories_without_safetensors_name_what_is_there(tmp_path):
+    (tmp_path / "pytorch_model.bin").write_bytes(b"")
+    with pytest.raises(InputError, match=r"found pytorch_model.bin"):
+        open_source(tmp_path)
+
+
+def test_other_suffixes_say_what_to_do(tmp_path):
+    (tmp_path / "model.pt").write_bytes(b"")
+    with pytest.raises(InputError, match=r"got the suffix '.pt'.*torch.load"):
+        open_source(tmp_path / "model.pt")
+
+
+@pytest.mark.parametrize("source", [3, None, torch.zeros(3, 3), [nn.Linear(2, 2)]])
+def test_other_types_are_refused(source):
+    with pytest.raises(TypeError, match=r"expected a torch.nn.Module, a state dict"):
+        open_source(source)
