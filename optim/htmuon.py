@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.optim import Optimizer
 from torch.optim.adamw import adamw
 
-from htsr.optim.spectral_power import Method, Scale, check_power, check_scale, spectral_power
+from htsr.optim.spectral_power import Method, Scale, check_method, check_power, check_scale, spectral_power
 
 ALGORITHMS = ("htmuon", "adamw")
 
@@ -223,6 +223,7 @@ def _label(group: dict[str, Any], index: int) -> str:
 def _check_settings(group: dict[str, Any]) -> None:
     check_power(group["power"])
     check_scale(group["scale"])
+    check_method(group["method"])
     for name in ("lr", "weight_decay", "eps"):
         if not group[name] >= 0:
             raise ValueError(f"expected {name} >= 0, got {group[name]}")

@@ -53,8 +53,7 @@ def spectral_power(
         tensor([1.0000, 0.5000])
     """
     check_power(power)
-    if method not in get_args(Method):
-        raise ValueError(f"expected method to be one of {', '.join(get_args(Method))}, got {method!r}")
+    check_method(method)
     check_scale(scale)
     if G.ndim < 2 or not G.is_floating_point():
         raise ValueError(f"expected real floating-point matrices (..., m, n), got {G.dtype} of shape {tuple(G.shape)}")
@@ -73,7 +72,7 @@ def spectral_power(
     else:
         S_power = torch.where(nonzero, (S / top) ** power, 0)
     if scale == "match_muon":
-        rank = nonzero.sum(-1, keepdim=True)
+        rank = nonzero.sum(-1, keepdim=True, dtype=S.dtype)
         S_power *= rank.sqrt() / torch.linalg.vector_norm(S_power, dim=-1, keepdim=True).clamp_min(1e-30)
     return ((U * S_power[..., None, :]) @ Vh).to(G.dtype)
 
@@ -103,3 +102,16 @@ def check_scale(scale: str) -> None:
     """
     if scale not in get_args(Scale):
         raise ValueError(f"expected scale to be one of {', '.join(get_args(Scale))}, got {scale!r}")
+
+
+def check_method(method: str) -> None:
+    """Refuse an unknown method.
+
+    Args:
+        method: The name given.
+
+    Raises:
+        ValueError: If it is neither ``auto`` nor ``svd``.
+    """
+    if method not in get_args(Method):
+        raise ValueError(f"expected method to be one of {', '.join(get_args(Method))}, got {method!r}")

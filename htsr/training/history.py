@@ -165,7 +165,7 @@ class History:
                 continue
             try:
                 self._captures[path.name] = Capture.load(path)
-            except (OSError, ValueError, KeyError, TypeError, zipfile.BadZipFile) as err:
+            except (OSError, EOFError, ValueError, KeyError, TypeError, zipfile.BadZipFile) as err:
                 self.damaged[path.name] = f"{type(err).__name__}: {err}"
                 logger.warning("%s is damaged and left out (%s)", path, self.damaged[path.name])
         return sorted(self._captures.values(), key=lambda capture: capture.step)

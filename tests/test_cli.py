@@ -1,0 +1,145 @@
+"""The command line as a person or a pipe meets it."""
+
+import json
+import subprocess
+import sys
+
+import pandas as pd
+import pytest
+import torch
+from safetensors.torch import save_file
+from torch import nn
+
+import htsr
+from htsr.cli import main
+
+
+@pytest.fixture
+def checkpoint(tmp_path):
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(60, 40), nn.Linear(40, 30))
+    path = tmp_path / "model.safetensors"
+    save_file(model.state_dict(), path)
+    return path
+
+
+def run(capsys, *arguments):
+    status = main([str(argument) for argument in arguments])
+    return status, *capsys.readouterr()
+
+
+def test_audit_prints_the_table(checkpoint, capsys):
+    status, out, err = run(capsys, "audit", checkpoint)
+    assert status == 0
+    assert "2 layers (0 failed, 0 tied), 2 skipped" in out
+    assert f"{htsr.analyze(checkpoint).details.loc[0, 'alpha']:.2f}" in out
+    assert err == ""
+
+
+def test_audit_writes_every_format_at_once(checkpoint, tmp_path, capsys):
+    outputs = [tmp_path / f"a{suffix}" for suffix in (".html", ".csv", ".json", ".parquet")]
+    status, out, _ = run(capsys, "audit", checkpoint, *[part for path in outputs for part in ("-o", path)])
+    assert status == 0
+    assert all(f"wrote {path}" in out for path in outputs)
+    assert len(pd.read_csv(outputs[1])) == len(pd.read_parquet(outputs[3])) == len(json.loads(outputs[2].read_text())["details"]) == 2
+
+
+def test_json_owns_stdout(checkpoint, tmp_path, capsys):
+    status, out, err = run(capsys, "audit", checkpoint, "--json", "-o", tmp_path / "a.csv")
+    assert status == 0
+    assert json.loads(out)["summary"]["num_layers"] == 2
+    assert "2 layers" in err
+    assert "wrote" in err
+
+
+def test_layers_and_skip(checkpoint, capsys):
+    _, out, _ = run(capsys, "audit", checkpoint, "--json", "--skip", "1")
+    assert [row["name"] for row in json.loads(out)["details"]] == ["0"]
+
+
+def test_a_nan_layer_leaves_the_rest_of_the_table(checkpoint, capsys):
+    tensors = {"good.weight": torch.randn(60, 40), "bad.weight": torch.full((20, 10), float("nan"))}
+    save_file(tensors, checkpoint)
+    status, out, _ = run(capsys, "audit", checkpoint)
+    assert status == 0
+    assert "failed: non-finite (200 of 200)" in out
+    assert "1 failed" in out
+
+
+def broken(tmp_path, kind):
+    path = tmp_path / "x.safetensors"
+    if kind == "text":
+        path.write_text("these are not weights\n" * 10)
+    if kind == "truncated":
+        save_file({"w": torch.zeros(50, 50)}, path)
+        path.write_bytes(path.read_bytes()[:3000])
+    if kind == "empty model":
+        save_file({}, path)
+    if kind == "vectors only":
+        save_file({"v": torch.zeros(5)}, path)
+    if kind == "empty directory":
+        path = tmp_path / "empty"
+        path.mkdir()
+    if kind == "other format":
+        path = tmp_path / "model.bin"
+        path.write_bytes(b"")
+    return path
+
+
+@pytest.mark.parametrize(
+    ("kind", "message"),
+    [
+        ("missing", "no such file"),
+        ("text", "not a readable safetensors file"),
+        ("truncated", "truncated"),
+        ("empty model", "is empty"),
+        ("vectors only", "none of its 1 tensors is a weight matrix (1 x 1-D: not a matrix)"),
+        ("empty directory", "found nothing"),
+        ("other format", "got the suffix '.bin'"),
+    ],
+)
+def test_bad_input_is_one_line_and_status_2(tmp_path, capsys, kind, message):
+    status, out, err = run(capsys, "audit", broken(tmp_path, kind))
+    assert status == 2
+    assert out == ""
+    assert err.startswith("htsr: ")
+    assert err.count("\n") == 1
+    assert message in err
+    assert "Traceback" not in err
+
+
+@pytest.mark.parametrize(("output", "message"), [("a.docx", "expected a suffix"), ("no/such/a.csv", "does not exist")])
+def test_an_output_that_cannot_be_is_refused_before_the_work(checkpoint, tmp_path, capsys, output, message, monkeypatch):
+    monkeypatch.setattr("htsr.cli.analyze", lambda *_, **__: pytest.fail("analysed before the output was checked"))
+    status, _, err = run(capsys, "audit", checkpoint, "-o", tmp_path / output)
+    assert status == 2
+    assert message in err
+
+
+def test_a_layer_pattern_without_match(checkpoint, capsys):
+    status, _, err = run(capsys, "audit", checkpoint, "--layers", "encoder*")
+    assert status == 2
+    assert "matches none of the 2 layers" in err
+
+
+@pytest.mark.parametrize("arguments", [[], ["audit"], ["audit", "a", "--convention", "x"], ["demo", "--steps", "0"], ["nonsense"]])
+def test_wrong_usage_is_status_2(arguments, capsys):
+    with pytest.raises(SystemExit) as stop:
+        main(arguments)
+    assert stop.value.code == 2
+
+
+def test_help_and_version(capsys):
+    for arguments, shown in ((["--help"], "audit"), (["audit", "--help"], ".safetensors"), (["--version"], htsr.__version__)):
+        with pytest.raises(SystemExit) as stop:
+            main(arguments)
+        assert stop.value.code == 0
+        assert shown in capsys.readouterr().out
+
+
+def test_python_dash_m_and_a_reader_that_leaves(checkpoint):
+    command = f"{sys.executable} -m htsr audit {checkpoint} | head -1"
+    result = subprocess.run(["bash", "-o", "pipefail", "-c", command], capture_output=True, text=True, check=False)
+    assert result.returncode == 0
+    assert "2 layers" in result.stdout
+    assert result.stderr == ""

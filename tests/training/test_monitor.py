@@ -1,0 +1,224 @@
+"""The monitor in real training loops."""
+
+import gc
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+import htsr
+from htsr.optim import HTMuon, parameter_groups
+
+
+def make(seed=0, lr=0.1):
+    torch.manual_seed(seed)
+    model = nn.Sequential(nn.Linear(40, 30), nn.ReLU(), nn.Linear(30, 20))
+    return model, torch.optim.SGD(model.parameters(), lr=lr)
+
+
+def train(model, optimizer, steps, accumulate=1):
+    draw = torch.Generator().manual_seed(1)
+    for _ in range(steps):
+        for _ in range(accumulate):
+            model(torch.randn(8, 40, generator=draw)).square().mean().backward()
+        optimizer.step()
+        optimizer.zero_grad()
+
+
+def test_captures_before_the_first_step_every_n_and_at_the_end(tmp_path):
+    model, optimizer = make()
+    with htsr.Monitor(model, optimizer, every=3, run_dir=tmp_path / "run") as monitor:
+        train(model, optimizer, 7)
+    assert htsr.History(tmp_path / "run").steps == [0, 3, 6, 7]
+    assert monitor.step_count == 7
+
+
+def test_the_last_capture_is_not_doubled(tmp_path):
+    model, optimizer = make()
+    with htsr.Monitor(model, optimizer, every=2) as monitor:
+        train(model, optimizer, 4)
+    assert monitor.history.steps == [0, 2, 4]
+
+
+def test_captured_spectra_are_those_of_the_weights_after_the_step():
+    model, optimizer = make()
+    monitor = htsr.Monitor(model, optimizer, every=1)
+    for step in range(1, 4):
+        train(model, optimizer, 1)
+        assert np.array_equal(monitor.history.spectrum(step, "0").eigenvalues, htsr.esd(model[0].weight))
+
+
+def test_training_is_not_changed():
+    watched, optimizer = make()
+    with htsr.Monitor(watched, optimizer, every=1):
+        train(watched, optimizer, 5)
+    alone, optimizer = make()
+    train(alone, optimizer, 5)
+    assert all(torch.equal(a, b) for a, b in zip(watched.parameters(), alone.parameters(), strict=True))
+
+
+def test_the_clock_counts_optimizer_steps_under_gradient_accumulation():
+    model, optimizer = make()
+    with htsr.Monitor(model, optimizer, every=100) as monitor:
+        train(model, optimizer, 3, accumulate=4)
+    assert monitor.step_count == 3
+
+
+def test_wrapped_optimizers_are_unwrapped():
+    class Wrapper:  # as accelerate's AcceleratedOptimizer: it forwards step and has no hooks of its own
+        def __init__(self, optimizer):
+            self.optimizer = optimizer
+
+    model, optimizer = make()
+    with htsr.Monitor(model, Wrapper(optimizer), every=1) as monitor:
+        train(model, optimizer, 2)
+    assert monitor.history.steps == [0, 1, 2]
+
+
+def test_close_lets_go_of_the_optimizer():
+    model, optimizer = make()
+    monitor = htsr.Monitor(model, optimizer, every=1)
+    monitor.close()
+    train(model, optimizer, 2)
+    assert monitor.step_count == 0
+
+
+def test_htmuon_and_its_settings_are_recorded():
+    model, _ = make()
+    optimizer = HTMuon(parameter_groups(model), lr=0.02, power=0.25)
+    with htsr.Monitor(model, optimizer, every=1) as monitor:
+        train(model, optimizer, 1)
+        optimizer.param_groups[0]["power"] = 0.5
+        train(model, optimizer, 1)
+    matrices = monitor.history.groups.query("group == 0")
+    assert list(matrices["power"]) == [0.25, 0.25, 0.5]
+    assert set(matrices["algorithm"]) == {"htmuon"}
+
+
+def test_log_gets_tags_and_steps():
+    model, optimizer = make()
+    seen = []
+    with htsr.Monitor(model, optimizer, every=2, log=lambda metrics, step: seen.append((step, dict(metrics)))) as monitor:
+        train(model, optimizer, 2)
+    assert [step for step, _ in seen] == [0, 2]
+    metrics = seen[-1][1]
+    assert metrics["htsr/alpha/0"] == monitor.history.alpha().loc[2, "0"]
+    assert metrics["htsr/alpha/median"] == monitor.history.alpha().loc[2].median()
+    assert all(isinstance(value, float) for value in metrics.values())
+
+
+def test_scalars_are_kept_by_step():
+    model, optimizer = make()
+    with htsr.Monitor(model, optimizer, every=10) as monitor:
+        monitor.record(held_out=3.0)
+        train(model, optimizer, 1)
+        monitor.record(loss=2.0)
+        monitor.record(held_out=torch.tensor(2.5))
+    scalars = monitor.history.scalars.set_index("step")
+    assert scalars.loc[0, "held_out"] == 3
+    assert scalars.loc[1].to_dict() == {"held_out": 2.5, "loss": 2.0}
+
+
+def test_a_failing_capture_does_not_end_the_training(caplog):
+    model, optimizer = make()
+    calls = []
+
+    def log(metrics, step):
+        calls.append(step)
+        if step == 1:
+            raise ConnectionError("tracker is down")
+
+    with htsr.Monitor(model, optimizer, every=1, log=log) as monitor:
+        train(model, optimizer, 3)
+    assert calls == [0, 1, 2, 3]
+    assert monitor.failed == [(1, "ConnectionError: tracker is down")]
+    assert "capture at step 1 failed" in caplog.text
+    assert monitor.history.steps == [0, 1, 2, 3]
+
+
+def test_a_layer_that_becomes_nan_is_a_failed_row():
+    model, optimizer = make()
+    with htsr.Monitor(model, optimizer, every=1) as monitor:
+        with torch.no_grad():
+            model[0].weight[0, 0] = float("nan")
+        monitor.step()
+    rows = monitor.history.details.query("step == 1").set_index("name")
+    assert list(rows["status"]) == ["failed", "success"]
+
+
+def test_a_used_directory_is_refused_unless_continued(tmp_path):
+    model, optimizer = make()
+    with htsr.Monitor(model, optimizer, every=2, run_dir=tmp_path):
+        train(model, optimizer, 6)
+    with pytest.raises(htsr.InputError, match="4 captures of an earlier run, the last of step 6"):
+        htsr.Monitor(model, optimizer, every=2, run_dir=tmp_path)
+    with htsr.Monitor(model, optimizer, every=2, run_dir=tmp_path, first_step=4):
+        train(model, optimizer, 4)
+    history = htsr.History(tmp_path)
+    assert history.steps == [0, 2, 4, 6, 8]
+    assert np.array_equal(history.spectrum(8, "0").eigenvalues, htsr.esd(model[0].weight))
+
+
+@pytest.mark.parametrize(("setting", "value"), [("every", 0), ("first_step", -1)])
+def test_bad_settings_are_errors(setting, value):
+    with pytest.raises(ValueError, match=f"{setting}={value}"):
+        htsr.Monitor(make()[0], **{setting: value})
+
+
+def test_nothing_is_written_when_the_layers_are_wrong(tmp_path):
+    with pytest.raises(htsr.InputError, match="matches none of the 2 layers"):
+        htsr.Monitor(make()[0], run_dir=tmp_path / "run", layers="encoder.*")
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_temporary_run_lives_as_long_as_its_history():
+    monitor = htsr.Monitor(make()[0])
+    history, run_dir = monitor.history, monitor.run_dir
+    del monitor
+    gc.collect()
+    assert history.steps == [0]
+    del history
+    gc.collect()
+    assert not run_dir.exists()
+
+
+TRAIN_FOREVER = """
+import sys, torch, htsr
+torch.manual_seed(0)
+model = torch.nn.Sequential(torch.nn.Linear(200, 150), torch.nn.Linear(150, 100))
+optimizer = torch.optim.SGD(model.parameters(), lr=0.01)
+monitor = htsr.Monitor(model, optimizer, every=1, run_dir=sys.argv[1])
+while True:
+    loss = model(torch.randn(8, 200)).square().mean()
+    loss.backward()
+    optimizer.step()
+    monitor.record(loss=loss.item())
+"""
+
+
+@pytest.mark.parametrize("after", [3, 7, 12])
+def test_kill_minus_nine_loses_nothing_that_was_captured(tmp_path, after):
+    run_dir = tmp_path / "run"
+    process = subprocess.Popen([sys.executable, "-c", TRAIN_FOREVER, str(run_dir)])
+    try:
+        deadline = time.time() + 60
+        while len(list((run_dir / "captures").glob("step-*.npz")) if run_dir.exists() else []) < after:
+            assert time.time() < deadline
+            assert process.poll() is None
+            if (run_dir / "run.json").exists():
+                htsr.History(run_dir).details  # noqa: B018 - a reader beside the writer sees whole files only
+            time.sleep(0.01)
+    finally:
+        os.kill(process.pid, signal.SIGKILL)
+        process.wait()
+    history = htsr.History(run_dir)
+    assert history.damaged == {}
+    assert history.steps == list(range(len(history)))
+    assert len(history) >= after
+    assert history.scalars["step"].max() >= after - 2
