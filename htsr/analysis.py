@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 import pandas as pd
 import torch
-from tqdm.auto import tqdm
 
 from htsr import metrics
 from htsr.bulk import fit_marchenko_pastur
 from htsr.columns import COLUMNS
+from htsr.progress import tqdm
 from htsr.spectrum import Spectrum
 from htsr.tails import PowerLawFit, fit_power_law
 from htsr.weights import Layer, open_source, select
@@ -70,12 +70,11 @@ def analyze(
         ValueError: If ``convention`` or ``xmin`` is unknown.
 
     Example:
-        >>> torch.manual_seed(0)  # doctest: +ELLIPSIS
-        <torch._C.Generator object at ...>
+        >>> _ = torch.manual_seed(0)
         >>> a = analyze(torch.nn.Sequential(torch.nn.Linear(128, 64), torch.nn.ReLU(), torch.nn.Linear(64, 1)))
         >>> a.details[["name", "N", "M", "status", "reason"]]
           name    N   M   status                                         reason
-        0    0  128  64  success                                               
+        0    0  128  64  success
         1    2   64   1   failed  1 distinct positive values, a fit needs 8
         >>> a.skipped
              name shape            reason
@@ -86,7 +85,9 @@ def analyze(
         raise ValueError(f"expected convention='htsr' or 'weightwatcher', got {convention!r}")
     inventory = select(open_source(source), layers, skip)
     results: dict[str, LayerAnalysis] = {}
-    bar = tqdm(inventory.layers, desc="analyze", unit="layer", delay=1, disable=None if progress is None else not progress)
+    bar = tqdm(
+        inventory.layers, desc="analyze", unit="layer", delay=1, disable=None if progress is None else not progress
+    )
     for layer in bar:
         bar.set_postfix_str(layer.name, refresh=False)
         if layer.tied_to is not None:
@@ -207,7 +208,9 @@ class LayerAnalysis:
         if self.spectrum is None:
             raise ValueError(f"layer {self.name!r} has no spectrum to draw: {self.fit.reason}")
         bulk_max = self.row.get("bulk_max")
-        return plot_esd(self.spectrum, self.fit, title=self.name, bulk_max=bulk_max if isinstance(bulk_max, float) else None)
+        return plot_esd(
+            self.spectrum, self.fit, title=self.name, bulk_max=bulk_max if isinstance(bulk_max, float) else None
+        )
 
 
 class Analysis:
@@ -227,7 +230,7 @@ class Analysis:
         self.convention = convention
         self.skipped = skipped
         self._results = results
-        self.details = details_frame([result.row for result in results.values()])
+        self.details: pd.DataFrame = details_frame([result.row for result in results.values()])
 
     @property
     def spectra(self) -> dict[str, Spectrum]:
@@ -236,7 +239,9 @@ class Analysis:
 
     def __getitem__(self, name: str) -> LayerAnalysis:
         if name not in self._results:
-            raise KeyError(f"{name!r}: expected one of the {len(self)} layers: {', '.join(list(self._results)[:5])}, ...")
+            raise KeyError(
+                f"{name!r}: expected one of the {len(self)} layers: {', '.join(list(self._results)[:5])}, ..."
+            )
         return self._results[name]
 
     def __iter__(self) -> Iterator[LayerAnalysis]:
@@ -316,7 +321,9 @@ class Analysis:
     def headline(self) -> str:
         """Two lines: what was analysed, and where alpha lies."""
         s = self.summary()
-        counts = f"{s['num_layers']} layers ({s['num_failed']} failed, {s['num_tied']} tied), {s['num_skipped']} skipped"
+        counts = (
+            f"{s['num_layers']} layers ({s['num_failed']} failed, {s['num_tied']} tied), {s['num_skipped']} skipped"
+        )
         if math.isnan(s["alpha_median"]):
             return f"{self.source}: {counts}\nno layer has a power-law fit"
         return (

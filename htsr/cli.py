@@ -57,7 +57,9 @@ def _parser() -> argparse.ArgumentParser:
         help=f"write the result; may repeat; the suffix picks the format ({', '.join(FORMATS)})",
     )
     audit.add_argument("--json", action="store_true", help="write JSON to stdout; what is for people goes to stderr")
-    audit.add_argument("--layers", action="append", metavar="GLOB", help="only these names, globs or layer types; may repeat")
+    audit.add_argument(
+        "--layers", action="append", metavar="GLOB", help="only these names, globs or layer types; may repeat"
+    )
     audit.add_argument("--skip", action="append", metavar="GLOB", help="leave these out; may repeat")
     audit.add_argument(
         "--convention", choices=["htsr", "weightwatcher"], default="htsr", help="scaling and cut-offs (default: htsr)"
@@ -66,7 +68,12 @@ def _parser() -> argparse.ArgumentParser:
 
     demo = commands.add_parser("demo", help="audit a trained Transformer, then train a small GPT with HTMuon")
     demo.add_argument(
-        "-o", "--output", type=Path, default=Path("htsr-demo"), metavar="DIR", help="where the pages go (default: htsr-demo)"
+        "-o",
+        "--output",
+        type=Path,
+        default=Path("htsr-demo"),
+        metavar="DIR",
+        help="where the pages go (default: htsr-demo)",
     )
     demo.add_argument("--steps", type=_positive, default=300, help="optimizer steps of each run (default: 300)")
     demo.set_defaults(run=_demo)
@@ -78,7 +85,9 @@ def _audit(options: argparse.Namespace) -> None:
         check_output(path)
     analysis = analyze(options.path, layers=options.layers, skip=options.skip, convention=options.convention)
     if not len(analysis):
-        reasons = "; ".join(f"{count} x {reason}" for reason, count in analysis.skipped["reason"].value_counts().items())
+        reasons = "; ".join(
+            f"{count} x {reason}" for reason, count in analysis.skipped["reason"].value_counts().items()
+        )
         raise InputError(f"{options.path}: none of its {len(analysis.skipped)} tensors is a weight matrix ({reasons})")
     people = sys.stderr if options.json else sys.stdout
     print(analysis, file=people)

@@ -40,8 +40,14 @@ def crosscheck(source: Source, *, layers: Patterns = None, skip: Patterns = None
     analysis = analyze(source, layers=layers, skip=skip, convention="weightwatcher", progress=False)
     table = analysis.details.query("status == 'success' and tied_to == ''")[["name", *COMPARED]].reset_index(drop=True)
     inventory = select(open_source(source), layers, skip)
-    tensors = {f"{layer.name}.weight": layer.load().to(torch.float32) for layer in inventory.layers if layer.name in set(table["name"])}
-    return table.merge(_weightwatcher_fits(tensors), on="name", how="left").merge(_powerlaw_fits(analysis, list(table["name"])), on="name")
+    tensors = {
+        f"{layer.name}.weight": layer.load().to(torch.float32)
+        for layer in inventory.layers
+        if layer.name in set(table["name"])
+    }
+    return table.merge(_weightwatcher_fits(tensors), on="name", how="left").merge(
+        _powerlaw_fits(analysis, list(table["name"])), on="name"
+    )
 
 
 @contextlib.contextmanager
@@ -56,7 +62,11 @@ def quiet_weightwatcher() -> Iterator[ModuleType]:
     """
     root = logging.getLogger()
     handlers, level = list(root.handlers), root.level
-    with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
+    with (
+        warnings.catch_warnings(),
+        contextlib.redirect_stdout(io.StringIO()),
+        contextlib.redirect_stderr(io.StringIO()),
+    ):
         try:
             import weightwatcher
 

@@ -28,7 +28,7 @@ def log_alpha_norm(evals: np.ndarray, alpha: float) -> float:
 
 
 def alpha_weighted(evals: np.ndarray, alpha: float) -> float:
-    """alpha times log10 lambda_max, the alpha-hat of Martin, Peng and Mahoney (2021)."""
+    """Alpha times log10 lambda_max, the alpha-hat of Martin, Peng and Mahoney (2021)."""
     return alpha * _log10(evals[-1])
 
 
@@ -45,6 +45,12 @@ def hard_rank(evals: np.ndarray) -> int:
 def entropy(evals: np.ndarray) -> float:
     """Shannon entropy of the normalised eigenvalues over its maximum, ln(hard rank): 1 for a flat spectrum.
 
+    Args:
+        evals: Eigenvalues, ascending.
+
+    Returns:
+        The ratio, in [0, 1].
+
     Notes:
         WeightWatcher adds 1e-10 (6e-5 when a GPU is present) to each share before the logarithm; here the zeros are
         left out instead. Without a GPU the two agree to about 1e-6.
@@ -54,7 +60,7 @@ def entropy(evals: np.ndarray) -> float:
 
 
 def effective_rank(evals: np.ndarray) -> float:
-    """exp of the Shannon entropy of the normalised singular values (Roy and Vetterli 2007, definition 1)."""
+    """Exp of the Shannon entropy of the normalised singular values (Roy and Vetterli 2007, definition 1)."""
     return float(np.exp(_shannon(np.sqrt(evals))))
 
 
@@ -63,6 +69,12 @@ def num_ERG_spikes(evals: np.ndarray) -> int:
 
     With the eigenvalues rescaled to mean 1, the smallest k for which the k largest have a product below 1; the one that
     breaks the condition is counted, as in WeightWatcher.
+
+    Args:
+        evals: Eigenvalues, ascending.
+
+    Returns:
+        k; all of them where the condition never breaks.
 
     Notes:
         WeightWatcher multiplies the eigenvalues themselves, which over- or underflows beyond some thousands; here their

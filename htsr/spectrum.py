@@ -78,7 +78,7 @@ class Spectrum:
         return len(self.eigenvalues)
 
     def __array__(self, dtype: object = None, copy: bool | None = None) -> np.ndarray:
-        return np.array(self.eigenvalues, dtype=dtype, copy=copy)  # type: ignore[call-overload, no-any-return]
+        return np.array(self.eigenvalues, dtype=dtype, copy=copy)  # type: ignore[call-overload]
 
     def __repr__(self) -> str:
         sides = " x ".join(map(str, self.shape))

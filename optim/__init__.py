@@ -1,6 +1,8 @@
 """HTMuon: Muon with a dial for the spectrum of its update."""
 
-if __name__ == "optim":  # the repository root is on sys.path: a second copy of every class would break isinstance and pickle
+if (
+    __name__ == "optim"
+):  # the repository root is on sys.path: a second copy of every class would break isinstance and pickle
     raise ImportError("this directory is the package htsr.optim; import htsr.optim")
 
 from htsr.optim.htmuon import HTMuon

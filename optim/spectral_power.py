@@ -18,9 +18,7 @@ POWER_RANGE = (-0.25, 1.0)
 RANK_TOLERANCE = 16
 
 
-def spectral_power(
-    G: torch.Tensor, power: float, *, method: Method = "auto", scale: Scale = "raw"
-) -> torch.Tensor:
+def spectral_power(G: torch.Tensor, power: float, *, method: Method = "auto", scale: Scale = "raw") -> torch.Tensor:
     """Raise the singular values of a matrix to a power.
 
     Args:

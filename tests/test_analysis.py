@@ -58,7 +58,9 @@ def test_every_tensor_of_a_file_is_accounted_for(audit, minilm):
 def test_module_state_dict_and_file_give_the_same_rows(tmp_path):
     model = small_model()
     save_file(model.state_dict(), tmp_path / "m.safetensors")
-    tables = [htsr.analyze(source).details for source in (model, model.state_dict(), tmp_path, tmp_path / "m.safetensors")]
+    tables = [
+        htsr.analyze(source).details for source in (model, model.state_dict(), tmp_path, tmp_path / "m.safetensors")
+    ]
     same = [table.drop(columns="layer_type") for table in tables]  # a bare tensor does not say that it is an embedding
     for table in same[1:]:
         pd.testing.assert_frame_equal(same[0], table)
@@ -141,7 +143,10 @@ def test_weightwatcher_convention():
     assert theirs["spectral_norm"] == pytest.approx(ours["spectral_norm"] / 2)
     assert theirs["alpha"] == pytest.approx(ours["alpha"])
     tiny = {"w": planted(pareto(2.5, 100), 150) * 1e-3}
-    assert htsr.analyze(tiny).details.loc[0, "num_pl_spikes"] == htsr.analyze({"w": tiny["w"] * 1e3}).details.loc[0, "num_pl_spikes"]
+    assert (
+        htsr.analyze(tiny).details.loc[0, "num_pl_spikes"]
+        == htsr.analyze({"w": tiny["w"] * 1e3}).details.loc[0, "num_pl_spikes"]
+    )
     fit = htsr.analyze(tiny, convention="weightwatcher")["w"].fit
     assert fit.n == int((htsr.esd(tiny["w"]) > 1e-5).sum()) < 100
 
@@ -192,7 +197,9 @@ def test_json_is_strict_and_exact(audit, tmp_path):
     assert [a for a in alphas if a is not None] == list(audit.details["alpha"].dropna())
 
 
-@pytest.mark.parametrize(("name", "message"), [("a.xlsx", "expected a suffix among .html"), ("no/a.csv", "does not exist")])
+@pytest.mark.parametrize(
+    ("name", "message"), [("a.xlsx", "expected a suffix among .html"), ("no/a.csv", "does not exist")]
+)
 def test_save_refuses_what_it_cannot_write(audit, tmp_path, name, message):
     with pytest.raises(htsr.InputError, match=message):
         audit.save(tmp_path / name)

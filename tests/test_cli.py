@@ -41,7 +41,12 @@ def test_audit_writes_every_format_at_once(checkpoint, tmp_path, capsys):
     status, out, _ = run(capsys, "audit", checkpoint, *[part for path in outputs for part in ("-o", path)])
     assert status == 0
     assert all(f"wrote {path}" in out for path in outputs)
-    assert len(pd.read_csv(outputs[1])) == len(pd.read_parquet(outputs[3])) == len(json.loads(outputs[2].read_text())["details"]) == 2
+    assert (
+        len(pd.read_csv(outputs[1]))
+        == len(pd.read_parquet(outputs[3]))
+        == len(json.loads(outputs[2].read_text())["details"])
+        == 2
+    )
 
 
 def test_json_owns_stdout(checkpoint, tmp_path, capsys):
@@ -109,7 +114,9 @@ def test_bad_input_is_one_line_and_status_2(tmp_path, capsys, kind, message):
 
 
 @pytest.mark.parametrize(("output", "message"), [("a.docx", "expected a suffix"), ("no/such/a.csv", "does not exist")])
-def test_an_output_that_cannot_be_is_refused_before_the_work(checkpoint, tmp_path, capsys, output, message, monkeypatch):
+def test_an_output_that_cannot_be_is_refused_before_the_work(
+    checkpoint, tmp_path, capsys, output, message, monkeypatch
+):
     monkeypatch.setattr("htsr.cli.analyze", lambda *_, **__: pytest.fail("analysed before the output was checked"))
     status, _, err = run(capsys, "audit", checkpoint, "-o", tmp_path / output)
     assert status == 2
@@ -122,7 +129,9 @@ def test_a_layer_pattern_without_match(checkpoint, capsys):
     assert "matches none of the 2 layers" in err
 
 
-@pytest.mark.parametrize("arguments", [[], ["audit"], ["audit", "a", "--convention", "x"], ["demo", "--steps", "0"], ["nonsense"]])
+@pytest.mark.parametrize(
+    "arguments", [[], ["audit"], ["audit", "a", "--convention", "x"], ["demo", "--steps", "0"], ["nonsense"]]
+)
 def test_wrong_usage_is_status_2(arguments, capsys):
     with pytest.raises(SystemExit) as stop:
         main(arguments)
@@ -130,7 +139,11 @@ def test_wrong_usage_is_status_2(arguments, capsys):
 
 
 def test_help_and_version(capsys):
-    for arguments, shown in ((["--help"], "audit"), (["audit", "--help"], ".safetensors"), (["--version"], htsr.__version__)):
+    for arguments, shown in (
+        (["--help"], "audit"),
+        (["audit", "--help"], ".safetensors"),
+        (["--version"], htsr.__version__),
+    ):
         with pytest.raises(SystemExit) as stop:
             main(arguments)
         assert stop.value.code == 0

@@ -15,7 +15,9 @@ from htsr.crosscheck import quiet_weightwatcher
 
 def test_three_programs_agree():
     torch.manual_seed(0)
-    model = nn.Sequential(nn.Conv2d(16, 32, 3), nn.Conv2d(32, 32, 2), nn.Linear(300, 40), nn.Linear(30, 10), nn.Linear(4, 4))
+    model = nn.Sequential(
+        nn.Conv2d(16, 32, 3), nn.Conv2d(32, 32, 2), nn.Linear(300, 40), nn.Linear(30, 10), nn.Linear(4, 4)
+    )
     table = htsr.crosscheck(model)
     assert list(table["name"]) == ["0", "1", "2", "3"]
     comparable = table[:3]  # layer 3 has 10 eigenvalues, for which WeightWatcher has another rule

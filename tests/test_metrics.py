@@ -29,7 +29,9 @@ def test_ranks():
 def test_entropy_is_one_for_a_flat_spectrum_and_zero_for_rank_one():
     assert metrics.entropy(np.ones(7)) == pytest.approx(1)
     assert metrics.entropy(np.array([0.0, 0.0, 5.0])) == 0
-    assert metrics.entropy(np.array([1.0, 3.0])) == pytest.approx(-(0.25 * np.log(0.25) + 0.75 * np.log(0.75)) / np.log(2))
+    assert metrics.entropy(np.array([1.0, 3.0])) == pytest.approx(
+        -(0.25 * np.log(0.25) + 0.75 * np.log(0.75)) / np.log(2)
+    )
 
 
 def test_erg_condition_counts_the_value_that_breaks_it():

@@ -27,7 +27,7 @@ def tracy_widom_edge(N: int, M: int, *, level: float = 0.99, matrices: int = 1) 
 
     Example:
         >>> round(tracy_widom_edge(400, 200) / (20 + 200**0.5) ** 2, 3)
-        1.022
+        1.028
     """
     root_N, root_M = math.sqrt(N - 1), math.sqrt(M)
     centre = (root_N + root_M) ** 2

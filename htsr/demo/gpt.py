@@ -5,7 +5,7 @@ Shapes: B batch, T positions, C channels, H heads, V vocabulary (256 bytes).
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
+from torch.nn.functional import cross_entropy, gelu, scaled_dot_product_attention
 
 VOCABULARY = 256
 
@@ -22,13 +22,14 @@ class Block(nn.Module):
         self.up, self.down = nn.Linear(width, 4 * width, bias=False), nn.Linear(4 * width, width, bias=False)
 
     def forward(self, x_BTC: Tensor) -> Tensor:
+        """Attention, then MLP, each added to its input."""
         y_BTC = self.norm_attention(x_BTC)
         q, k, v = (
             layer(y_BTC).unflatten(-1, (self.heads, -1)).transpose(1, 2) for layer in (self.query, self.key, self.value)
         )
-        attended = F.scaled_dot_product_attention(q, k, v, is_causal=True).transpose(1, 2).flatten(2)
+        attended = scaled_dot_product_attention(q, k, v, is_causal=True).transpose(1, 2).flatten(2)
         x_BTC = x_BTC + self.output(attended)
-        return x_BTC + self.down(F.gelu(self.up(self.norm_mlp(x_BTC))))
+        return x_BTC + self.down(gelu(self.up(self.norm_mlp(x_BTC))))
 
 
 class GPT(nn.Module):
@@ -57,7 +58,7 @@ class GPT(nn.Module):
         x_BTC = self.embedding(tokens_BT) + self.position.weight[: tokens_BT.shape[1]]
         for block in self.blocks:
             x_BTC = block(x_BTC)
-        return self.head(self.norm(x_BTC))  # type: ignore[no-any-return]
+        return self.head(self.norm(x_BTC))
 
     def loss(self, sequence_BT: Tensor) -> Tensor:
         """Mean cross-entropy of each byte given those before it, in nats.
@@ -69,7 +70,7 @@ class GPT(nn.Module):
             A scalar.
         """
         logits = self(sequence_BT[:, :-1])
-        return F.cross_entropy(logits.flatten(0, 1), sequence_BT[:, 1:].flatten())
+        return cross_entropy(logits.flatten(0, 1), sequence_BT[:, 1:].flatten())
 
 
 def parameter_count(model: nn.Module) -> int:

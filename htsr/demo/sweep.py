@@ -5,11 +5,11 @@ from pathlib import Path
 
 import torch
 from torch import Tensor
-from tqdm.auto import tqdm
 
 from htsr.demo.corpus import standard_library
 from htsr.demo.gpt import GPT, tokens
 from htsr.optim import HTMuon, parameter_groups
+from htsr.progress import tqdm
 from htsr.training import History, Monitor
 
 POWERS = (0.0, 0.125, 0.25, 0.5)

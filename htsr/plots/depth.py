@@ -37,12 +37,21 @@ def plot_depth(details: pd.DataFrame, column: str = "alpha") -> Figure:
         ax.axhspan(2, 6, color="#f3f3f3", zorder=0)
         for bound, word in ((2, "over-trained below 2"), (6, "under-trained above 6")):
             ax.axhline(bound, color=GREY, linewidth=0.8, linestyle=":")
-            ax.annotate(word, (1, bound), xycoords=("axes fraction", "data"), fontsize=7, color=GREY, ha="right", va="bottom")
+            ax.annotate(
+                word, (1, bound), xycoords=("axes fraction", "data"), fontsize=7, color=GREY, ha="right", va="bottom"
+            )
     ax.plot(values, color=GREY, linewidth=0.6, alpha=0.6, zorder=1)
     for colour, (kind, group) in zip(CATEGORIES, layers.groupby("layer_type", sort=False), strict=False):
         errors = group["sigma"] if column == "alpha" else None
         ax.errorbar(
-            group.index, values[group.index], yerr=errors, fmt="o", markersize=4, elinewidth=0.9, color=colour, label=kind
+            group.index,
+            values[group.index],
+            yerr=errors,
+            fmt="o",
+            markersize=4,
+            elinewidth=0.9,
+            color=colour,
+            label=kind,
         )
     if np.nanmin(values) > 0 and np.nanmax(values) > 20 * np.nanmedian(values):
         log_y(ax)

@@ -100,7 +100,9 @@ def plot_esd_over_steps(history: "History", name: str, *, ax: Axes | None = None
         edges, density = _log_histogram(history.spectrum(step, name).nonzero)
         filled = np.isfinite(density)
         middles = np.sqrt(edges[1:] * edges[:-1])
-        ax.plot(middles[filled], density[filled], "o-", color=colour, linewidth=1.2, markersize=2.5, label=f"step {step}")
+        ax.plot(
+            middles[filled], density[filled], "o-", color=colour, linewidth=1.2, markersize=2.5, label=f"step {step}"
+        )
     _log_axes(ax)
     ax.legend(fontsize=7, frameon=False)
     return figure
@@ -141,6 +143,12 @@ def _log_histogram(evals: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
     The lowest twentieth is left out of the picture, though not of the density: the smallest eigenvalues of a square
     matrix reach so far down that they would press everything else into a corner.
+
+    Args:
+        evals: Positive eigenvalues, ascending.
+
+    Returns:
+        Edges, and the density between each two of them; NaN where it is empty.
     """
     low, high = np.log10(np.quantile(evals, 0.05, method="lower")), np.log10(evals[-1])
     if high - low < 1e-6:

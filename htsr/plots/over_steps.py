@@ -55,7 +55,12 @@ def plot_runs_over_steps(runs: Mapping[str, "History"], columns: tuple[str, ...]
         for colour, (label, history) in zip(sequence_colours(len(runs)), runs.items(), strict=True):
             table = history.alpha(column).astype("float64")
             ax.fill_between(
-                table.index, table.quantile(0.25, axis=1), table.quantile(0.75, axis=1), color=colour, alpha=0.15, linewidth=0
+                table.index,
+                table.quantile(0.25, axis=1),
+                table.quantile(0.75, axis=1),
+                color=colour,
+                alpha=0.15,
+                linewidth=0,
             )
             ax.plot(table.index, table.median(axis=1), color=colour, marker=".", linewidth=1.6, label=label)
         ax.set_xlabel("optimizer step", fontsize=9)

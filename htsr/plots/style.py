@@ -1,6 +1,7 @@
 """What all pictures share: colours, figures that do not linger, and axes without clutter."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import matplotlib as mpl
 import matplotlib.pyplot as plt
@@ -15,14 +16,31 @@ BLUE, ORANGE, GREEN, VERMILION, PURPLE, SKY = "#0072b2", "#e69f00", "#009e73", "
 CATEGORIES = (BLUE, ORANGE, GREEN, VERMILION, PURPLE, SKY)
 
 
-def new_figure(rows: int = 1, columns: int = 1, *, width: float, height: float, **subplots: object) -> tuple[Figure, np.ndarray]:
+def new_figure(
+    rows: int = 1, columns: int = 1, *, width: float, height: float, **subplots: Any
+) -> tuple[Figure, np.ndarray]:
     """A figure and its axes, shape ``(rows, columns)``.
 
     It is closed for pyplot at once: a notebook then shows it once, as the value of the cell, and a loop that draws
     hundreds does not keep them.
+
+    Args:
+        rows: Rows of axes.
+        columns: Columns of axes.
+        width: In inches.
+        height: In inches.
+        **subplots: For ``matplotlib.pyplot.subplots``.
+
+    Returns:
+        The figure and the array of its axes.
     """
     figure, axes = plt.subplots(
-        rows, columns, figsize=(width, height), squeeze=False, layout="constrained", **subplots  # type: ignore[arg-type]
+        rows,
+        columns,
+        figsize=(width, height),
+        squeeze=False,
+        layout="constrained",
+        **subplots,
     )
     plt.close(figure)
     for ax in axes.flat:

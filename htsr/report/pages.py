@@ -59,7 +59,9 @@ def analysis_page(analysis: "Analysis") -> str:
     )
 
 
-def runs_page(title: str, findings: Sequence[str], table: pd.DataFrame, figures: Mapping[str, Figure], notes: Sequence[str]) -> str:
+def runs_page(
+    title: str, findings: Sequence[str], table: pd.DataFrame, figures: Mapping[str, Figure], notes: Sequence[str]
+) -> str:
     """A page that compares training runs.
 
     Args:
@@ -102,8 +104,21 @@ def _row(row: dict[str, Any]) -> dict[str, object]:
     cells = {}
     for name, digits in TABLE.items():
         value = row[name]
-        cells[name] = "" if pd.isna(value) else value if digits is None else f"{value:.{digits}f}" if name != "xmin" else f"{value:.4g}"
+        cells[name] = (
+            ""
+            if pd.isna(value)
+            else value
+            if digits is None
+            else f"{value:.{digits}f}"
+            if name != "xmin"
+            else f"{value:.4g}"
+        )
     note = f"failed: {row['reason']}" if row["status"] == "failed" else row["warning"]
     if row["tied_to"]:
         note = f"tied to {row['tied_to']}"
-    return {"name": row["name"], "cells": cells, "note": note, "kind": "failed" if row["status"] == "failed" else row["warning"]}
+    return {
+        "name": row["name"],
+        "cells": cells,
+        "note": note,
+        "kind": "failed" if row["status"] == "failed" else row["warning"],
+    }

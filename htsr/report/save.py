@@ -72,7 +72,7 @@ def analysis_json(analysis: "Analysis") -> str:
 
 
 def _records(table: pd.DataFrame) -> list[dict[str, Any]]:
-    return [{key: _plain(value) for key, value in record.items()} for record in table.to_dict("records")]  # type: ignore[misc]
+    return [{key: _plain(value) for key, value in record.items()} for record in table.to_dict("records")]
 
 
 def _plain(value: Any) -> Any:

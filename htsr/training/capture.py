@@ -71,6 +71,12 @@ def written_aside(path: Path) -> Iterator[BinaryIO]:
 
     Bytes go to a hidden file beside it, are synced to disk, and the file is renamed, which is atomic. A process killed
     at any moment leaves at most the hidden file.
+
+    Args:
+        path: Where the file is to appear.
+
+    Yields:
+        The file, open for writing bytes.
     """
     aside = path.with_name(f".{path.name}.{os.getpid()}")
     try:

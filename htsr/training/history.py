@@ -66,7 +66,9 @@ class History:
         """What ``Monitor.record`` was given: a row a step, a column a name."""
         path = self.run_dir / SCALARS
         by_step: dict[int, dict[str, float]] = {}
-        for line in path.read_text().split("\n")[:-1] if path.exists() else []:  # what follows the last \n is unfinished
+        for line in (
+            path.read_text().split("\n")[:-1] if path.exists() else []
+        ):  # what follows the last \n is unfinished
             values = json.loads(line)
             by_step.setdefault(values["step"], {}).update(values)
         table = pd.DataFrame([by_step[step] for step in sorted(by_step)])

@@ -104,7 +104,9 @@ class Monitor:
         if run_dir is None:
             weakref.finalize(self.history, shutil.rmtree, self.run_dir, ignore_errors=True)
         self._keep(first)
-        self._hook = self._optimizer.register_step_post_hook(lambda *_: self.step()) if self._optimizer is not None else None
+        self._hook = (
+            self._optimizer.register_step_post_hook(lambda *_: self.step()) if self._optimizer is not None else None
+        )
 
     def step(self) -> None:
         """Count one optimizer step; capture if it is time. Called by the hook where there is an optimizer."""
@@ -191,7 +193,9 @@ class Monitor:
 
 def _settings(group: dict[str, Any]) -> dict[str, object]:
     """The settings of a parameter group that are numbers or words."""
-    settings = {key: value.item() if isinstance(value, Tensor) and value.ndim == 0 else value for key, value in group.items()}
+    settings = {
+        key: value.item() if isinstance(value, Tensor) and value.ndim == 0 else value for key, value in group.items()
+    }
     return {key: value for key, value in settings.items() if isinstance(value, int | float | str)}
 
 

@@ -55,9 +55,7 @@ def read_module(model: nn.Module) -> Inventory:
     return Inventory(f"module {type(model).__name__}", layers, skipped)
 
 
-def _not_analysed(
-    module: nn.Module, path: str, key: str, tensor: torch.Tensor, layer_type: str | None
-) -> str | None:
+def _not_analysed(module: nn.Module, path: str, key: str, tensor: torch.Tensor, layer_type: str | None) -> str | None:
     """Why a tensor is not analysed; None when it is."""
     if nn.parameter.is_lazy(tensor):
         return "lazily initialised: run one batch through the model first"
@@ -85,14 +83,20 @@ def _weight(module: nn.Module) -> torch.Tensor:
 
     A parametrization in training mode may update its buffers when read (spectral_norm runs a power iteration), so
     parametrizations are read in evaluation mode.
+
+    Args:
+        module: A layer.
+
+    Returns:
+        Its weight, detached.
     """
-    parts = list(module.parametrizations.modules()) if parametrize.is_parametrized(module) else []  # type: ignore[union-attr, operator]
+    parts = list(module.parametrizations.modules()) if parametrize.is_parametrized(module) else []  # type: ignore[union-attr]
     modes = [part.training for part in parts]
     for part in parts:
         part.training = False
     try:
         with torch.no_grad():
-            return module.weight.detach()  # type: ignore[union-attr, operator, return-value]
+            return module.weight.detach()  # type: ignore[operator]
     finally:
         for part, mode in zip(parts, modes, strict=True):
             part.training = mode

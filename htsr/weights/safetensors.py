@@ -54,7 +54,7 @@ def read_safetensors(path: Path) -> Inventory:
 def _header(file: Path) -> list[tuple[str, tuple[int, ...], str]]:
     try:
         with safe_open(file, framework="pt") as handle:
-            slices = [(key, handle.get_slice(key)) for key in handle.keys()]  # noqa: SIM118 - not a dict
+            slices = [(key, handle.get_slice(key)) for key in handle.keys()]
             return [(key, tuple(part.get_shape()), part.get_dtype()) for key, part in slices]
     except SafetensorError as err:
         size = file.stat().st_size

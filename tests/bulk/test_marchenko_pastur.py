@@ -76,7 +76,9 @@ def test_pooled_convolution_slices():
     assert fit.num_spikes == 0
 
 
-@pytest.mark.parametrize(("values", "N", "M"), [([1.0, 2.0], 5, 2), (np.zeros(50), 60, 50), ([0.0] * 30 + [1.0] * 20, 60, 50)])
+@pytest.mark.parametrize(
+    ("values", "N", "M"), [([1.0, 2.0], 5, 2), (np.zeros(50), 60, 50), ([0.0] * 30 + [1.0] * 20, 60, 50)]
+)
 def test_no_bulk_no_fit(values, N, M):
     assert fit_marchenko_pastur(values, N, M) is None
 

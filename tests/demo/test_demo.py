@@ -55,14 +55,21 @@ def test_a_killed_demo_leaves_runs_that_open(minilm, tmp_path):
 
 
 def table(alphas, losses):
-    return pd.DataFrame({"power": [0, 0.125, 0.25, 0.5], "alpha": alphas, "stable_rank": [4.0, 3, 2, 1], "held_out_loss": losses})
+    return pd.DataFrame(
+        {"power": [0, 0.125, 0.25, 0.5], "alpha": alphas, "stable_rank": [4.0, 3, 2, 1], "held_out_loss": losses}
+    )
 
 
 @pytest.mark.parametrize(
     ("alphas", "losses", "spectra", "loss"),
     [
         ([4.0, 3, 2, 1], [1.0, 2, 3, 4], "heavier at every step", "lowest at p = 0: no positive p paid"),
-        ([1.0, 2, 3, 4], [2.0, 1.5, 3, 4], "lighter at every step", "lowest at p = 1/8: 0.500 below Muon, from one seed"),
+        (
+            [1.0, 2, 3, 4],
+            [2.0, 1.5, 3, 4],
+            "lighter at every step",
+            "lowest at p = 1/8: 0.500 below Muon, from one seed",
+        ),
         ([1.0, 3, 2, 4], [2.0, 3, 1, 4], "did not move in one direction", "lowest at p = 1/4: 1.000 below Muon"),
     ],
 )

@@ -6,7 +6,7 @@ import pickle
 import pytest
 import torch
 from torch import nn
-from torch.nn import functional as F
+from torch.nn.functional import cross_entropy
 
 from htsr.optim import HTMuon, parameter_groups
 
@@ -32,13 +32,13 @@ def reference_step(W, M, G, *, lr, power, momentum, nesterov, weight_decay, scal
     M = momentum * M + (1 - momentum) * G
     D = ((1 - momentum) * G + momentum * M if nesterov else M).flatten(1)
     U, S, Vh = torch.linalg.svd(D, full_matrices=False)
-    O = (U * S**power) @ Vh
+    update = (U * S**power) @ Vh
     if scale == "spectral":
-        O = O / S[0] ** power
+        update = update / S[0] ** power
     if scale == "match_muon":
-        O = O * len(S) ** 0.5 / O.norm()
+        update = update * len(S) ** 0.5 / update.norm()
     rows, columns = D.shape
-    return (1 - lr * weight_decay) * W - lr * max(1, rows / columns) ** 0.5 * O.view_as(W), M
+    return (1 - lr * weight_decay) * W - lr * max(1, rows / columns) ** 0.5 * update.view_as(W), M
 
 
 @pytest.mark.parametrize("scale", ["match_muon", "spectral", "raw"])
@@ -201,7 +201,7 @@ def small_problem(seed=0, dtype=torch.float32):
 
 def steps(model, optimizer, x, y, count):
     for _ in range(count):
-        loss = F.cross_entropy(model(x).float(), y)
+        loss = cross_entropy(model(x).float(), y)
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
@@ -257,7 +257,7 @@ def test_closures_schedulers_and_tensor_learning_rates():
 
     def closure():
         optimizer.zero_grad()
-        loss = F.cross_entropy(model(x), y)
+        loss = cross_entropy(model(x), y)
         loss.backward()
         return loss
 

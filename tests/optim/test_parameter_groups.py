@@ -34,7 +34,9 @@ def test_groups_hold_every_parameter_once():
 
 
 def test_convolutions_are_matrices_and_the_last_linear_is_the_head():
-    model = nn.Sequential(nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8), nn.Flatten(), nn.Linear(8, 8), nn.ReLU(), nn.Linear(8, 2))
+    model = nn.Sequential(
+        nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8), nn.Flatten(), nn.Linear(8, 8), nn.ReLU(), nn.Linear(8, 2)
+    )
     assert matrices(model) == ["0.weight", "3.weight"]
 
 

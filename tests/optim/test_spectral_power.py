@@ -39,8 +39,8 @@ def test_other_types_keep_their_type(dtype, error, power):
 
 
 def test_power_zero_is_the_polar_factor():
-    O = spectral_power(matrix(30, 20), 0.0)
-    torch.testing.assert_close(O.mT @ O, torch.eye(20, dtype=O.dtype))
+    factor = spectral_power(matrix(30, 20), 0.0)
+    torch.testing.assert_close(factor.mT @ factor, torch.eye(20, dtype=factor.dtype))
 
 
 def test_power_one_is_the_matrix_itself():
@@ -108,7 +108,9 @@ def test_bad_settings_are_errors(arguments, message):
         spectral_power(torch.ones(3, 3), **arguments)
 
 
-@pytest.mark.parametrize("G", [torch.ones(3), torch.ones(3, 3, dtype=torch.complex64), torch.ones(3, 3, dtype=torch.int64)])
+@pytest.mark.parametrize(
+    "G", [torch.ones(3), torch.ones(3, 3, dtype=torch.complex64), torch.ones(3, 3, dtype=torch.int64)]
+)
 def test_what_is_no_matrix_is_refused(G):
     with pytest.raises(ValueError, match="expected real floating-point matrices"):
         spectral_power(G, 0.5)

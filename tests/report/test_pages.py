@@ -47,7 +47,9 @@ def test_same_analysis_same_bytes(analysis):
     assert analysis_page(analysis) == analysis_page(analysis)
 
 
-@pytest.mark.parametrize("source", [{"w": torch.zeros(30, 20)}, {"w": torch.full((30, 20), float("nan"))}, {"v": torch.zeros(3)}])
+@pytest.mark.parametrize(
+    "source", [{"w": torch.zeros(30, 20)}, {"w": torch.full((30, 20), float("nan"))}, {"v": torch.zeros(3)}]
+)
 def test_a_page_without_any_fit(source):
     page = analysis_page(htsr.analyze(source))
     assert "no layer has a power-law fit" in page

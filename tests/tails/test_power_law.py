@@ -114,7 +114,9 @@ def test_refuses_xmin_above_everything():
     assert "0 of 19" in fit.reason
 
 
-@pytest.mark.parametrize(("values", "xmin"), [([1, -1], "ks"), ([1, np.nan], "ks"), ([1, 2], "best"), ([1, 2], 0.0), ([1, 2], -1)])
+@pytest.mark.parametrize(
+    ("values", "xmin"), [([1, -1], "ks"), ([1, np.nan], "ks"), ([1, 2], "best"), ([1, 2], 0.0), ([1, 2], -1)]
+)
 def test_bad_arguments_are_errors(values, xmin):
     with pytest.raises(ValueError, match="expected"):
         fit_power_law(values, xmin=xmin)

@@ -10,7 +10,9 @@ from htsr.training.capture import Capture, written_aside
 
 def capture(step=3):
     analysis = htsr.analyze({"a": torch.randn(30, 20), "b/c d": torch.randn(12, 9, 3, 3), "zero": torch.zeros(4, 4)})
-    return Capture(step, 1.5, 0.25, [layer.row for layer in analysis], analysis.spectra, [{"lr": 0.1, "algorithm": "adamw"}])
+    return Capture(
+        step, 1.5, 0.25, [layer.row for layer in analysis], analysis.spectra, [{"lr": 0.1, "algorithm": "adamw"}]
+    )
 
 
 def test_round_trip_is_exact(tmp_path):
@@ -34,8 +36,13 @@ def test_a_capture_without_spectra(tmp_path):
 def test_a_write_that_fails_leaves_nothing(tmp_path):
     path = tmp_path / "file"
     path.write_bytes(b"old")
-    with pytest.raises(RuntimeError, match="half way"), written_aside(path) as file:
-        file.write(b"new")
-        raise RuntimeError("half way")
+
+    def fail_half_way():
+        with written_aside(path) as file:
+            file.write(b"new")
+            raise RuntimeError("half way")
+
+    with pytest.raises(RuntimeError, match="half way"):
+        fail_half_way()
     assert path.read_bytes() == b"old"
     assert list(tmp_path.iterdir()) == [path]

@@ -104,7 +104,9 @@ def test_htmuon_and_its_settings_are_recorded():
 def test_log_gets_tags_and_steps():
     model, optimizer = make()
     seen = []
-    with htsr.Monitor(model, optimizer, every=2, log=lambda metrics, step: seen.append((step, dict(metrics)))) as monitor:
+    with htsr.Monitor(
+        model, optimizer, every=2, log=lambda metrics, step: seen.append((step, dict(metrics)))
+    ) as monitor:
         train(model, optimizer, 2)
     assert [step for step, _ in seen] == [0, 2]
     metrics = seen[-1][1]

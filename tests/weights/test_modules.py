@@ -77,7 +77,9 @@ def test_one_module_used_twice_is_tied():
     assert [x.tied_to for x in inventory.layers] == [None, "0"]
 
 
-@pytest.mark.parametrize("wrap", [parametrizations.weight_norm, parametrizations.spectral_norm, parametrizations.orthogonal])
+@pytest.mark.parametrize(
+    "wrap", [parametrizations.weight_norm, parametrizations.spectral_norm, parametrizations.orthogonal]
+)
 def test_parametrized_layers_give_their_effective_weight(wrap):
     torch.manual_seed(0)
     layer = wrap(nn.Linear(12, 8))

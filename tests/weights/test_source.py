@@ -16,7 +16,7 @@ def test_paths_as_text_and_as_path(tmp_path):
 
 
 def test_missing_path():
-    with pytest.raises(FileNotFoundError, match="no/such.safetensors: no such file"):
+    with pytest.raises(FileNotFoundError, match=r"no/such\.safetensors: no such file"):
         open_source("no/such.safetensors")
 
 

@@ -20,8 +20,10 @@ def test_a_state_dict_lists_what_its_module_lists():
 
 def test_arrays_of_any_byte_order_and_layout():
     a = np.random.default_rng(0).normal(size=(6, 4))
-    inventory = read_state_dict({"plain": a, "swapped": a.astype(">f4"), "transposed": a.T, "half": a.astype(np.float16)}
-                                | {"long": a.astype(np.longdouble)})
+    inventory = read_state_dict(
+        {"plain": a, "swapped": a.astype(">f4"), "transposed": a.T, "half": a.astype(np.float16)}
+        | {"long": a.astype(np.longdouble)}
+    )
     for layer, expected in zip(inventory.layers, [a, a, a.T, a, a], strict=True):
         np.testing.assert_allclose(layer.load().double().numpy(), expected, rtol=2e-3, atol=1e-3)
 
@@ -65,7 +67,9 @@ def test_embeddings_are_told_by_name(key, kind):
 
 def test_tied_tensors_are_marked():
     shared = torch.randn(6, 4)
-    inventory = read_state_dict({"wte.weight": shared, "head.weight": shared, "copy.weight": shared.clone(), "t": shared.T})
+    inventory = read_state_dict(
+        {"wte.weight": shared, "head.weight": shared, "copy.weight": shared.clone(), "t": shared.T}
+    )
     assert [x.tied_to for x in inventory.layers] == [None, "wte", None, None]
 
 

@@ -1,0 +1,58 @@
+"""What a figure needs beside it: machine, versions, commit. And how two programs are timed against each other."""
+
+import platform
+import statistics
+import subprocess
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import numpy
+import torch
+
+RESULTS = Path(__file__).parent / "results"
+
+
+def provenance() -> str:
+    """One line: processor, cores, versions, commit."""
+    models = [line.split(":")[1].strip() for line in _cpuinfo() if line.startswith("model name")]
+    commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False).stdout.strip()
+    changed = subprocess.run(["git", "status", "--porcelain", "htsr", "optim"], capture_output=True, text=True, check=False).stdout
+    return (
+        f"{models[0] if models else platform.processor()}, {torch.get_num_threads()} threads, Python "
+        f"{platform.python_version()}, torch {torch.__version__}, numpy {numpy.__version__}, commit {commit or 'unknown'}"
+        f"{' with changes' if changed else ''}"
+    )
+
+
+def alternate(programs: Mapping[str, Callable[[], object]], rounds: int) -> dict[str, list[float]]:
+    """Seconds of each program in each round, the programs taking turns so that drift of the machine hits all alike.
+
+    One round before the first is not counted.
+    """
+    seconds: dict[str, list[float]] = {name: [] for name in programs}
+    for round_number in range(rounds + 1):
+        for name, program in programs.items():
+            start = time.perf_counter()
+            program()
+            if round_number:
+                seconds[name].append(time.perf_counter() - start)
+    return seconds
+
+
+def median_ratio(numerator: list[float], denominator: list[float]) -> float:
+    """Median over rounds of the ratio within each round."""
+    return statistics.median(a / b for a, b in zip(numerator, denominator, strict=True))
+
+
+def write(name: str, text: str) -> None:
+    """Print a result and keep it in benchmarks/results."""
+    text = f"{text}\n\n{provenance()}\n"
+    print(text)
+    RESULTS.mkdir(exist_ok=True)
+    (RESULTS / name).write_text(text)
+
+
+def _cpuinfo() -> list[str]:
+    path = Path("/proc/cpuinfo")
+    return path.read_text().splitlines() if path.exists() else []
