@@ -35,7 +35,8 @@ def main() -> None:
     lines.append("")
     for other in ("weightwatcher", "powerlaw"):
         worst = {
-            metric: float(np.max(np.abs(table[f"{metric}_{other}"] / table[metric] - 1))) for metric in ("alpha", "D", "xmin")
+            metric: float(np.max(np.abs(table[f"{metric}_{other}"] / table[metric] - 1)))
+            for metric in ("alpha", "D", "xmin")
         }
         worst_text = ", ".join(f"{metric} {value:.1e}" for metric, value in worst.items())
         lines.append(f"Largest relative difference from {other} over {len(table)} matrices: {worst_text}.")

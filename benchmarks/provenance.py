@@ -16,8 +16,12 @@ RESULTS = Path(__file__).parent / "results"
 def provenance() -> str:
     """One line: processor, cores, versions, commit."""
     models = [line.split(":")[1].strip() for line in _cpuinfo() if line.startswith("model name")]
-    commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False).stdout.strip()
-    changed = subprocess.run(["git", "status", "--porcelain", "htsr", "optim"], capture_output=True, text=True, check=False).stdout
+    commit = subprocess.run(
+        ["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False
+    ).stdout.strip()
+    changed = subprocess.run(
+        ["git", "status", "--porcelain", "htsr", "optim"], capture_output=True, text=True, check=False
+    ).stdout
     return (
         f"{models[0] if models else platform.processor()}, {torch.get_num_threads()} threads, Python "
         f"{platform.python_version()}, torch {torch.__version__}, numpy {numpy.__version__}, commit {commit or 'unknown'}"
