@@ -1,4 +1,4 @@
-"""One optimizer step of HTMuon (exact SVD) against torch.optim.Muon on the matrices of the demo's GPT, and a step of the model."""
+"""One optimizer step of HTMuon (exact SVD) against torch.optim.Muon on the matrices of the demo's GPT."""
 
 import statistics
 

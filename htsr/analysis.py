@@ -72,14 +72,16 @@ def analyze(
     Example:
         >>> _ = torch.manual_seed(0)
         >>> a = analyze(torch.nn.Sequential(torch.nn.Linear(128, 64), torch.nn.ReLU(), torch.nn.Linear(64, 1)))
-        >>> a.details[["name", "N", "M", "status", "reason"]]
-          name    N   M   status                                         reason
-        0    0  128  64  success
-        1    2   64   1   failed  1 distinct positive values, a fit needs 8
+        >>> a.details[["name", "N", "M", "num_evals", "status"]]
+          name    N   M  num_evals   status
+        0    0  128  64         64  success
+        1    2   64   1          1   failed
+        >>> a["2"].fit
+        PowerLawFit(failed: 1 distinct positive values, a fit needs 8)
         >>> a.skipped
-             name shape            reason
-        0  0.bias   64  1-D: not a matrix
-        1  2.bias    1  1-D: not a matrix
+             name shape             reason
+        0  0.bias    64  1-D: not a matrix
+        1  2.bias     1  1-D: not a matrix
     """
     if convention not in ("htsr", "weightwatcher"):
         raise ValueError(f"expected convention='htsr' or 'weightwatcher', got {convention!r}")

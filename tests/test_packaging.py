@@ -53,6 +53,10 @@ def fresh_environment(path: Path) -> Path:
         text=True,
         check=True,
     )
+    # Python 3.11 puts an old setuptools into new environments, in front of the one that the build asks for.
+    subprocess.run(
+        [python, "-m", "pip", "uninstall", "--quiet", "--yes", "setuptools"], check=True, capture_output=True
+    )
     Path(purelib.stdout.strip(), "dependencies.pth").write_text(sysconfig.get_path("purelib") + "\n")
     return python
 
