@@ -1,6 +1,7 @@
 """From a source to a table: the one place where a layer's row is put together."""
 
 import math
+import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from html import escape
@@ -16,7 +17,8 @@ from htsr.bulk import fit_marchenko_pastur
 from htsr.columns import COLUMNS
 from htsr.progress import tqdm
 from htsr.spectrum import Spectrum
-from htsr.tails import PowerLawFit, fit_power_law
+from htsr.tails import ALTERNATIVES, PowerLawFit, fit_power_law
+from htsr.tails.power_law import XminRule, check_xmin
 from htsr.weights import Layer, open_source, select
 from htsr.weights.select import Patterns
 from htsr.weights.source import Source
@@ -42,9 +44,12 @@ def analyze(
     *,
     layers: Patterns = None,
     skip: Patterns = None,
-    xmin: float | Literal["ks"] = "ks",
+    xmin: XminRule = "ks",
+    alternatives: bool = False,
+    bootstrap: int = 0,
     bulk: bool = True,
     convention: Convention = "htsr",
+    seed: int = 0,
     progress: bool | None = None,
 ) -> "Analysis":
     """Analyse every weight matrix of a network.
@@ -55,9 +60,15 @@ def analyze(
         layers: Names, globs or layer types to keep; all by default.
         skip: Names, globs or layer types to leave out.
         xmin: How the tail is chosen, as in ``fit_power_law``.
+        alternatives: Compare each tail with a lognormal, an exponential, a stretched exponential and a truncated power law;
+            about half a second a layer.
+        bootstrap: Number of resamples for the 95 % interval of alpha and for the goodness of fit, with xmin chosen anew in
+            each; 0 leaves both out. 500 resamples of 1000 eigenvalues take about 0.2 s.
         bulk: Fit the Marchenko-Pastur bulk and count spikes above it.
         convention: ``"weightwatcher"`` restores WeightWatcher's scaling of Conv2d and its absolute cut-off of 1e-5, for
             comparison with published numbers.
+        seed: Seed of the resamples. A layer's resamples depend on it and on the layer's name alone, so a layer has the same
+            row whatever else is analysed.
         progress: True or False shows or hides the progress bar. By default it is shown on a terminal, after a second.
 
     Returns:
@@ -85,6 +96,8 @@ def analyze(
     """
     if convention not in ("htsr", "weightwatcher"):
         raise ValueError(f"expected convention='htsr' or 'weightwatcher', got {convention!r}")
+    check_xmin(xmin)
+    settings = _Settings(xmin, alternatives, bootstrap, bulk, convention, seed)
     inventory = select(open_source(source), layers, skip)
     results: dict[str, LayerAnalysis] = {}
     bar = tqdm(
@@ -97,7 +110,7 @@ def analyze(
             row = first.row | {"name": layer.name, "longname": layer.longname, "layer_type": layer.layer_type}
             results[layer.name] = replace(first, name=layer.name, row=row | {"tied_to": layer.tied_to})
         else:
-            results[layer.name] = _analyze_layer(layer, xmin, bulk, convention)
+            results[layer.name] = _analyze_layer(layer, settings)
     skipped = pd.DataFrame(
         [(item.name, " x ".join(map(str, item.shape)), item.reason) for item in inventory.skipped],
         columns=["name", "shape", "reason"],
@@ -106,12 +119,24 @@ def analyze(
     return Analysis(inventory.source, convention, results, skipped)
 
 
-def _analyze_layer(layer: Layer, xmin: float | Literal["ks"], bulk: bool, convention: Convention) -> "LayerAnalysis":
+@dataclass(frozen=True)
+class _Settings:
+    """What ``analyze`` was asked to do with each layer."""
+
+    xmin: XminRule
+    alternatives: bool
+    bootstrap: int
+    bulk: bool
+    convention: Convention
+    seed: int
+
+
+def _analyze_layer(layer: Layer, settings: _Settings) -> "LayerAnalysis":
     """One layer's spectrum, fit and row. Whatever cannot be computed is NaN, with the reason in the row."""
     N, M = max(layer.shape[:2]), min(layer.shape[:2])
     rf = math.prod(layer.shape[2:])
     row: dict[str, object] = {"name": layer.name, "longname": layer.longname, "layer_type": layer.layer_type}
-    row |= {"N": N, "M": M, "Q": N / M, "rf": rf, "num_evals": M * rf, "warning": "", "tied_to": ""}
+    row |= {"N": N, "M": M, "Q": N / M, "rf": rf, "num_evals": M * rf, "warning": "", "tied_to": "", "alternative": ""}
     try:
         spectrum = Spectrum.from_weight(layer.load())
     except (ValueError, torch.linalg.LinAlgError) as err:
@@ -119,16 +144,20 @@ def _analyze_layer(layer: Layer, xmin: float | Literal["ks"], bulk: bool, conven
         return LayerAnalysis(layer.name, row | {"status": fit.status, "reason": fit.reason}, None, fit)
 
     fitted = spectrum.nonzero
-    if convention == "weightwatcher":
+    if settings.convention == "weightwatcher":
         if layer.layer_type == "conv2d":
             spectrum = Spectrum(spectrum.eigenvalues * WEIGHTWATCHER_CONV2D_SCALE, spectrum.shape)
         fitted = spectrum.eigenvalues[spectrum.eigenvalues > WEIGHTWATCHER_CUTOFF]
-    fit = fit_power_law(fitted, xmin=xmin)
+    fit = fit_power_law(fitted, xmin=settings.xmin)
     row |= {"status": fit.status, "reason": fit.reason} | _scalar_metrics(spectrum)
-    if bulk:
+    if settings.bulk:
         row |= _bulk_metrics(spectrum)
     if fit.status == "success":
         row |= _tail_metrics(spectrum, fit)
+        if settings.bootstrap:
+            row |= _resampled_metrics(fit, settings.bootstrap, settings.seed + zlib.crc32(layer.name.encode()))
+        if settings.alternatives:
+            row |= _best_alternative(fit)
     return LayerAnalysis(layer.name, row, spectrum, fit)
 
 
@@ -175,6 +204,20 @@ def _tail_metrics(spectrum: Spectrum, fit: PowerLawFit) -> dict[str, object]:
         "ERG_gap": metrics.num_ERG_spikes(spectrum.eigenvalues) - fit.n_tail,
         "warning": warning,
     }
+
+
+def _resampled_metrics(fit: PowerLawFit, n_boot: int, seed: int) -> dict[str, object]:
+    low, high = fit.confidence_interval(n_boot=n_boot, seed=seed)
+    return {"alpha_low": low, "alpha_high": high, "goodness_of_fit": fit.goodness_of_fit(n_boot=n_boot, seed=seed)}
+
+
+def _best_alternative(fit: PowerLawFit) -> dict[str, object]:
+    """The alternative that beats the power law with the smallest p-value, if one does."""
+    rivals = [comparison for name in ALTERNATIVES if (comparison := fit.compare(name)).favours == name]
+    if not rivals:
+        return {}
+    best = min(rivals, key=lambda comparison: comparison.p_value)
+    return {"alternative": best.alternative, "alternative_p_value": best.p_value}
 
 
 @dataclass(frozen=True)

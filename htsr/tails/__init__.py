@@ -1,5 +1,8 @@
 """How heavy the tail of a spectrum is."""
 
+from htsr.tails.alternatives import ALTERNATIVES, Comparison
+from htsr.tails.hill import hill
 from htsr.tails.power_law import PowerLawFit, fit_power_law
+from htsr.tails.resampling import Interval
 
-__all__ = ["PowerLawFit", "fit_power_law"]
+__all__ = ["ALTERNATIVES", "Comparison", "Interval", "PowerLawFit", "fit_power_law", "hill"]

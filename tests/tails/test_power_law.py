@@ -8,7 +8,7 @@ import pytest
 
 from htsr import fit_power_law
 from htsr.crosscheck import quiet_weightwatcher
-from htsr.tails.xmin_scan import candidates, scan_xmin
+from htsr.tails.xmin_scan import candidates, scan_all
 
 
 def spectra():
@@ -79,7 +79,7 @@ def test_log_likelihood_is_the_sum_of_log_densities():
 def test_duplicates_start_one_tail():
     x = np.array([1.0, 1.0, 1.0, 2.0, 2.0, 3.0, 4.0, 4.0])
     assert list(candidates(x)) == [0, 3, 5]
-    starts, alphas, _ = scan_xmin(x)
+    starts, alphas, _ = scan_all(x)
     assert alphas[1] == pytest.approx(1 + 5 / np.log(x[3:] / 2).sum())
     assert list(starts) == [0, 3, 5]
 
