@@ -2,7 +2,7 @@
 
 import math
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from html import escape
 from pathlib import Path
@@ -18,7 +18,7 @@ from htsr.columns import COLUMNS
 from htsr.progress import tqdm
 from htsr.spectrum import Spectrum
 from htsr.tails import ALTERNATIVES, PowerLawFit, fit_power_law
-from htsr.tails.power_law import XminRule, check_xmin
+from htsr.tails.power_law import MIN_SPREAD, XminRule, check_xmin
 from htsr.weights import Layer, open_source, select
 from htsr.weights.select import Patterns
 from htsr.weights.source import Source
@@ -34,6 +34,10 @@ WEIGHTWATCHER_CUTOFF = 1e-5
 WEIGHTWATCHER_CONV2D_SCALE = 0.5
 
 Convention = Literal["htsr", "weightwatcher"]
+
+# Rounding the entries of an orthogonal matrix moves its eigenvalues, all 1, by up to 1.2 eps each way (the spectral norm of
+# the rounding noise is 0.6 eps for a square matrix); below this many eps of the stored type a spectrum counts as flat.
+FLAT_EPS = 4
 
 # What a table shows when it cannot show everything.
 BRIEF = ["name", "layer_type", "N", "M", "alpha", "sigma", "D", "num_pl_spikes", "num_spikes", "stable_rank", "warning"]
@@ -138,7 +142,8 @@ def _analyze_layer(layer: Layer, settings: _Settings) -> "LayerAnalysis":
     row: dict[str, object] = {"name": layer.name, "longname": layer.longname, "layer_type": layer.layer_type}
     row |= {"N": N, "M": M, "Q": N / M, "rf": rf, "num_evals": M * rf, "warning": "", "tied_to": "", "alternative": ""}
     try:
-        spectrum = Spectrum.from_weight(layer.load())
+        weight = layer.load()
+        spectrum = Spectrum.from_weight(weight)
     except (ValueError, torch.linalg.LinAlgError) as err:
         fit = PowerLawFit.failed(str(err))
         return LayerAnalysis(layer.name, row | {"status": fit.status, "reason": fit.reason}, None, fit)
@@ -148,7 +153,8 @@ def _analyze_layer(layer: Layer, settings: _Settings) -> "LayerAnalysis":
         if layer.layer_type == "conv2d":
             spectrum = Spectrum(spectrum.eigenvalues * WEIGHTWATCHER_CONV2D_SCALE, spectrum.shape)
         fitted = spectrum.eigenvalues[spectrum.eigenvalues > WEIGHTWATCHER_CUTOFF]
-    fit = fit_power_law(fitted, xmin=settings.xmin)
+    resolution = max(MIN_SPREAD, FLAT_EPS * torch.finfo(weight.dtype).eps)
+    fit = fit_power_law(fitted, xmin=settings.xmin, resolution=resolution)
     row |= {"status": fit.status, "reason": fit.reason} | _scalar_metrics(spectrum)
     if settings.bulk:
         row |= _bulk_metrics(spectrum)
@@ -264,7 +270,8 @@ class Analysis:
     Attributes:
         source: What was analysed, in words.
         convention: ``"htsr"`` or ``"weightwatcher"``.
-        details: One row for each matrix, in model order; the columns are listed in ``htsr.columns``.
+        details: One row for each matrix, in the order of the model or of the mapping; files keep no such order, so theirs are
+            sorted by name. The columns are listed in ``htsr.columns``.
         skipped: Name, shape and reason of every tensor that has no row in ``details``.
     """
 
@@ -285,7 +292,7 @@ class Analysis:
     def __getitem__(self, name: str) -> LayerAnalysis:
         if name not in self._results:
             raise KeyError(
-                f"{name!r}: expected one of the {len(self)} layers: {', '.join(list(self._results)[:5])}, ..."
+                f"{name!r}: expected one of the {len(self)} layers, {some(list(self._results)) or 'none here'}"
             )
         return self._results[name]
 
@@ -357,6 +364,8 @@ class Analysis:
         return save_analysis(self, Path(path))
 
     def __repr__(self) -> str:
+        if not len(self):
+            return self.headline()
         return f"{self.headline()}\n{brief(self.details).to_string(index=False, max_rows=60)}"
 
     def _repr_html_(self) -> str:
@@ -382,6 +391,12 @@ def details_frame(rows: list[dict[str, object]]) -> pd.DataFrame:
     """Rows as a table with every column of ``htsr.columns``, in order; what a row lacks is missing, never invented."""
     table = pd.DataFrame({column.name: [row.get(column.name) for row in rows] for column in COLUMNS})
     return table.astype({column.name: column.dtype for column in COLUMNS})
+
+
+def some(items: Sequence[object]) -> str:
+    """The first few items, and how the list ends, for a message."""
+    shown = ", ".join(map(str, items[:5]))
+    return f"{shown}, ..., {items[-1]}" if len(items) > 5 else shown
 
 
 def brief(details: pd.DataFrame) -> pd.DataFrame:

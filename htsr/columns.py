@@ -27,7 +27,9 @@ COLUMNS = (
     Column("rf", "int64", "receptive field: slices pooled, 1 for a matrix"),
     Column("num_evals", "int64", "number of eigenvalues, M x rf"),
     Column("alpha", "float64", "exponent of the power law fitted to the tail; smaller is heavier"),
-    Column("alpha_low", "float64", "lower end of the 95 % interval of alpha, the choice of xmin counted; with bootstrap="),
+    Column(
+        "alpha_low", "float64", "lower end of the 95 % interval of alpha, the choice of xmin counted; with bootstrap="
+    ),
     Column("alpha_high", "float64", "upper end"),
     Column("D", "float64", "KS distance between tail and fit"),
     Column("goodness_of_fit", "float64", "Clauset's p-value: small rules a power law out; with bootstrap="),
@@ -51,7 +53,9 @@ COLUMNS = (
     Column("bulk_min", "float64", "lower edge of the noise bulk"),
     Column("num_ERG_spikes", "Int64", "size of the tail that meets the trace-log condition"),
     Column("ERG_gap", "Int64", "num_ERG_spikes - num_pl_spikes"),
-    Column("alternative", "str", "the distribution that fits the tail significantly better, or none; with alternatives="),
+    Column(
+        "alternative", "str", "the distribution that fits the tail significantly better, or none; with alternatives="
+    ),
     Column("alternative_p_value", "float64", "p-value of that comparison (Vuong)"),
     Column("status", "str", "success, or failed: then alpha is NaN and reason says why"),
     Column("reason", "str", "why the fit failed; for a success, what to be wary of"),

@@ -9,6 +9,8 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
+from htsr.weights.arrays import as_tensor
+
 
 @dataclass(frozen=True, eq=False)
 class Spectrum:
@@ -122,13 +124,13 @@ def esd(weight: "torch.Tensor | np.ndarray") -> np.ndarray:
         >>> esd(np.array([[3.0, 0.0], [0.0, 2.0], [0.0, 0.0]]))
         array([4., 9.])
     """
-    W = weight if isinstance(weight, torch.Tensor) else torch.from_numpy(np.asarray(weight))
+    W = as_tensor(weight)
     if W.ndim < 2 or W.numel() == 0:
         raise ValueError(f"expected a weight of shape (out, in) or (out, in, *kernel), got shape {tuple(W.shape)}")
     if not W.is_floating_point():
         raise ValueError(f"expected a real floating-point weight, got dtype {W.dtype}")
     eps_stored = torch.finfo(W.dtype).eps
-    W = W.detach().to("cpu" if W.device.type == "mps" else W.device, torch.float64)  # Apple's GPUs have no float64
+    W = W.to("cpu" if W.device.type == "mps" else W.device, torch.float64)  # Apple's GPUs have no float64
     non_finite = W.numel() - int(torch.isfinite(W).sum())
     if non_finite:
         raise ValueError(f"non-finite ({non_finite} of {W.numel()})")

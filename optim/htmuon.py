@@ -95,36 +95,37 @@ class HTMuon(Optimizer):
             param_group: ``params``, and any of the constructor's settings, and ``algorithm``.
 
         Raises:
+            TypeError: If the parameters are a set.
             ValueError: As the constructor.
         """
-        if "algorithm" in param_group:
-            self._add_group_of_one_algorithm(dict(param_group))
-            return
         given = param_group["params"]
+        if isinstance(given, set):
+            raise TypeError("expected parameters in an order that is the same on every run, got a set")
         items = [given] if isinstance(given, Tensor) else list(given)
-        matrices = [item for item in items if _tensor(item).ndim >= 2]
-        rest = [item for item in items if _tensor(item).ndim < 2]
-        if matrices or not items:
-            self._add_group_of_one_algorithm({**param_group, "params": matrices, "algorithm": "htmuon"})
-        if rest:
+        if "algorithm" in param_group:
+            groups = [{**param_group, "params": items}]
+        else:
+            matrices = [item for item in items if _tensor(item).ndim >= 2]
+            rest = [item for item in items if _tensor(item).ndim < 2]
             adamw_lr = param_group.get("adamw_lr", self.defaults["adamw_lr"])
-            self._add_group_of_one_algorithm({**param_group, "params": rest, "algorithm": "adamw", "lr": adamw_lr})
+            groups = [{**param_group, "params": matrices, "algorithm": "htmuon"}] if matrices or not items else []
+            if rest:
+                groups.append({**param_group, "params": rest, "algorithm": "adamw", "lr": adamw_lr})
+        for group in groups:
+            self._check_group(group)
+        for group in groups:
+            super().add_param_group(group)
+            del self.param_groups[-1]["adamw_lr"]  # only ever the default of another key
 
-    def _add_group_of_one_algorithm(self, group: dict[str, Any]) -> None:
+    def _check_group(self, group: dict[str, Any]) -> None:
+        """Refuse a group before anything is added; an AdamW group without a learning rate gets its own default."""
         if group["algorithm"] not in ALGORITHMS:
             raise ValueError(f"expected algorithm to be one of {', '.join(ALGORITHMS)}, got {group['algorithm']!r}")
         if group["algorithm"] == "adamw":
             group.setdefault("lr", group.get("adamw_lr", self.defaults["adamw_lr"]))
         _check_settings({**self.defaults, **group})
-        super().add_param_group(group)
-        added = self.param_groups[-1]
-        del added["adamw_lr"]  # only ever the default of another key
-        try:
-            for index, p in enumerate(added["params"]):
-                _check_parameter(p, _label(added, index), added["algorithm"])
-        except ValueError:
-            self.param_groups.pop()
-            raise
+        for item in group["params"]:
+            _check_parameter(item, group["algorithm"])
 
     @torch.no_grad()
     def step(self, closure: Callable[[], float] | None = None) -> float | None:  # type: ignore[override]
@@ -138,12 +139,14 @@ class HTMuon(Optimizer):
 
         Raises:
             RuntimeError: If a gradient is sparse.
-            ValueError: If a matrix's momentum is not finite, or a group's power was set out of range.
+            ValueError: If a gradient is not finite, or a group's power was set out of range. Nothing was changed then, so the
+                step can be left out and training go on.
         """
         loss = None
         if closure is not None:
             with torch.enable_grad():
                 loss = closure()
+        self._check_gradients()
         for group in self.param_groups:
             if group["algorithm"] == "htmuon":
                 self._step_matrices(group)
@@ -151,12 +154,29 @@ class HTMuon(Optimizer):
                 self._step_adamw(group)
         return loss
 
+    def _check_gradients(self) -> None:
+        """All of them before the first weight moves."""
+        for group in self.param_groups:
+            check_power(group["power"])
+            for index, p in enumerate(group["params"]):
+                if p.grad is None:
+                    continue
+                if p.grad.is_sparse:
+                    raise RuntimeError(
+                        f"HTMuon does not support sparse gradients, got one for {_label(group, index)}: use sparse=False"
+                    )
+                finite = torch.isfinite(p.grad)
+                if not finite.all():
+                    raise ValueError(
+                        f"the gradient of {_label(group, index)} is not finite ({int((~finite).sum())} of {p.numel()} "
+                        "entries); nothing was changed: leave this step out, or find where the loss diverged"
+                    )
+
     def _step_matrices(self, group: dict[str, Any]) -> None:
         lr, momentum = group["lr"], group["momentum"]
-        for index, p in enumerate(group["params"]):
+        for p in group["params"]:
             if p.grad is None:
                 continue
-            _check_gradient(p.grad, _label(group, index))
             state = self.state[p]
             if not state:
                 state["momentum_buffer"] = torch.zeros_like(p, memory_format=torch.preserve_format)
@@ -166,20 +186,16 @@ class HTMuon(Optimizer):
             if not direction.any():
                 continue
             D_mn = direction.reshape(len(p), -1)
-            try:
-                update = spectral_power(D_mn, group["power"], method=group["method"], scale=group["scale"])
-            except ValueError as err:
-                raise ValueError(f"HTMuon, momentum of {_label(group, index)}: {err}") from err
+            update = spectral_power(D_mn, group["power"], method=group["method"], scale=group["scale"])
             rows, columns = D_mn.shape
             p.mul_(1 - lr * group["weight_decay"])
             p.sub_(lr * math.sqrt(max(1, rows / columns)) * update.view_as(p))
 
     def _step_adamw(self, group: dict[str, Any]) -> None:
         moving = []
-        for index, p in enumerate(group["params"]):
+        for p in group["params"]:
             if p.grad is None:
                 continue
-            _check_gradient(p.grad, _label(group, index))
             state = self.state[p]
             if not state:
                 state["step"] = torch.tensor(0.0)
@@ -233,7 +249,13 @@ def _check_settings(group: dict[str, Any]) -> None:
         raise ValueError(f"expected betas in [0, 1), got {group['betas']}")
 
 
-def _check_parameter(p: Tensor, label: str, algorithm: str) -> None:
+def _check_parameter(item: Tensor | tuple[str, Tensor], algorithm: str) -> None:
+    p = _tensor(item)
+    label = (
+        f"{item[0]!r} of shape {tuple(p.shape)}"
+        if isinstance(item, tuple)
+        else f"a parameter of shape {tuple(p.shape)}"
+    )
     if not p.is_floating_point():
         raise ValueError(f"expected real floating-point parameters, got {label} with dtype {p.dtype}")
     if algorithm == "htmuon" and p.ndim < 2:
@@ -241,8 +263,3 @@ def _check_parameter(p: Tensor, label: str, algorithm: str) -> None:
             f"expected matrices in a group with algorithm='htmuon', got {label}: put it in a group with "
             "algorithm='adamw', or let htsr.optim.parameter_groups(model) make the groups"
         )
-
-
-def _check_gradient(grad: Tensor, label: str) -> None:
-    if grad.is_sparse:
-        raise RuntimeError(f"HTMuon does not support sparse gradients, got one for {label}: use sparse=False")

@@ -3,7 +3,6 @@
 Shapes: m rows, n columns, k = min(m, n), any number of leading batch dimensions.
 """
 
-import math
 from typing import Literal, get_args
 
 import torch
@@ -85,7 +84,7 @@ def check_power(power: float) -> None:
         ValueError: If it is not in [-0.25, 1].
     """
     low, high = POWER_RANGE
-    if not (math.isfinite(power) and low <= power <= high):
+    if not (isinstance(power, int | float) and low <= power <= high):  # NaN is in no range
         raise ValueError(f"expected power in [{low}, {high:g}] (0 is Muon, 1 is the momentum itself), got {power}")
 
 

@@ -161,7 +161,7 @@ def test_one_layer_by_name(audit):
     layer = audit["pooler.dense"]
     assert layer.row["alpha"] == layer.fit.alpha
     assert layer.spectrum is audit.spectra["pooler.dense"]
-    with pytest.raises(KeyError, match="expected one of the 40 layers"):
+    with pytest.raises(KeyError, match=r"expected one of the 40 layers, embeddings\.position_embeddings"):
         audit["pooler"]
 
 
@@ -208,3 +208,35 @@ def test_save_refuses_what_it_cannot_write(audit, tmp_path, name, message):
 def test_import_touches_no_global_state():
     """Root logger and warning filters are left alone, here by the modules of htsr themselves."""
     assert logging.getLogger("htsr").handlers == []
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.float16, torch.bfloat16])
+@pytest.mark.parametrize("shape", [(256, 256), (300, 100)])
+def test_orthogonal_matrices_have_no_tail_in_any_type(dtype, shape):
+    """Their eigenvalues differ by the rounding of the stored type alone."""
+    torch.manual_seed(0)
+    fit = htsr.analyze({"w": nn.init.orthogonal_(torch.empty(shape)).to(dtype)})["w"].fit
+    assert fit.status == "failed"
+    assert "equal to within" in fit.reason
+
+
+def test_resampled_columns():
+    tensors = {f"alpha{alpha}": planted(pareto(alpha, 200), 250) for alpha in (2.0, 4.0)}
+    a = htsr.analyze(tensors, bootstrap=100, seed=3)
+    row = a.details.set_index("name").loc["alpha4.0"]
+    assert row["alpha_low"] < row["alpha"] < row["alpha_high"]
+    assert 0 <= row["goodness_of_fit"] <= 1
+    assert htsr.analyze(tensors).details["alpha_low"].isna().all()
+    alone = htsr.analyze(tensors, layers="alpha4.0", bootstrap=100, seed=3).details.iloc[0]
+    assert (alone["alpha_low"], alone["goodness_of_fit"]) == (row["alpha_low"], row["goodness_of_fit"])
+    other = htsr.analyze(tensors, layers="alpha4.0", bootstrap=100, seed=4).details.iloc[0]
+    assert other["alpha_low"] != row["alpha_low"]
+
+
+def test_alternatives_column():
+    values = torch.tensor(np.random.default_rng(0).exponential(size=300) + 1.0).sort().values
+    tensors = {"pareto": planted(pareto(2.5, 300), 300), "exponential": planted(values, 300)}
+    details = htsr.analyze(tensors, alternatives=True, xmin=1.0).details.set_index("name")
+    assert details.loc["pareto", "alternative"] == ""
+    assert details.loc["exponential", "alternative"] != ""
+    assert details.loc["exponential", "alternative_p_value"] < 0.1

@@ -156,3 +156,15 @@ def test_python_dash_m_and_a_reader_that_leaves(checkpoint):
     assert result.returncode == 0
     assert "2 layers" in result.stdout
     assert result.stderr == ""
+
+
+@pytest.mark.parametrize("redirect", ["| cat", ">&-", "2>&- >&-"])
+def test_streams_that_cannot_show_everything(tmp_path, redirect):
+    path = tmp_path / "x.safetensors"
+    save_file({"层²": torch.randn(60, 40)}, path)
+    command = f"PYTHONIOENCODING=ascii {sys.executable} -m htsr audit {path} {redirect}"
+    result = subprocess.run(["bash", "-o", "pipefail", "-c", command], capture_output=True, text=True, check=False)
+    assert result.returncode == 0
+    assert "Traceback" not in result.stderr
+    if "cat" in redirect:
+        assert "\\u5c42" in result.stdout

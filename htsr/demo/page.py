@@ -122,6 +122,7 @@ def _esds(runs: Mapping[str, History]) -> Figure:
         plot_esd_over_steps(history, SHOWN_LAYER, ax=ax)
         ax.set_title(label, fontsize=10, loc="left")
         ax.set_xlabel("eigenvalue $\\lambda$", fontsize=9)
+        ax.set_ylabel("density" if ax is axes[0, 0] else "", fontsize=9)
         if ax is not axes[0, 0]:
             ax.get_legend().remove()
     return figure

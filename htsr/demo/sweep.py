@@ -1,10 +1,12 @@
 """Train the same small GPT on the same bytes, once for each power."""
 
+import math
 import shutil
 from pathlib import Path
 
 import torch
 from torch import Tensor
+from torch.optim.lr_scheduler import LambdaLR
 
 from htsr.demo.corpus import standard_library
 from htsr.demo.gpt import GPT, tokens
@@ -42,7 +44,8 @@ def train(power: float, steps: int, run_dir: Path) -> History:
     torch.manual_seed(0)
     model = GPT(CONTEXT)
     optimizer = HTMuon(parameter_groups(model), lr=LEARNING_RATE, power=power)
-    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, T_max=steps, eta_min=0.1 * LEARNING_RATE)
+    # a factor, so that matrices and AdamW's groups keep their ratio: from 1 along a cosine to 0.1, as in the paper's scripts
+    schedule = LambdaLR(optimizer, lambda step: 0.55 + 0.45 * math.cos(math.pi * step / steps))
     draw = torch.Generator().manual_seed(1)
     held_out = [_batch(held_out_text, torch.Generator().manual_seed(2 + i)) for i in range(HELD_OUT_BATCHES)]
 

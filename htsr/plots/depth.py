@@ -3,6 +3,7 @@
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 
 from htsr.plots.style import CATEGORIES, GREY, log_y, new_figure
 
@@ -10,7 +11,7 @@ MAX_NAMED = 80
 
 
 def plot_depth(details: pd.DataFrame, column: str = "alpha") -> Figure:
-    """A metric of each layer in model order.
+    """A metric of each layer, in the order of the table.
 
     Args:
         details: ``Analysis.details``. Tied layers are left out; layers without a value leave a gap.
@@ -35,11 +36,8 @@ def plot_depth(details: pd.DataFrame, column: str = "alpha") -> Figure:
     ax = axes[0, 0]
     if column == "alpha":
         ax.axhspan(2, 6, color="#f3f3f3", zorder=0)
-        for bound, word in ((2, "over-trained below 2"), (6, "under-trained above 6")):
+        for bound in (2, 6):
             ax.axhline(bound, color=GREY, linewidth=0.8, linestyle=":")
-            ax.annotate(
-                word, (1, bound), xycoords=("axes fraction", "data"), fontsize=7, color=GREY, ha="right", va="bottom"
-            )
     ax.plot(values, color=GREY, linewidth=0.6, alpha=0.6, zorder=1)
     for colour, (kind, group) in zip(CATEGORIES, layers.groupby("layer_type", sort=False), strict=False):
         errors = group["sigma"] if column == "alpha" else None
@@ -60,6 +58,10 @@ def plot_depth(details: pd.DataFrame, column: str = "alpha") -> Figure:
     if named:
         ax.set_xticks(range(len(layers)), layers["name"], rotation=90, fontsize=6)
     else:
-        ax.set_xlabel("layer, in model order", fontsize=9)
-    ax.legend(fontsize=8, frameon=False, loc="upper left", ncols=4)
+        ax.set_xlabel("layer, in the order of the table", fontsize=9)
+    handles, labels = ax.get_legend_handles_labels()
+    if column == "alpha":
+        handles.append(Line2D([], [], color=GREY, linewidth=0.8, linestyle=":"))
+        labels.append("2 and 6: over-trained below, under-trained above")
+    figure.legend(handles, labels, fontsize=8, frameon=False, loc="outside upper left", ncols=5)
     return figure

@@ -1,11 +1,13 @@
 """Empirical spectral densities."""
 
-import re
 from typing import TYPE_CHECKING
 
 import numpy as np
+from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.patches import Patch
 from matplotlib.ticker import NullFormatter
 
 from htsr.plots.style import BLUE, GREY, VERMILION, new_figure, sequence_colours
@@ -36,7 +38,8 @@ def plot_esd(spectrum: Spectrum, fit: PowerLawFit, *, title: str = "", bulk_max:
     axes[0, 0].set_title(_title(title, fit), fontsize=10, loc="left")
     axes[0, 0].set_xlabel("eigenvalue $\\lambda$ of $W^T W$", fontsize=9)
     axes[0, 0].set_ylabel("density", fontsize=9)
-    axes[0, 0].legend(fontsize=8, frameon=False)
+    if len(spectrum.nonzero):
+        axes[0, 0].legend(fontsize=8, frameon=False)
     return figure
 
 
@@ -59,7 +62,12 @@ def plot_esds(analysis: "Analysis") -> Figure:
     shown = layers[:MAX_PANELS]
     columns = min(4, len(shown))
     rows = -(-len(shown) // columns)
-    figure, axes = new_figure(rows, columns, width=3.2 * columns, height=2.3 * rows)
+    # placed by hand: with 60 panels the automatic layout takes ten seconds
+    width, height = max(3.4 * columns, 5.0), 2.4 * rows + 0.4
+    figure, axes = new_figure(rows, columns, width=width, height=height, layout="none")
+    figure.subplots_adjust(
+        left=0.45 / width, right=1 - 0.1 / width, bottom=0.3 / height, top=1 - 0.75 / height, wspace=0.22, hspace=0.42
+    )
     for ax in axes.flat[len(shown) :]:
         ax.set_visible(False)
     for ax, layer in zip(axes.flat, shown, strict=False):
@@ -68,11 +76,9 @@ def plot_esds(analysis: "Analysis") -> Figure:
         _draw_esd(ax, layer.spectrum, layer.fit, bulk_max if isinstance(bulk_max, float) else None)
         ax.set_title(_title(layer.name, layer.fit), fontsize=7, loc="left")
         ax.tick_params(labelsize=6)
-    handles, labels = axes[0, 0].get_legend_handles_labels()
-    words = [re.split(r",| =", label)[0] for label in labels]
-    figure.legend(handles, words, loc="outside upper right", ncols=4, fontsize=8, frameon=False)
+    figure.legend(handles=_legend(), loc="upper right", ncols=4, fontsize=8, frameon=False)
     if len(layers) > len(shown):
-        figure.suptitle(f"the first {len(shown)} of {len(layers)} layers", fontsize=9, x=0.01, ha="left")
+        figure.text(0.01, 1 - 0.1 / height, f"the first {len(shown)} of {len(layers)} layers", fontsize=9, va="top")
     return figure
 
 
@@ -86,6 +92,9 @@ def plot_esd_over_steps(history: "History", name: str, *, ax: Axes | None = None
 
     Returns:
         The figure.
+
+    Raises:
+        ValueError: If the layer has nothing to draw at any step.
     """
     if ax is None:
         figure, axes = new_figure(width=6, height=4)
@@ -95,9 +104,12 @@ def plot_esd_over_steps(history: "History", name: str, *, ax: Axes | None = None
         ax.set_ylabel("density", fontsize=9)
     else:
         figure = ax.get_figure()  # type: ignore[assignment]
-    steps = _spread(history.steps, 5)
+    drawn = {step: spectrum.nonzero for step, spectrum in history.spectra(name).items() if len(spectrum.nonzero)}
+    if not drawn:
+        raise ValueError(f"{name!r} has no eigenvalue to draw at any captured step")
+    steps = _spread(list(drawn), 5)
     for step, colour in zip(steps, sequence_colours(len(steps)), strict=True):
-        edges, density = _log_histogram(history.spectrum(step, name).nonzero)
+        edges, density = _log_histogram(drawn[step])
         filled = np.isfinite(density)
         middles = np.sqrt(edges[1:] * edges[:-1])
         ax.plot(
@@ -108,10 +120,21 @@ def plot_esd_over_steps(history: "History", name: str, *, ax: Axes | None = None
     return figure
 
 
+def _legend() -> list[Artist]:
+    return [
+        Patch(color=BLUE, alpha=0.35, linewidth=0, label="ESD"),
+        Line2D([], [], color=VERMILION, linewidth=1.6, label="power law"),
+        Line2D([], [], color=VERMILION, linewidth=0.9, linestyle="--", label="xmin"),
+        Line2D([], [], color=GREY, linewidth=1.2, linestyle=":", label="noise edge"),
+    ]
+
+
 def _draw_esd(ax: Axes, spectrum: Spectrum, fit: PowerLawFit, bulk_max: float | None) -> None:
     evals = spectrum.nonzero
     if not len(evals):
         ax.text(0.5, 0.5, "all eigenvalues are zero", transform=ax.transAxes, ha="center", fontsize=8, color=GREY)
+        ax.set_xticks([])
+        ax.set_yticks([])
         return
     edges, density = _log_histogram(evals)
     ax.stairs(density, edges, fill=True, color=BLUE, alpha=0.35, linewidth=0, label="ESD")

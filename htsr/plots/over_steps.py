@@ -66,12 +66,12 @@ def plot_runs_over_steps(runs: Mapping[str, "History"], columns: tuple[str, ...]
         ax.set_xlabel("optimizer step", fontsize=9)
         ax.set_ylabel(f"{LABELS.get(column, column)}, median over layers", fontsize=9)
     log_y(axes[0, 0])
-    axes[0, 0].legend(fontsize=8, frameon=False)
+    figure.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside upper left", ncols=6, fontsize=8, frameon=False)
     return figure
 
 
 def plot_scalars(runs: Mapping[str, "History"], names: tuple[str, ...]) -> Figure:
-    """Recorded scalars of several runs, a panel a name.
+    """Recorded scalars of several runs, a panel a name, on one scale.
 
     Args:
         runs: Label and history of each run, in order.

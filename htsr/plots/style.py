@@ -34,14 +34,8 @@ def new_figure(
     Returns:
         The figure and the array of its axes.
     """
-    figure, axes = plt.subplots(
-        rows,
-        columns,
-        figsize=(width, height),
-        squeeze=False,
-        layout="constrained",
-        **subplots,
-    )
+    options = {"layout": "constrained", "squeeze": False, **subplots}
+    figure, axes = plt.subplots(rows, columns, figsize=(width, height), **options)
     plt.close(figure)
     for ax in axes.flat:
         tidy(ax)

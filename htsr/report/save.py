@@ -2,6 +2,7 @@
 
 import json
 import math
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -30,7 +31,7 @@ def save_analysis(analysis: "Analysis", path: Path) -> Path:
         InputError: If the suffix names no format, or the directory does not exist.
     """
     check_output(path)
-    FORMATS[path.suffix](analysis, path)
+    FORMATS[path.suffix.lower()](analysis, path)
     return path
 
 
@@ -43,10 +44,12 @@ def check_output(path: Path) -> None:
     Raises:
         InputError: If the suffix names no format, or the directory does not exist.
     """
-    if path.suffix not in FORMATS:
+    if path.suffix.lower() not in FORMATS:
         raise InputError(f"{path}: expected a suffix among {', '.join(FORMATS)}, got {path.suffix!r}")
     if not path.absolute().parent.is_dir():
         raise InputError(f"{path}: the directory {path.absolute().parent} does not exist")
+    if not os.access(path if path.exists() else path.absolute().parent, os.W_OK):
+        raise InputError(f"{path}: no permission to write there")
     if path.is_dir():
         raise InputError(f"{path}: is a directory")
 

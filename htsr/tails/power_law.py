@@ -83,7 +83,7 @@ class PowerLawFit:
 
     @property
     def alpha_bias_corrected(self) -> float:
-        """alpha without the bias of maximum likelihood for a given xmin.
+        """The exponent without the bias of maximum likelihood for a given xmin.
 
         Notes:
             The logarithms of a Pareto tail over its start are exponential with rate ``a = alpha - 1``. Where xmin is itself
@@ -226,6 +226,7 @@ def fit_power_law(
     xmax: float | int | Literal["max"] | None = None,
     two_sided: bool = False,
     clip_fingers: bool = False,
+    resolution: float = MIN_SPREAD,
 ) -> PowerLawFit:
     """Fit a power law to the tail of a spectrum.
 
@@ -250,6 +251,7 @@ def fit_power_law(
         two_sided: Use the textbook KS distance; see ``htsr.tails.xmin_scan.KS``.
         clip_fingers: If leaving out one of the largest values, or two, up to nine, lowers alpha by more than 1, do so and
             report how many. WeightWatcher's ``fix_fingers="clip_xmax"`` is the same from two on.
+        resolution: Values that all lie within this share of the largest count as equal.
 
     Returns:
         The fit. It is refused, with ``status="failed"`` and a reason, where the values do not carry one: fewer than 8
@@ -273,11 +275,11 @@ def fit_power_law(
     check_xmin(xmin)
     x = _apply_xmax(x[x > 0], xmax)
     rule = _Rule(xmin, KS(two_sided=two_sided, truncated=xmax is not None and not _is_count(xmax)))
-    fit = _fit(x, rule)
+    fit = _fit(x, rule, resolution)
     if not clip_fingers or fit.status == "failed":
         return fit
     for num_fingers in range(1, MAX_FINGERS + 1):
-        clipped = _fit(x[:-num_fingers], rule)
+        clipped = _fit(x[:-num_fingers], rule, resolution)
         if clipped.status == "success" and clipped.alpha < fit.alpha - FINGER_DROP:
             return replace(clipped, num_fingers=num_fingers)
     return fit
@@ -317,13 +319,14 @@ def select_tail(x: np.ndarray, rule: _Rule) -> Tail | None:
     return Tail(start, alpha, distance(deviations(tail, alpha, xmin, rule.ks), rule.ks))
 
 
-def _fit(x: np.ndarray, rule: _Rule) -> PowerLawFit:
+def _fit(x: np.ndarray, rule: _Rule, resolution: float) -> PowerLawFit:
     distinct = len(np.unique(x))
     if distinct < MIN_DISTINCT:
         return PowerLawFit.failed(f"{distinct} distinct positive values, a fit needs {MIN_DISTINCT}", len(x))
-    if x[-1] - x[0] < MIN_SPREAD * x[-1]:
+    if x[-1] - x[0] < resolution * x[-1]:
         return PowerLawFit.failed(
-            f"all {len(x)} values are equal to 1 part in {1 / MIN_SPREAD:.0e} ({x[0]:.6g} to {x[-1]:.6g})", len(x)
+            f"all {len(x)} values are equal to within {resolution:.1g} of the largest ({x[0]:.6g} to {x[-1]:.6g})",
+            len(x),
         )
     found = select_tail(x, rule)
     if found is None:
@@ -404,4 +407,3 @@ def check_xmin(xmin: object) -> None:
 def _check_level(level: float) -> None:
     if not 0 < level < 1:
         raise ValueError(f"expected level between 0 and 1, got {level}")
-

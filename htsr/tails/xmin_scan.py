@@ -27,6 +27,9 @@ class KS(NamedTuple):
     truncated: bool = False
 
 
+ONE_SIDED = KS()
+
+
 class Tail(NamedTuple):
     """A fitted tail.
 
@@ -69,7 +72,7 @@ def fit_exponent(log_tail: np.ndarray, log_xmin: float) -> float:
     return float(1 + k / (np.sum(log_tail) - k * log_xmin))
 
 
-def deviations(tail: np.ndarray, alpha: float, xmin: float, ks: KS = KS()) -> np.ndarray:
+def deviations(tail: np.ndarray, alpha: float, xmin: float, ks: KS = ONE_SIDED) -> np.ndarray:
     """Fitted distribution function minus the share of the tail strictly below, at each value (eq. 3.9 before the maximum).
 
     Args:
@@ -89,7 +92,7 @@ def deviations(tail: np.ndarray, alpha: float, xmin: float, ks: KS = KS()) -> np
     return F - np.arange(k) / k
 
 
-def distance(deviation: np.ndarray, ks: KS = KS()) -> float:
+def distance(deviation: np.ndarray, ks: KS = ONE_SIDED) -> float:
     """The KS distance of a tail from its deviations.
 
     Args:
@@ -105,7 +108,9 @@ def distance(deviation: np.ndarray, ks: KS = KS()) -> float:
     return float(D)
 
 
-def scan_all(x: np.ndarray, starts: np.ndarray | None = None, ks: KS = KS()) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def scan_all(
+    x: np.ndarray, starts: np.ndarray | None = None, ks: KS = ONE_SIDED
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """The plain scan: fit a power law from every candidate for xmin to the top. O(n^2).
 
     Args:
@@ -129,7 +134,7 @@ def scan_all(x: np.ndarray, starts: np.ndarray | None = None, ks: KS = KS()) -> 
     return starts, alphas, distances
 
 
-def scan_best(x: np.ndarray, starts: np.ndarray | None = None, ks: KS = KS()) -> Tail | None:
+def scan_best(x: np.ndarray, starts: np.ndarray | None = None, ks: KS = ONE_SIDED) -> Tail | None:
     """The candidate with the smallest D (the first on ties), to the bit what ``scan_all`` finds, without fitting them all.
 
     Args:
@@ -157,7 +162,7 @@ def scan_best(x: np.ndarray, starts: np.ndarray | None = None, ks: KS = KS()) ->
     n, log_x = len(x), np.log(x)
     k, log_start = (n - starts).astype(np.float64), log_x[starts]
     # sum over the tail of log x_j - log x_i, as a sum of non-negative terms: nothing cancels
-    spread = np.cumsum((np.arange(1, n) * np.diff(log_x)[::-1]))[::-1][starts]
+    spread = np.cumsum(np.arange(1, n) * np.diff(log_x)[::-1])[::-1][starts]
     a = k / spread
     bounds = _Bounds(log_x, starts, k, log_start, a, _slack(log_x, starts, k, a, spread, ks), ks)
 
@@ -243,12 +248,25 @@ class _Bounds:
         return np.abs(deviation)
 
 
-def _slack(log_x: np.ndarray, starts: np.ndarray, k: np.ndarray, a: np.ndarray, spread: np.ndarray, ks: KS) -> np.ndarray:
+def _slack(
+    log_x: np.ndarray, starts: np.ndarray, k: np.ndarray, a: np.ndarray, spread: np.ndarray, ks: KS
+) -> np.ndarray:
     """How far rounding can carry a bound and the plain D apart.
 
     ``np.sum`` over k terms errs by at most about log2(k) eps times the sum of their sizes, so the plain a has a relative
     error of that over ``spread``, and F = 1 - exp(-a t) moves by less than it (t exp(-t) < 1). The plain power works on
     rounded ratios and this one on rounded logarithms: a |log x| eps each. The factors leave room.
+
+    Args:
+        log_x: Logarithms of all values.
+        starts: Candidates.
+        k: Sizes of their tails.
+        a: Their alpha - 1.
+        spread: Their sums of log x_j - log x_i.
+        ks: Which distance.
+
+    Returns:
+        One bound a candidate.
     """
     eps = np.finfo(np.float64).eps
     sizes = np.cumsum(np.abs(log_x)[::-1])[::-1][starts] + k * np.abs(log_x[starts])

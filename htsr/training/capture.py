@@ -65,6 +65,11 @@ class Capture:
         return cls(spectra=spectra, **about)
 
 
+def capture_name(step: int) -> str:
+    """Name of the file of a capture; names sort as steps do."""
+    return f"step-{step:012d}.npz"
+
+
 @contextmanager
 def written_aside(path: Path) -> Iterator[BinaryIO]:
     """Open a file that appears at ``path`` complete, or not at all.

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import pandas as pd
 
-from htsr.analysis import details_frame
+from htsr.analysis import details_frame, some
 from htsr.errors import InputError
 from htsr.spectrum import Spectrum
 from htsr.training.capture import Capture
@@ -35,7 +35,7 @@ class History:
     Attributes:
         run_dir: The directory.
         about: When and with what the run was made.
-        damaged: Why a capture could not be read, by file name. Such captures are left out of everything else.
+        damaged: Why a capture or a line of scalars could not be read, by file name. They are left out of everything else.
 
     Raises:
         FileNotFoundError: If the directory does not exist.
@@ -46,7 +46,7 @@ class History:
         self.run_dir = Path(run_dir)
         self.about = _read_about(self.run_dir)
         self.damaged: dict[str, str] = {}
-        self._captures: dict[str, Capture] = {}  # by file name; parts never change, so each is read once
+        self._captures: dict[str, tuple[tuple[int, int], Capture | None]] = {}  # by file name, with the file's stamp
 
     @property
     def steps(self) -> list[int]:
@@ -66,10 +66,16 @@ class History:
         """What ``Monitor.record`` was given: a row a step, a column a name."""
         path = self.run_dir / SCALARS
         by_step: dict[int, dict[str, float]] = {}
-        for line in (
-            path.read_text().split("\n")[:-1] if path.exists() else []
-        ):  # what follows the last \n is unfinished
-            values = json.loads(line)
+        lines = path.read_text().split("\n") if path.exists() else []
+        for number, line in enumerate(lines, start=1):
+            if not line:
+                continue
+            try:
+                values = json.loads(line)
+            except ValueError:
+                if number < len(lines):  # the last line may be in the middle of being written
+                    self.damaged[f"{SCALARS}, line {number}"] = "an unfinished line"
+                continue
             by_step.setdefault(values["step"], {}).update(values)
         table = pd.DataFrame([by_step[step] for step in sorted(by_step)])
         return table if len(table) else pd.DataFrame({"step": pd.Series(dtype="int64")})
@@ -104,11 +110,22 @@ class History:
         """
         captures = {capture.step: capture for capture in self._read()}
         if step not in captures:
-            raise KeyError(f"step {step}: expected one of the captured steps {_some(sorted(captures))}")
+            raise KeyError(f"step {step}: expected one of the captured steps {some(sorted(captures))}")
         spectra = captures[step].spectra
         if name not in spectra:
-            raise KeyError(f"{name!r} has no spectrum at step {step}: expected one of {_some(list(spectra))}")
+            raise KeyError(f"{name!r} has no spectrum at step {step}: expected one of {some(list(spectra))}")
         return spectra[name]
+
+    def spectra(self, name: str) -> dict[int, Spectrum]:
+        """The spectra of a layer by step, without the steps at which it had none.
+
+        Args:
+            name: Name of the layer.
+
+        Returns:
+            Step and spectrum, steps ascending.
+        """
+        return {capture.step: capture.spectra[name] for capture in self._read() if name in capture.spectra}
 
     def alpha(self, metric: str = "alpha") -> pd.DataFrame:
         """A metric as a table, steps down and layers across, in model order.
@@ -118,8 +135,13 @@ class History:
 
         Returns:
             The table; tied layers are left out.
+
+        Raises:
+            ValueError: If there is no such column.
         """
         details = self.details
+        if metric not in details:
+            raise ValueError(f"expected a column of details, got {metric!r}")
         details = details[details["tied_to"] == ""]
         return details.pivot(index="step", columns="name", values=metric)[list(dict.fromkeys(details["name"]))]
 
@@ -138,8 +160,8 @@ class History:
         """
         from htsr.plots import plot_esd_over_steps, plot_layers_over_steps
 
-        if not self.steps:
-            raise ValueError(f"{self.run_dir}: nothing captured yet")
+        if not len(self.details):
+            raise ValueError(f"{self.run_dir}: nothing captured yet, or no layer to draw")
         if kind in set(self.details["name"]):
             return plot_esd_over_steps(self, kind)
         return plot_layers_over_steps(self, kind)
@@ -156,21 +178,31 @@ class History:
 
     def _headline(self) -> str:
         damaged = f", {len(self.damaged)} damaged" if self.damaged else ""
-        return f"History of {self.about['model']} in {self.run_dir}: {len(self)} captures{damaged}; alpha by step and layer"
+        return f"History of {self.about.get('model')} in {self.run_dir}: {len(self)} captures{damaged}; alpha by step and layer"
 
     def _table(self) -> pd.DataFrame:
         return self.alpha() if len(self) else pd.DataFrame()
 
     def _read(self) -> list[Capture]:
+        """All captures, by step. A file is read once, and again only if it was replaced."""
+        seen = {}
         for path in sorted((self.run_dir / CAPTURES).glob("step-*.npz")):
-            if path.name in self._captures or path.name in self.damaged:
-                continue
-            try:
-                self._captures[path.name] = Capture.load(path)
-            except (OSError, EOFError, ValueError, KeyError, TypeError, zipfile.BadZipFile) as err:
-                self.damaged[path.name] = f"{type(err).__name__}: {err}"
-                logger.warning("%s is damaged and left out (%s)", path, self.damaged[path.name])
-        return sorted(self._captures.values(), key=lambda capture: capture.step)
+            status = path.stat()
+            stamp = (status.st_mtime_ns, status.st_ino)
+            known = self._captures.get(path.name)
+            seen[path.name] = known if known is not None and known[0] == stamp else (stamp, self._load(path))
+        self._captures = seen
+        captures = [capture for _, capture in seen.values() if capture is not None]
+        return sorted(captures, key=lambda capture: capture.step)
+
+    def _load(self, path: Path) -> Capture | None:
+        self.damaged.pop(path.name, None)
+        try:
+            return Capture.load(path)
+        except (OSError, EOFError, ValueError, KeyError, TypeError, zipfile.BadZipFile) as err:
+            self.damaged[path.name] = f"{type(err).__name__}: {err}"
+            logger.warning("%s is damaged and left out (%s)", path, self.damaged[path.name])
+            return None
 
 
 def _read_about(run_dir: Path) -> dict[str, object]:
@@ -179,15 +211,13 @@ def _read_about(run_dir: Path) -> dict[str, object]:
     path = run_dir / ABOUT
     if not path.exists():
         raise InputError(f"{run_dir}: expected a run directory of htsr.Monitor, found no {ABOUT} in it")
-    about: dict[str, object] = json.loads(path.read_text())
-    if about.get("schema") != SCHEMA:
+    try:
+        about: dict[str, object] = json.loads(path.read_text())
+        schema, version = about["schema"], about["htsr"]
+    except (ValueError, KeyError, TypeError) as err:
+        raise InputError(f"{path}: expected the description of a run, got {type(err).__name__}: {err}") from err
+    if schema != SCHEMA:
         raise InputError(
-            f"{run_dir}: expected schema {SCHEMA}, got {about.get('schema')!r}, written by htsr {about.get('htsr')}: read it "
-            "with that version"
+            f"{run_dir}: expected schema {SCHEMA}, got {schema!r}, written by htsr {version}: read it with that version"
         )
     return about
-
-
-def _some(items: list[object] | list[int] | list[str]) -> str:
-    shown = ", ".join(map(str, items[:8]))
-    return f"{shown}, ..., {items[-1]}" if len(items) > 8 else shown

@@ -7,7 +7,8 @@ import shutil
 import tempfile
 import time
 import weakref
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from types import TracebackType
@@ -20,7 +21,7 @@ from torch.optim import Optimizer
 from htsr._version import __version__
 from htsr.analysis import Analysis, analyze
 from htsr.errors import InputError
-from htsr.training.capture import Capture, written_aside
+from htsr.training.capture import Capture, capture_name, written_aside
 from htsr.training.history import ABOUT, CAPTURES, SCALARS, SCHEMA, History
 from htsr.weights.select import Patterns
 
@@ -35,7 +36,7 @@ class Monitor:
 
     The clock is the optimizer's own step hook, so gradient accumulation and steps that a loss scaler leaves out are
     counted right. The weights are captured before the first step, every ``every`` steps, and once more at ``close()``.
-    A capture that fails is logged and listed in ``failed``; it never stops the training.
+    After the constructor has returned, nothing that fails here stops the training: it is logged and listed in ``failed``.
 
     Args:
         model: The model. It is not changed.
@@ -49,16 +50,17 @@ class Monitor:
         layers: Layers to watch, as in ``analyze``.
         skip: Layers to leave out, as in ``analyze``.
         first_step: The number of steps done before, for a run that is resumed into the same directory. Captures made
-            again at the same step replace the old ones.
+            again at the same step replace the old ones; later ones of the abandoned run are set aside.
 
     Attributes:
         step_count: Optimizer steps done.
         run_dir: The directory.
         history: The run, as a ``History``.
-        failed: Step and message of each capture that failed.
+        failed: Step and message of each capture, record or call of ``log`` that failed.
 
     Raises:
         InputError: If ``run_dir`` already holds captures and ``first_step`` is 0, or ``layers`` match nothing.
+        TypeError: If the model is no module, or the optimizer has no step hooks.
         ValueError: If ``every`` or ``first_step`` is out of range.
 
     Example:
@@ -86,10 +88,14 @@ class Monitor:
         skip: Patterns = None,
         first_step: int = 0,
     ) -> None:
-        if every < 1 or first_step < 0:
-            raise ValueError(f"expected every >= 1 and first_step >= 0, got every={every}, first_step={first_step}")
+        if not (isinstance(every, int) and isinstance(first_step, int) and every >= 1 and first_step >= 0):
+            raise ValueError(f"expected whole numbers every >= 1 and first_step >= 0, got {every=}, {first_step=}")
+        if not isinstance(model, nn.Module):
+            raise TypeError(f"expected a torch.nn.Module to watch, got {type(model).__name__}")
         self._model = model
         self._optimizer: Optimizer | None = getattr(optimizer, "optimizer", optimizer)
+        if self._optimizer is not None and not hasattr(self._optimizer, "register_step_post_hook"):
+            raise TypeError(f"expected a torch optimizer, or None and calls of step(), got {type(optimizer).__name__}")
         self._every, self._log = every, log
         self._layers, self._skip = layers, skip
         self.step_count = first_step
@@ -118,11 +124,16 @@ class Monitor:
         """Keep numbers of this step beside the spectra, for instance ``record(loss=loss.item())``.
 
         Args:
-            **scalars: Name and value. They are in ``History.scalars``.
+            **scalars: Name and value; the name ``step`` is taken. They are in ``History.scalars``.
+
+        Raises:
+            ValueError: If a scalar is called ``step``, or a value is not a number.
         """
+        if "step" in scalars:
+            raise ValueError("a scalar cannot be called 'step': it is kept under the monitor's own step")
         line = json.dumps({"step": self.step_count, **{name: float(value) for name, value in scalars.items()}})
-        with (self.run_dir / SCALARS).open("a") as file:
-            file.write(line + "\n")
+        with self._surviving("record"), (self.run_dir / SCALARS).open("a") as file:
+            file.write(f"\n{line}")  # a line that an earlier writer left unfinished ends here and spoils no other
 
     def close(self) -> None:
         """Capture the last step, unless it was, and let go of the optimizer."""
@@ -140,12 +151,17 @@ class Monitor:
     ) -> None:
         self.close()
 
-    def _try_capture(self) -> None:
+    @contextmanager
+    def _surviving(self, what: str) -> Iterator[None]:
         try:
-            self._keep(self._look())
+            yield
         except Exception as err:  # whatever it is, hours of training must not end for it
-            self.failed.append((self.step_count, f"{type(err).__name__}: {err}"))
-            logger.exception("capture at step %d failed; the training goes on", self.step_count)
+            self.failed.append((self.step_count, f"{what}: {type(err).__name__}: {err}"))
+            logger.exception("%s at step %d failed; the training goes on", what, self.step_count)
+
+    def _try_capture(self) -> None:
+        with self._surviving("capture"):
+            self._keep(self._look())
 
     def _look(self) -> tuple[Analysis, float]:
         start = time.perf_counter()
@@ -162,10 +178,11 @@ class Monitor:
             spectra=analysis.spectra,
             groups=[_settings(group) for group in self._optimizer.param_groups] if self._optimizer is not None else [],
         )
+        capture.save(self.run_dir / CAPTURES / capture_name(self.step_count))
         self._last_capture = self.step_count
-        capture.save(self.run_dir / CAPTURES / f"step-{self.step_count:09d}.npz")
         if self._log is not None:
-            self._log(_tags(analysis), self.step_count)
+            with self._surviving("log"):
+                self._log(_tags(analysis), self.step_count)
 
     def _prepare_directory(self) -> None:
         captures = self.run_dir / CAPTURES
@@ -177,6 +194,9 @@ class Monitor:
                 "with first_step=, or give this run a directory of its own"
             )
         captures.mkdir(parents=True, exist_ok=True)
+        for part in earlier:
+            if part.name > capture_name(self.step_count):
+                part.rename(part.with_name(f"abandoned-{part.name}"))
         about = {
             "schema": SCHEMA,
             "htsr": __version__,

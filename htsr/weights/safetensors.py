@@ -1,5 +1,6 @@
 """Weights of a ``.safetensors`` file, or of a directory of them (a sharded checkpoint, with or without its index)."""
 
+import json
 import re
 from functools import partial
 from pathlib import Path
@@ -25,9 +26,11 @@ def read_safetensors(path: Path) -> Inventory:
         The layers, each loaded from its own file when asked for, and every other tensor with the reason.
 
     Raises:
-        InputError: If a file is not readable as safetensors, or a name stands in two files.
+        InputError: If a file is not readable as safetensors, a shard is missing, or a name stands in two files.
     """
-    files = sorted(path.glob("*.safetensors")) if path.is_dir() else [path]
+    files = safetensors_files(path) if path.is_dir() else [path]
+    if path.is_dir():
+        _check_shards(path, {file.name for file in files})
     where: dict[str, tuple[Path, tuple[int, ...], str]] = {}
     for file in files:
         for key, shape, dtype in _header(file):
@@ -51,6 +54,34 @@ def read_safetensors(path: Path) -> Inventory:
     return Inventory(str(path), layers, skipped)
 
 
+def safetensors_files(directory: Path) -> list[Path]:
+    """The ``*.safetensors`` files of a directory, by name."""
+    return sorted(file for file in directory.glob("*.safetensors") if file.is_file())
+
+
+def _check_shards(directory: Path, there: set[str]) -> None:
+    """Refuse a sharded checkpoint that lacks a shard, by its index and by the numbers in the names."""
+    expected: set[str] = set()
+    for index in directory.glob("*.safetensors.index.json"):
+        try:
+            expected |= set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())
+        except (ValueError, KeyError, AttributeError) as err:
+            raise InputError(
+                f"{index}: expected a JSON object with a weight_map, got {type(err).__name__}: {err}"
+            ) from err
+    for name in there:
+        numbered = re.fullmatch(r"(.*-)([0-9]+)-of-([0-9]+)\.safetensors", name)
+        if numbered:
+            stem, number, count = numbered.groups()
+            expected |= {f"{stem}{i:0{len(number)}d}-of-{count}.safetensors" for i in range(1, int(count) + 1)}
+    missing = sorted(expected - there)
+    if missing:
+        raise InputError(
+            f"{directory}: {len(missing)} of {len(expected)} shards are missing: {', '.join(missing[:3])}"
+            f"{', ...' if len(missing) > 3 else ''}; fetch them, or pass one shard as a file"
+        )
+
+
 def _header(file: Path) -> list[tuple[str, tuple[int, ...], str]]:
     try:
         with safe_open(file, framework="pt") as handle:
@@ -70,4 +101,4 @@ def _load(file: Path, key: str) -> torch.Tensor:
 
 
 def _natural_order(key: str) -> list[tuple[int, str]]:
-    return [(int(part), "") if part.isdigit() else (-1, part) for part in re.split(r"(\d+)", key)]
+    return [(int(part), "") if number % 2 else (-1, part) for number, part in enumerate(re.split(r"([0-9]+)", key))]

@@ -24,6 +24,7 @@ def select(inventory: Inventory, layers: Patterns = None, skip: Patterns = None)
 
     Raises:
         InputError: If a pattern matches no layer. A typing error must not read as "nothing wrong here".
+        TypeError: If the patterns are neither text nor several texts.
     """
     wanted, unwanted = _patterns(layers), _patterns(skip)
     for pattern in (*(wanted or ()), *(unwanted or ())):
@@ -39,14 +40,19 @@ def select(inventory: Inventory, layers: Patterns = None, skip: Patterns = None)
             dropped.append(Skipped(layer.name, layer.shape, "not among layers="))
         else:
             kept.append(layer)
-    kept_names = {layer.name for layer in kept}
-    kept = [layer if layer.tied_to in kept_names else replace(layer, tied_to=None) for layer in kept]
+    # a weight whose first owner was left out belongs to the next one
+    owner_of: dict[str, str] = {}
+    for number, layer in enumerate(kept):
+        owner = owner_of.setdefault(layer.tied_to or layer.name, layer.name)
+        kept[number] = replace(layer, tied_to=None if owner == layer.name else owner)
     return Inventory(inventory.source, kept, inventory.skipped + dropped)
 
 
 def _patterns(given: Patterns) -> tuple[str, ...] | None:
     if given is None:
         return None
+    if not isinstance(given, Iterable):
+        raise TypeError(f"expected names, globs or layer types for layers= and skip=, got {given!r}")
     return (given,) if isinstance(given, str) else tuple(given)
 
 

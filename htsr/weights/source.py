@@ -9,7 +9,7 @@ from torch import nn
 from htsr.errors import InputError
 from htsr.weights.inventory import Inventory
 from htsr.weights.modules import read_module
-from htsr.weights.safetensors import read_safetensors
+from htsr.weights.safetensors import read_safetensors, safetensors_files
 from htsr.weights.state_dicts import read_state_dict
 
 Source = nn.Module | Mapping[str, object] | str | os.PathLike[str]
@@ -49,11 +49,13 @@ def open_source(source: Source) -> Inventory:
 def _checkpoint(path: Path) -> Path:
     if not path.exists():
         raise FileNotFoundError(f"{path}: no such file or directory")
-    if path.is_dir() and not any(path.glob("*.safetensors")):
+    if path.is_dir() and not safetensors_files(path):
         names = sorted(entry.name for entry in path.iterdir())
         found = ", ".join(names[:5]) + (", ..." if len(names) > 5 else "") if names else "nothing"
         raise InputError(f"{path}: expected a directory with *.safetensors files, found {found}. {_OTHER_FORMATS}")
-    if path.is_file() and path.suffix != ".safetensors":
+    if not path.is_dir() and not path.is_file():
+        raise InputError(f"{path}: expected a file or a directory, got a device, a pipe or the like")
+    if path.is_file() and path.suffix.lower() != ".safetensors":
         raise InputError(f"{path}: expected a .safetensors file, got the suffix {path.suffix!r}. {_OTHER_FORMATS}")
     return path
 

@@ -8,12 +8,20 @@ import numpy as np
 import torch
 
 from htsr.errors import InputError
+from htsr.weights.arrays import as_tensor
 from htsr.weights.inventory import Inventory, Layer, Skipped
 
 # A bare tensor does not say which layer it came from: 2-D tensors are embeddings by these words, else dense.
 EMBEDDING = re.compile(r"(^|[._])(\w*embed(ding)?s?\w*|wte|wpe)([._]|$)", re.IGNORECASE)
+# A kernel longer than this is no kernel: 3-D and 4-D tensors without a layer are as often stacked experts or tokens.
+MAX_KERNEL = 31
+# Parts of weights that weight_norm, spectral_norm and pruning compute in the module.
+PARTS = re.compile(r"(^|\.)(parametrizations\..*|weight_(g|v|u|orig)|\w*mask)$")
 # torch's names for attention and recurrent weights that stack several matrices in one tensor.
 STACKED = re.compile(r"(^|\.)(in_proj_weight|weight_(ih|hh|hr)_l\d+(_reverse)?)$")
+
+
+VECTOR_SLICES = "one input or output channel: each slice of the kernel is a vector"
 
 
 def read_state_dict(tensors: Mapping[str, object], source: str | None = None) -> Inventory:
@@ -36,21 +44,18 @@ def read_state_dict(tensors: Mapping[str, object], source: str | None = None) ->
         if not isinstance(key, str):
             raise InputError(f"expected a mapping from names to tensors, got the key {key!r} ({type(key).__name__})")
         if not isinstance(value, torch.Tensor | np.ndarray):
-            skipped.append(Skipped(key, (), f"a {type(value).__name__}, not a tensor or array"))
+            hint = f": pass source[{key!r}] for what is in it" if isinstance(value, Mapping) else ""
+            skipped.append(Skipped(key, (), f"a {type(value).__name__}, not a tensor or array{hint}"))
             continue
         shape = tuple(value.shape)
-        reason = (
-            "on the meta device: holds no values"
-            if isinstance(value, torch.Tensor) and value.is_meta
-            else not_analysed(key, shape, _dtype_name(value))
-        )
+        reason = _no_dense_values(value) or not_analysed(key, shape, _dtype_name(value))
         if reason is not None:
             skipped.append(Skipped(key, shape, reason))
             continue
         name = layer_name(key, tensors)
         first = owner_of.setdefault(_storage(value), name)
         tied_to = None if first == name else first
-        layers.append(Layer(name, name, layer_type(key, shape), shape, partial(_tensor, value), tied_to))
+        layers.append(Layer(name, name, layer_type(key, shape), shape, partial(as_tensor, value), tied_to))
     return Inventory(source or "state dict", layers, skipped)
 
 
@@ -75,8 +80,12 @@ def not_analysed(key: str, shape: tuple[int, ...], dtype: str) -> str | None:
         return "empty"
     if key == "bias" or key.endswith(".bias"):
         return "a bias or mask, not a weight"
-    if ".parametrizations." in key:
-        return "part of a parametrized weight: pass the module, which computes it"
+    if PARTS.search(key):
+        return "part of a weight that the module computes: pass the module"
+    if len(shape) > 2 and min(shape[:2]) == 1:
+        return VECTOR_SLICES
+    if len(shape) > 2 and max(shape[2:]) > MAX_KERNEL:
+        return f"{len(shape)}-D with a last side above {MAX_KERNEL}: not a convolution, and not split in this version"
     if STACKED.search(key):
         return "stacked attention or recurrent weight: not split in this version"
     return None
@@ -95,13 +104,12 @@ def layer_name(key: str, keys: Mapping[str, object]) -> str:
     return key if stripped in keys else stripped
 
 
-def _tensor(value: torch.Tensor | np.ndarray) -> torch.Tensor:
-    if isinstance(value, torch.Tensor):
-        return value.detach()
-    native = value.dtype.newbyteorder("=")
-    if native not in (np.float16, np.float32, np.float64):  # longdouble, or jax's bfloat16
-        native = np.dtype(np.float64)
-    return torch.from_numpy(np.ascontiguousarray(value, dtype=native))
+def _no_dense_values(value: torch.Tensor | np.ndarray) -> str | None:
+    if isinstance(value, torch.Tensor) and value.is_meta:
+        return "on the meta device: holds no values"
+    if isinstance(value, torch.Tensor) and value.layout != torch.strided:
+        return f"layout {value.layout}: not a dense tensor".replace("torch.", "")
+    return None
 
 
 def _dtype_name(value: torch.Tensor | np.ndarray) -> str:

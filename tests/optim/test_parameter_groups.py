@@ -46,9 +46,50 @@ def test_heads_by_name(name):
     assert matrices(model) == ["z.last.weight"]
 
 
+def test_of_a_classifier_only_the_last_layer_is_the_head():
+    model = nn.ModuleDict(
+        {"features": nn.Conv2d(3, 8, 3), "classifier": nn.Sequential(nn.Linear(8, 8), nn.Linear(8, 2))}
+    )
+    assert matrices(model) == ["features.weight", "classifier.0.weight"]
+
+
+def test_attention_heads_are_no_output():
+    def attention_head():
+        return nn.ModuleDict({"key": nn.Linear(8, 4), "query": nn.Linear(8, 4)})
+
+    heads = nn.ModuleDict({"heads": nn.ModuleList([attention_head(), attention_head()]), "proj": nn.Linear(8, 8)})
+    model = nn.ModuleDict({"attention": heads, "lm_head": nn.Linear(8, 30)})
+    assert len(matrices(model)) == 5
+    assert "lm_head.weight" not in matrices(model)
+
+
+@pytest.mark.parametrize(
+    "wrap",
+    [
+        lambda m: m,
+        torch.compile,
+        nn.DataParallel,
+        lambda m: nn.ModuleDict({"model": m}),
+        lambda m: nn.Sequential(nn.Sequential(m)),
+    ],
+)
+def test_wrapping_does_not_change_the_roles(wrap):
+    model = nn.Sequential(nn.Conv2d(3, 8, 3), nn.ModuleDict({"block": nn.Linear(8, 8)}), nn.Linear(8, 2))
+    plain = [role.algorithm for role in parameter_roles(model).values()]
+    assert [role.algorithm for role in parameter_roles(wrap(model)).values()] == plain
+    assert plain.count("htmuon") == 2
+
+
 def test_a_block_that_ends_inside_has_no_head():
-    model = nn.ModuleDict({"mlp": nn.Sequential(nn.Linear(4, 8), nn.Linear(8, 4))})
-    assert matrices(model) == ["mlp.0.weight", "mlp.1.weight"]
+    model = nn.ModuleDict({"mixer": nn.Linear(4, 4), "mlp": nn.Sequential(nn.Linear(4, 8), nn.Linear(8, 4))})
+    assert len(matrices(model)) == 3
+
+
+def test_unknown_or_idle_settings_are_errors():
+    with pytest.raises(TypeError, match="got pwoer"):
+        parameter_groups(GPT(), pwoer=0.5)
+    with pytest.raises(ValueError, match="no matrices that power could apply to"):
+        parameter_groups(nn.LayerNorm(4), power=0.5)
 
 
 def test_one_layer_alone_is_a_matrix():

@@ -61,13 +61,34 @@ def test_a_damaged_part_is_reported_and_the_rest_is_read(run, damage, caplog):
 
 
 def test_leftovers_of_a_killed_writer_are_ignored(run):
-    (run.run_dir / "captures" / ".step-000000040.npz.123").write_bytes(b"half")
+    (run.run_dir / "captures" / ".step-000000000040.npz.123").write_bytes(b"half")
+    run.record(loss=1.5)
     with (run.run_dir / "scalars.jsonl").open("a") as file:
-        file.write('{"step": 30, "loss": 1.5}\n{"step": 31, "lo')
+        file.write('\n{"step": 31, "lo')
     history = htsr.History(run.run_dir)
     assert history.steps == [0, 10, 20, 30]
     assert history.scalars.to_dict("list") == {"step": [30], "loss": [1.5]}
     assert history.damaged == {}
+    resumed = htsr.Monitor(nn.Linear(40, 30), every=10, run_dir=run.run_dir, first_step=30)
+    resumed.record(loss=1.25, other=2.0)
+    assert history.scalars.to_dict("list") == {"step": [30], "loss": [1.25], "other": [2.0]}
+    assert history.damaged == {"scalars.jsonl, line 3": "an unfinished line"}
+
+
+def test_replaced_and_repaired_captures_are_read_again(run):
+    history = htsr.History(run.run_dir)
+    before = history.alpha().loc[30, "0"]
+    part = sorted((run.run_dir / "captures").iterdir())[1]
+    whole = part.read_bytes()
+    part.write_bytes(b"torn")
+    assert history.steps == [0, 20, 30]
+    part.unlink()
+    part.write_bytes(whole)
+    assert history.steps == [0, 10, 20, 30]
+    assert history.damaged == {}
+    torch.manual_seed(7)
+    htsr.Monitor(nn.Sequential(nn.Linear(40, 30)), every=10, run_dir=run.run_dir, first_step=30)
+    assert history.alpha().loc[30, "0"] != before
 
 
 def test_what_is_no_run_directory(tmp_path):
@@ -84,6 +105,35 @@ def test_another_schema_is_refused_by_name(run):
         htsr.History(run.run_dir)
 
 
+@pytest.mark.parametrize("content", ["", "[]", "{}", "not json"])
+def test_a_broken_description_is_one_clear_error(run, content):
+    (run.run_dir / "run.json").write_text(content)
+    with pytest.raises(htsr.InputError, match=r"run.json: expected the description of a run"):
+        htsr.History(run.run_dir)
+
+
+def test_a_layer_that_fails_in_between_is_drawn_where_it_can_be(tmp_path):
+    model = nn.Sequential(nn.Linear(40, 30))
+    monitor = htsr.Monitor(model, every=1, run_dir=tmp_path)
+    with torch.no_grad():
+        model[0].weight.fill_(float("nan"))
+        monitor.step()
+        model[0].weight.zero_()
+        monitor.step()
+        torch.nn.init.normal_(model[0].weight)
+        monitor.step()
+    figure = monitor.history.plot("0")
+    assert [line.get_label() for line in figure.axes[0].lines] == ["step 0", "step 3"]
+    monitor.history.plot("alpha")
+
+
+def test_a_model_without_matrices(tmp_path):
+    monitor = htsr.Monitor(nn.LayerNorm(8), run_dir=tmp_path)
+    assert "1 captures" in repr(monitor.history)
+    with pytest.raises(ValueError, match="no layer to draw"):
+        monitor.history.plot()
+
+
 def test_an_empty_run(run):
     for part in (run.run_dir / "captures").iterdir():
         part.unlink()
@@ -94,3 +144,8 @@ def test_an_empty_run(run):
     assert "0 captures" in repr(history)
     with pytest.raises(ValueError, match="nothing captured yet"):
         history.plot()
+
+
+def test_an_unknown_metric(run):
+    with pytest.raises(ValueError, match="got 'nope'"):
+        run.history.alpha("nope")

@@ -127,21 +127,44 @@ def test_scalars_are_kept_by_step():
     assert scalars.loc[1].to_dict() == {"held_out": 2.5, "loss": 2.0}
 
 
-def test_a_failing_capture_does_not_end_the_training(caplog):
+def test_a_failing_log_ends_nothing(caplog, tmp_path):
     model, optimizer = make()
     calls = []
 
     def log(metrics, step):
         calls.append(step)
-        if step == 1:
+        if step != 2:
             raise ConnectionError("tracker is down")
 
-    with htsr.Monitor(model, optimizer, every=1, log=log) as monitor:
+    with htsr.Monitor(model, optimizer, every=1, log=log, run_dir=tmp_path / "run") as monitor:
         train(model, optimizer, 3)
     assert calls == [0, 1, 2, 3]
-    assert monitor.failed == [(1, "ConnectionError: tracker is down")]
-    assert "capture at step 1 failed" in caplog.text
+    assert monitor.failed == [(step, "log: ConnectionError: tracker is down") for step in (0, 1, 3)]
+    assert "log at step 1 failed" in caplog.text
     assert monitor.history.steps == [0, 1, 2, 3]
+
+
+def test_a_vanished_directory_does_not_end_the_training(tmp_path):
+    model, optimizer = make()
+    with htsr.Monitor(model, optimizer, every=1, run_dir=tmp_path / "run") as monitor:
+        (tmp_path / "run").rename(tmp_path / "gone")
+        train(model, optimizer, 1)
+        monitor.record(loss=1.0)
+        (tmp_path / "gone").rename(tmp_path / "run")
+    assert [message.split(":")[0] for _, message in monitor.failed] == ["capture", "record"]
+    assert monitor.history.steps == [0, 1]  # close() made up for it
+
+
+@pytest.mark.parametrize(("model", "optimizer"), [({"a": 1}, None), (nn.Linear(2, 2), "adam")])
+def test_what_cannot_be_watched_is_refused_at_once(model, optimizer, tmp_path):
+    with pytest.raises(TypeError, match="expected a torch"):
+        htsr.Monitor(model, optimizer, run_dir=tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_step_is_no_name_for_a_scalar():
+    with pytest.raises(ValueError, match="cannot be called 'step'"):
+        htsr.Monitor(make()[0]).record(step=3)
 
 
 def test_a_layer_that_becomes_nan_is_a_failed_row():
@@ -164,10 +187,15 @@ def test_a_used_directory_is_refused_unless_continued(tmp_path):
         train(model, optimizer, 4)
     history = htsr.History(tmp_path)
     assert history.steps == [0, 2, 4, 6, 8]
-    assert np.array_equal(history.spectrum(8, "0").eigenvalues, htsr.esd(model[0].weight))
+    with htsr.Monitor(model, optimizer, every=2, run_dir=tmp_path, first_step=2):
+        assert history.steps == [0, 2]  # 4, 6 and 8 belong to a run that was abandoned
+        train(model, optimizer, 2)
+    assert history.steps == [0, 2, 4]
+    history = htsr.History(tmp_path)
+    assert np.array_equal(history.spectrum(4, "0").eigenvalues, htsr.esd(model[0].weight))
 
 
-@pytest.mark.parametrize(("setting", "value"), [("every", 0), ("first_step", -1)])
+@pytest.mark.parametrize(("setting", "value"), [("every", 0), ("first_step", -1), ("every", 1.5)])
 def test_bad_settings_are_errors(setting, value):
     with pytest.raises(ValueError, match=f"{setting}={value}"):
         htsr.Monitor(make()[0], **{setting: value})

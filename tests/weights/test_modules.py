@@ -5,7 +5,7 @@ import copy
 import pytest
 import torch
 from torch import nn
-from torch.nn.utils import parametrizations
+from torch.nn.utils import parametrizations, prune
 
 from htsr.weights.modules import read_module
 
@@ -95,12 +95,50 @@ def test_parametrized_layers_give_their_effective_weight(wrap):
     assert all("computes" in reason for name, reason in reasons(inventory).items() if "original" in name)
 
 
-def test_hooked_weight_norm_gives_its_effective_weight():
-    with pytest.warns(FutureWarning, match="weight_norm"):
-        layer = nn.utils.weight_norm(nn.Linear(12, 8))
-    inventory = read_module(nn.Sequential(layer))
-    assert names(inventory) == ["0"]
-    assert "0.weight_v" in reasons(inventory)
+@pytest.mark.filterwarnings("ignore:.*weight_norm.* is deprecated")
+@pytest.mark.parametrize(
+    "wrap", [nn.utils.weight_norm, nn.utils.spectral_norm, lambda m: prune.random_unstructured(m, "weight", 0.5)]
+)
+def test_hooked_layers_give_the_weight_of_the_next_forward_pass(wrap):
+    """The attribute itself is stale after its parameters change."""
+    torch.manual_seed(0)
+    layer = wrap(nn.Linear(12, 8)).eval()
+    with torch.no_grad():
+        for name, parameter in layer.named_parameters():
+            if name != "bias":
+                parameter.mul_(3)
+    (found,) = read_module(nn.Sequential(layer)).layers
+    weight = found.load()
+    layer(torch.zeros(1, 12))
+    torch.testing.assert_close(weight, layer.weight)
+
+
+def test_depthwise_like_kernels_and_missing_weights_are_skipped():
+    model = nn.Sequential(nn.Conv2d(1, 8, 3), nn.BatchNorm2d(8), nn.Linear(3, 3, bias=False))
+    model[2].weight = None
+    inventory = read_module(model)
+    assert not inventory.layers
+    assert "is a vector" in reasons(inventory)["0.weight"]
+    assert reasons(inventory)["1.running_mean"] == "a buffer, not a parameter"
+
+
+def test_quantized_layers_are_listed():
+    class Packed(nn.Module):  # as torch.ao.nn.quantized.Linear: no parameters, a method that unpacks
+        def weight(self):
+            return torch.zeros(4, 4)
+
+    assert "quantized" in reasons(read_module(nn.Sequential(Packed())))["0"]
+
+
+def test_names_stay_unique_behind_wrappers():
+    class Model(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.lin = nn.Linear(4, 4)
+            self._orig_mod = nn.Module()
+            self._orig_mod.lin = nn.Linear(4, 4)
+
+    assert names(read_module(Model())) == ["lin", "_orig_mod.lin"]
 
 
 def test_wrapper_names_are_stripped():

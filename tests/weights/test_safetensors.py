@@ -57,3 +57,29 @@ def test_truncated_files_are_refused(tmp_path, keep):
     path.write_bytes(content[: keep if isinstance(keep, int) else int(keep * len(content))])
     with pytest.raises(InputError, match="truncated"):
         read_safetensors(path)
+
+
+def test_any_name_sorts(tmp_path):
+    names = ["²", "l.1²", "层.10", "层.9", "a/b.2", ""]
+    save_file({name: torch.zeros(3, 2) for name in names}, tmp_path / "m.safetensors")
+    listed = [x.name for x in read_safetensors(tmp_path / "m.safetensors").layers]
+    assert sorted(listed) == sorted(names)
+    assert listed.index("层.9") < listed.index("层.10")
+
+
+@pytest.mark.parametrize("with_index", [True, False])
+def test_a_missing_shard_is_named(tmp_path, with_index):
+    first, second = "model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors"
+    save_file({"a.weight": torch.zeros(3, 2)}, tmp_path / first)
+    if with_index:
+        index = {"weight_map": {"a.weight": first, "b.weight": second}}
+        (tmp_path / "model.safetensors.index.json").write_text(json.dumps(index))
+    with pytest.raises(InputError, match=f"1 of 2 shards are missing: {second}"):
+        read_safetensors(tmp_path)
+
+
+def test_a_broken_index_is_named(tmp_path):
+    save_file({"a.weight": torch.zeros(3, 2)}, tmp_path / "m.safetensors")
+    (tmp_path / "m.safetensors.index.json").write_text("{")
+    with pytest.raises(InputError, match=r"m.safetensors.index.json: expected a JSON object with a weight_map"):
+        read_safetensors(tmp_path)

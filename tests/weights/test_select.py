@@ -38,7 +38,13 @@ def test_a_pattern_without_a_match_is_an_error_that_helps():
         select(open_source(TENSORS), "enc.0.query")
 
 
-def test_a_tied_layer_whose_first_is_left_out_stands_for_itself():
+def test_tied_layers_whose_first_is_left_out_belong_to_the_next():
     shared = torch.randn(6, 4)
-    chosen = select(open_source({"wte.weight": shared, "head.weight": shared}), skip="wte")
-    assert [(x.name, x.tied_to) for x in chosen.layers] == [("head", None)]
+    source = open_source({"wte.weight": shared, "head.weight": shared, "more.weight": shared})
+    assert [(x.name, x.tied_to) for x in select(source).layers] == [("wte", None), ("head", "wte"), ("more", "wte")]
+    assert [(x.name, x.tied_to) for x in select(source, skip="wte").layers] == [("head", None), ("more", "head")]
+
+
+def test_patterns_must_be_text():
+    with pytest.raises(TypeError, match="got 3"):
+        select(open_source(TENSORS), 3)

@@ -1,5 +1,7 @@
 """What is opened how, and what is refused."""
 
+import os
+
 import pytest
 import torch
 from safetensors.torch import save_file
@@ -48,3 +50,15 @@ def test_other_suffixes_say_what_to_do(tmp_path):
 def test_other_types_are_refused(source):
     with pytest.raises(TypeError, match=r"expected a torch.nn.Module, a state dict"):
         open_source(source)
+
+
+def test_suffixes_in_capitals(tmp_path):
+    save_file({"w": torch.zeros(3, 2)}, tmp_path / "M.SAFETENSORS")
+    assert len(open_source(tmp_path / "M.SAFETENSORS").layers) == 1
+
+
+def test_pipes_and_devices_are_refused(tmp_path):
+    os.mkfifo(tmp_path / "pipe.safetensors")
+    for path in (tmp_path / "pipe.safetensors", "/dev/null"):
+        with pytest.raises(InputError, match="a device, a pipe"):
+            open_source(path)

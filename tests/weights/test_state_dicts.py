@@ -42,7 +42,16 @@ def test_arrays_of_any_byte_order_and_layout():
         ("meta", torch.zeros(2, 3, device="meta"), "meta device"),
         ("attn.in_proj_weight", torch.zeros(12, 4), "stacked"),
         ("rnn.weight_hh_l0_reverse", torch.zeros(12, 4), "stacked"),
-        ("fc.parametrizations.weight.original0", torch.zeros(12, 1), "parametrized"),
+        ("fc.parametrizations.weight.original0", torch.zeros(12, 1), "the module computes"),
+        ("parametrizations.weight.original1", torch.zeros(12, 4), "the module computes"),
+        ("fc.weight_v", torch.zeros(12, 4), "the module computes"),
+        ("fc.weight_mask", torch.zeros(12, 4), "the module computes"),
+        ("cls_token", torch.zeros(1, 1, 192), "is a vector"),
+        ("pos_embed", torch.zeros(1, 197, 192), "is a vector"),
+        ("dw.weight", torch.zeros(32, 1, 3, 3), "is a vector"),
+        ("experts.weight", torch.zeros(8, 64, 64), "last side above 31"),
+        ("sparse", torch.eye(4).to_sparse(), "sparse_coo"),
+        ("model", {"w": torch.zeros(3, 3)}, "pass source['model']"),
     ],
 )
 def test_what_is_skipped_has_a_reason(key, value, reason):
