@@ -2,7 +2,7 @@
 
 import math
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from html import escape
 from pathlib import Path
@@ -19,6 +19,7 @@ from htsr.progress import tqdm
 from htsr.spectrum import Spectrum
 from htsr.tails import ALTERNATIVES, PowerLawFit, fit_power_law
 from htsr.tails.power_law import MIN_SPREAD, XminRule, check_xmin
+from htsr.tails.resampling import MIN_RESAMPLES
 from htsr.weights import Layer, open_source, select
 from htsr.weights.select import Patterns
 from htsr.weights.source import Source
@@ -38,9 +39,6 @@ Convention = Literal["htsr", "weightwatcher"]
 # Rounding the entries of an orthogonal matrix moves its eigenvalues, all 1, by up to 1.2 eps each way (the spectral norm of
 # the rounding noise is 0.6 eps for a square matrix); below this many eps of the stored type a spectrum counts as flat.
 FLAT_EPS = 4
-
-# What a table shows when it cannot show everything.
-BRIEF = ["name", "layer_type", "N", "M", "alpha", "sigma", "D", "num_pl_spikes", "num_spikes", "stable_rank", "warning"]
 
 
 def analyze(
@@ -82,7 +80,7 @@ def analyze(
         FileNotFoundError: If a path does not exist.
         InputError: If the source cannot be read, is empty, or ``layers`` or ``skip`` match nothing.
         TypeError: If the source is of no kind named above.
-        ValueError: If ``convention`` or ``xmin`` is unknown.
+        ValueError: If ``convention`` or ``xmin`` is unknown, or ``bootstrap`` is between 1 and 19.
 
     Example:
         >>> _ = torch.manual_seed(0)
@@ -101,6 +99,8 @@ def analyze(
     if convention not in ("htsr", "weightwatcher"):
         raise ValueError(f"expected convention='htsr' or 'weightwatcher', got {convention!r}")
     check_xmin(xmin)
+    if bootstrap and bootstrap < MIN_RESAMPLES:
+        raise ValueError(f"expected bootstrap=0 or at least {MIN_RESAMPLES} resamples, got {bootstrap}")
     settings = _Settings(xmin, alternatives, bootstrap, bulk, convention, seed)
     inventory = select(open_source(source), layers, skip)
     results: dict[str, LayerAnalysis] = {}
@@ -400,19 +400,26 @@ def some(items: Sequence[object]) -> str:
 
 
 def brief(details: pd.DataFrame) -> pd.DataFrame:
-    """The columns that fit on a terminal, rounded for reading; a failed row shows its reason where others warn."""
-    table = details[BRIEF].copy()
-    failed = details["status"] == "failed"
-    table.loc[failed, "warning"] = "failed: " + details.loc[failed, "reason"]
-    tied = details["tied_to"] != ""
-    table.loc[tied, "warning"] = "tied to " + details.loc[tied, "tied_to"]
-    table["alpha"] = [_rounded(value, 2) for value in details["alpha"]]
-    table["sigma"] = [_rounded(value, 2) for value in details["sigma"]]
-    table["D"] = [_rounded(value, 3) for value in details["D"]]
-    table["stable_rank"] = [_rounded(value, 1) for value in details["stable_rank"]]
-    table["num_pl_spikes"] = ["" if pd.isna(value) else value for value in details["num_pl_spikes"]]
-    table["num_spikes"] = ["" if pd.isna(value) else value for value in details["num_spikes"]]
-    return table.rename(columns={"num_pl_spikes": "tail", "num_spikes": "spikes"})
+    """The columns that fit on a terminal, rounded for reading; the note is a failed row's reason, or the warning."""
+    interval = details["alpha_low"].notna().any()
+    digits = {"alpha": 2, **({"alpha_low": 2, "alpha_high": 2} if interval else {"sigma": 2}), "D": 3, "stable_rank": 1}
+    counts = {"num_pl_spikes": "tail", "num_spikes": "spikes"}
+    table = details[["name", "layer_type", "N", "M"]].copy()
+    for column in ("alpha", "alpha_low", "alpha_high", "sigma", "D", "num_pl_spikes", "num_spikes", "stable_rank"):
+        if column in digits:
+            table[column] = [_rounded(value, digits[column]) for value in details[column]]
+        elif column in counts:
+            table[counts[column]] = ["" if pd.isna(value) else value for value in details[column]]
+    return table.assign(note=[note(row) for row in details.to_dict("records")])
+
+
+def note(row: Mapping[str, object]) -> str:
+    """What a person should see beside a row: what it repeats, why it failed, or what to be wary of."""
+    if row["tied_to"]:
+        return f"tied to {row['tied_to']}"
+    if row["status"] == "failed":
+        return f"failed: {row['reason']}"
+    return "; ".join(str(part) for part in (row["warning"], row["reason"]) if part)
 
 
 def _rounded(value: float, digits: int) -> str:

@@ -15,6 +15,7 @@ from htsr.analysis import analyze
 from htsr.errors import InputError
 from htsr.report import FORMATS, check_output
 from htsr.report.save import analysis_json
+from htsr.tails.resampling import MIN_RESAMPLES
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -69,6 +70,15 @@ def _parser() -> argparse.ArgumentParser:
     audit.add_argument(
         "--convention", choices=["htsr", "weightwatcher"], default="htsr", help="scaling and cut-offs (default: htsr)"
     )
+    audit.add_argument(
+        "--bootstrap",
+        type=_resamples,
+        default=0,
+        metavar="N",
+        help="N resamples for intervals and goodness of fit (default: none)",
+    )
+    audit.add_argument("--alternatives", action="store_true", help="compare each tail with other distributions")
+    audit.add_argument("--seed", type=int, default=0, help="seed of the resamples (default: 0)")
     audit.set_defaults(run=_audit)
 
     demo = commands.add_parser("demo", help="audit a trained Transformer, then train a small GPT with HTMuon")
@@ -88,7 +98,15 @@ def _parser() -> argparse.ArgumentParser:
 def _audit(options: argparse.Namespace) -> None:
     for path in options.output:
         check_output(path)
-    analysis = analyze(options.path, layers=options.layers, skip=options.skip, convention=options.convention)
+    analysis = analyze(
+        options.path,
+        layers=options.layers,
+        skip=options.skip,
+        convention=options.convention,
+        bootstrap=options.bootstrap,
+        alternatives=options.alternatives,
+        seed=options.seed,
+    )
     if not len(analysis):
         reasons = "; ".join(
             f"{count} x {reason}" for reason, count in analysis.skipped["reason"].value_counts().items()
@@ -111,6 +129,12 @@ def _demo(options: argparse.Namespace) -> None:
 def _positive(text: str) -> int:
     if not text.isdigit() or int(text) < 1:
         raise argparse.ArgumentTypeError(f"expected a whole number from 1 on, got {text!r}")
+    return int(text)
+
+
+def _resamples(text: str) -> int:
+    if not text.isdigit() or 0 < int(text) < MIN_RESAMPLES:
+        raise argparse.ArgumentTypeError(f"expected 0, or a whole number from {MIN_RESAMPLES} on, got {text!r}")
     return int(text)
 
 

@@ -15,7 +15,8 @@ def plot_depth(details: pd.DataFrame, column: str = "alpha") -> Figure:
 
     Args:
         details: ``Analysis.details``. Tied layers are left out; layers without a value leave a gap.
-        column: A numeric column. For alpha a bar shows one sigma each way, and lines show 2 and 6.
+        column: A numeric column. For alpha a bar shows the 95 % interval where there is one, else one sigma each
+            way, and lines show 2 and 6.
 
     Returns:
         The figure.
@@ -40,7 +41,7 @@ def plot_depth(details: pd.DataFrame, column: str = "alpha") -> Figure:
             ax.axhline(bound, color=GREY, linewidth=0.8, linestyle=":")
     ax.plot(values, color=GREY, linewidth=0.6, alpha=0.6, zorder=1)
     for colour, (kind, group) in zip(CATEGORIES, layers.groupby("layer_type", sort=False), strict=False):
-        errors = group["sigma"] if column == "alpha" else None
+        errors = _bars(group) if column == "alpha" else None
         ax.errorbar(
             group.index,
             values[group.index],
@@ -53,7 +54,8 @@ def plot_depth(details: pd.DataFrame, column: str = "alpha") -> Figure:
         )
     if np.nanmin(values) > 0 and np.nanmax(values) > 20 * np.nanmedian(values):
         log_y(ax)
-    ax.set_ylabel(f"{column} ± sigma" if column == "alpha" else column, fontsize=9)
+    bars = "95 % interval" if layers["alpha_low"].notna().any() else "± sigma"
+    ax.set_ylabel(f"alpha, {bars}" if column == "alpha" else column, fontsize=9)
     ax.set_xlim(-0.7, len(layers) - 0.3)
     if named:
         ax.set_xticks(range(len(layers)), layers["name"], rotation=90, fontsize=6)
@@ -65,3 +67,10 @@ def plot_depth(details: pd.DataFrame, column: str = "alpha") -> Figure:
         labels.append("2 and 6: over-trained below, under-trained above")
     figure.legend(handles, labels, fontsize=8, frameon=False, loc="outside upper left", ncols=5)
     return figure
+
+
+def _bars(layers: pd.DataFrame) -> np.ndarray:
+    """How far the bars of alpha reach down and up, shape (2, layers)."""
+    low = (layers["alpha"] - layers["alpha_low"]).fillna(layers["sigma"])
+    high = (layers["alpha_high"] - layers["alpha"]).fillna(layers["sigma"])
+    return np.stack([low, high])

@@ -12,6 +12,7 @@ from markupsafe import Markup
 from matplotlib.figure import Figure
 
 from htsr._version import __version__
+from htsr.analysis import note
 from htsr.columns import COLUMNS
 
 if TYPE_CHECKING:
@@ -27,9 +28,10 @@ _TEMPLATES = Environment(
 
 # The columns of the page's table beside name and note: digits after the point. None leaves a value as it is.
 TABLE = {
-    "layer_type": None, "N": None, "M": None, "rf": None, "alpha": 2, "sigma": 2, "D": 3, "xmin": 4,
-    "num_pl_spikes": None, "num_spikes": None, "stable_rank": 1, "effective_rank": 1, "hard_rank": None, "entropy": 3,
-    "log_norm": 2, "log_spectral_norm": 2, "mp_softrank": 3, "ERG_gap": None,
+    "layer_type": None, "N": None, "M": None, "rf": None, "alpha": 2, "alpha_low": 2, "alpha_high": 2, "sigma": 2, "D": 3,
+    "goodness_of_fit": 2, "alternative": None, "num_pl_spikes": None, "num_spikes": None, "stable_rank": 1, "xmin": 4,
+    "effective_rank": 1, "hard_rank": None, "entropy": 3, "log_norm": 2, "log_spectral_norm": 2, "mp_softrank": 3,
+    "ERG_gap": None,
 }  # fmt: skip
 
 
@@ -42,7 +44,9 @@ def analysis_page(analysis: "Analysis") -> str:
     Returns:
         One HTML document with everything inside.
     """
-    has_alpha = analysis.details["alpha"].notna().any()
+    details = analysis.details
+    has_alpha = details["alpha"].notna().any()
+    shown = [name for name in TABLE if (details[name].notna() & (details[name].astype("str") != "")).any()]
     return _TEMPLATES.get_template("analysis.html.j2").render(
         version=__version__,
         title=f"Weight spectra of {Path(analysis.source).name}",
@@ -52,9 +56,10 @@ def analysis_page(analysis: "Analysis") -> str:
         convention=analysis.convention,
         depth=svg(analysis.plot("alpha")) if has_alpha else None,
         esds=svg(analysis.plot("esd")) if analysis.spectra else None,
-        columns=[column for column in COLUMNS if column.name in {"name", *TABLE}],
-        header=list(TABLE),
-        rows=[_row(row) for row in analysis.details.to_dict("records")],
+        columns=[column for column in COLUMNS if column.name in {"name", *shown}],
+        header=shown,
+        rows=[_row(row, shown) for row in details.to_dict("records")],
+        has_interval=details["alpha_low"].notna().any(),
         skipped=analysis.skipped.groupby("reason", sort=False)["name"].agg(list).to_dict(),
     )
 
@@ -100,25 +105,15 @@ def svg(figure: Figure) -> Markup:
     return Markup(document[document.index("<svg") :])
 
 
-def _row(row: dict[str, Any]) -> dict[str, object]:
+def _row(row: dict[str, Any], shown: Sequence[str]) -> dict[str, object]:
     cells = {}
-    for name, digits in TABLE.items():
-        value = row[name]
-        cells[name] = (
-            ""
-            if pd.isna(value)
-            else value
-            if digits is None
-            else f"{value:.{digits}f}"
-            if name != "xmin"
-            else f"{value:.4g}"
-        )
-    note = f"failed: {row['reason']}" if row["status"] == "failed" else row["warning"]
-    if row["tied_to"]:
-        note = f"tied to {row['tied_to']}"
-    return {
-        "name": row["name"],
-        "cells": cells,
-        "note": note,
-        "kind": "failed" if row["status"] == "failed" else row["warning"],
-    }
+    for name in shown:
+        value, digits = row[name], TABLE[name]
+        if pd.isna(value):
+            cells[name] = ""
+        elif digits is None:
+            cells[name] = value
+        else:
+            cells[name] = f"{value:.{digits}{'g' if name == 'xmin' else 'f'}}"
+    kind = "failed" if row["status"] == "failed" else row["warning"]
+    return {"name": row["name"], "cells": cells, "note": note(row), "kind": kind}

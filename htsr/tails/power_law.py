@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from htsr.tails.alternatives import Comparison, compare_tail
-from htsr.tails.resampling import Interval, Refits, refit_resamples, studentized_interval
+from htsr.tails.resampling import MIN_RESAMPLES, Interval, Refits, refit_resamples, symmetric_interval
 from htsr.tails.xmin_scan import KS, Tail, candidates, deviations, distance, fit_exponent, scan_all, scan_best
 
 XminRule = float | Literal["ks", "median", "median-paper", "peak", "peak-as-published"]
@@ -98,8 +98,8 @@ class PowerLawFit:
     def confidence_interval(self, level: float = 0.95, n_boot: int = 500, seed: int = 0) -> Interval:
         """Interval for alpha that counts the choice of xmin.
 
-        A symmetric bootstrap-t interval on log(alpha - 1) from semiparametric resamples in each of which xmin is chosen
-        anew; see ``htsr.tails.resampling``.
+        A symmetric bootstrap interval on log(alpha - 1) from semiparametric resamples in each of which xmin is chosen anew;
+        see ``htsr.tails.resampling``.
 
         Args:
             level: Nominal coverage.
@@ -122,7 +122,7 @@ class PowerLawFit:
         refits = self._refits(n_boot, seed)
         if refits is None:
             return Interval(float("nan"), float("nan"))
-        return studentized_interval(self.alpha, self.n_tail, refits, level)
+        return symmetric_interval(self.alpha, self.n_tail, refits, level)
 
     def xmin_interval(self, level: float = 0.95, n_boot: int = 500, seed: int = 0) -> Interval:
         """Percentile interval of the xmin that resamples choose.
@@ -190,8 +190,8 @@ class PowerLawFit:
         return self.values[starts], alphas, distances
 
     def _refits(self, n_boot: int, seed: int) -> Refits | None:
-        if n_boot < 20:
-            raise ValueError(f"expected n_boot >= 20, got {n_boot}")
+        if n_boot < MIN_RESAMPLES:
+            raise ValueError(f"expected n_boot >= {MIN_RESAMPLES}, got {n_boot}")
         if self.status == "failed":
             return None
         return self._cached_refits(n_boot, seed)
@@ -333,6 +333,10 @@ def _fit(x: np.ndarray, rule: _Rule, resolution: float) -> PowerLawFit:
         return PowerLawFit.failed(_no_tail(x, rule), len(x))
     start, alpha, D = found
     tail = x[start:]
+    if not math.isfinite(alpha):
+        return PowerLawFit.failed(
+            f"the best tail is {len(tail)} values that are equal to rounding ({tail[0]:.6g})", len(x)
+        )
     if rule.xmin == "median-paper":
         xmin = float(x[start - 1])
     else:

@@ -7,6 +7,9 @@ import numpy as np
 
 from htsr.tails.xmin_scan import Tail
 
+# With fewer, the 97.5 % quantile is not even bracketed.
+MIN_RESAMPLES = 20
+
 # Finds the tail of a sample, ascending; None if there is none. The choice of xmin is part of it.
 Select = Callable[[np.ndarray], Tail | None]
 
@@ -71,12 +74,13 @@ def refit_resamples(x: np.ndarray, xmin: float, alpha: float, select: Select, n_
     return Refits(*np.array(rows, dtype=np.float64).reshape(-1, 4).T)
 
 
-def studentized_interval(alpha: float, n_tail: int, refits: Refits, level: float) -> Interval:
-    """Symmetric bootstrap-t interval for alpha, on the scale of log(alpha - 1).
+def symmetric_interval(alpha: float, n_tail: int, refits: Refits, level: float) -> Interval:
+    """Symmetric bootstrap interval for alpha on the scale of log(alpha - 1).
 
-    On that scale the standard error for a given xmin is ``1 / sqrt(n_tail)``, whatever alpha is, and
+    On that scale the standard error for a given xmin is ``1 / sqrt(n_tail)``, whatever alpha is, so that
     ``t = |log(alpha* - 1) - log(alpha - 1)| sqrt(n_tail*)`` is close to pivotal; its quantile over the resamples, in which
-    xmin was chosen anew, takes the place of 1.96.
+    xmin was chosen anew, takes the place of 1.96. Where resamples jump between a short tail and a long one, t explodes;
+    then the quantile of the difference itself, without the square roots, gives the shorter interval and is taken.
 
     Args:
         alpha: The estimate.
@@ -88,9 +92,12 @@ def studentized_interval(alpha: float, n_tail: int, refits: Refits, level: float
         The interval.
 
     Notes:
-        Kept because it measured best: see ``benchmarks/tail_accuracy.py``, which also has the percentile, basic and normal
-        intervals, from these resamples and from plain ones.
+        Chosen by coverage on exact Pareto samples, nominal 95 %, n = 100, 250, 1000 (1000 to 1500 draws, 200 resamples):
+        this one .967, .956, .950; bootstrap-t alone .974, .964, .959 with one interval in ten half as wide again; the
+        difference alone .983, .981, .969; percentile .947, .956, .962 and a quarter wider; sigma .919, .911, .895.
+        Plain resamples of the values did no better anywhere. ``benchmarks/tail_accuracy.py`` measures it again.
     """
-    t = np.abs(np.log(refits.alpha - 1) - np.log(alpha - 1)) * np.sqrt(refits.n_tail)
-    factor = np.exp(np.quantile(t, level) / np.sqrt(n_tail))
+    difference = np.abs(np.log(refits.alpha - 1) - np.log(alpha - 1))
+    studentized = np.quantile(difference * np.sqrt(refits.n_tail), level) / np.sqrt(n_tail)
+    factor = np.exp(min(studentized, np.quantile(difference, level)))
     return Interval(float(1 + (alpha - 1) / factor), float(1 + (alpha - 1) * factor))

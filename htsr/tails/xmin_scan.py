@@ -52,10 +52,12 @@ def candidates(x: np.ndarray) -> np.ndarray:
 
     Returns:
         Indices of the first occurrence of each distinct value but the largest. The tail of a candidate is every value
-        from there on, so a later copy of the same value would not start a tail of its own.
+        from there on, so a later copy of the same value would not start a tail of its own. Values whose logarithms are
+        equal in float64 count as copies.
     """
-    first = np.concatenate([[True], x[1:] > x[:-1]])
-    return np.flatnonzero(first & (x < x[-1]))
+    log_x = np.log(x)
+    first = np.concatenate([[True], log_x[1:] > log_x[:-1]])
+    return np.flatnonzero(first & (log_x < log_x[-1]))
 
 
 def fit_exponent(log_tail: np.ndarray, log_xmin: float) -> float:
@@ -66,10 +68,11 @@ def fit_exponent(log_tail: np.ndarray, log_xmin: float) -> float:
         log_xmin: Natural logarithm of xmin.
 
     Returns:
-        alpha.
+        alpha; infinite where the values differ by less than the sum's rounding.
     """
     k = float(len(log_tail))
-    return float(1 + k / (np.sum(log_tail) - k * log_xmin))
+    spread = np.sum(log_tail) - k * log_xmin
+    return float(1 + k / spread) if spread > 0 else float("inf")
 
 
 def deviations(tail: np.ndarray, alpha: float, xmin: float, ks: KS = ONE_SIDED) -> np.ndarray:
@@ -85,8 +88,12 @@ def deviations(tail: np.ndarray, alpha: float, xmin: float, ks: KS = ONE_SIDED) 
         The differences, shape ``(k,)``.
     """
     k = float(len(tail))
-    with np.errstate(over="ignore"):  # 1e300 / 1e-300 is infinite, and its power 0: the right limit
-        F = 1 - (tail / xmin) ** (-alpha + 1)
+    with np.errstate(over="ignore"):
+        ratio = tail / xmin
+        if np.isinf(ratio[-1]):  # 1e300 / 1e-300
+            F = 1 - np.exp((-alpha + 1) * (np.log(tail) - np.log(xmin)))
+        else:
+            F = 1 - ratio ** (-alpha + 1)
     if ks.truncated:
         F = F / F[-1]
     return F - np.arange(k) / k

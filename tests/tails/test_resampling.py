@@ -1,0 +1,106 @@
+"""Intervals and goodness of fit on samples whose truth is known."""
+
+import math
+
+import numpy as np
+import pytest
+
+from htsr import fit_power_law
+
+
+def pareto(alpha, n, seed):
+    return (1 - np.random.default_rng(seed).random(n)) ** (-1 / (alpha - 1))
+
+
+FIT = fit_power_law(pareto(2.5, 300, 0))
+
+
+def test_seeds_are_kept():
+    assert FIT.confidence_interval(n_boot=50, seed=1) == FIT.confidence_interval(n_boot=50, seed=1)
+    assert FIT.confidence_interval(n_boot=50, seed=1) != FIT.confidence_interval(n_boot=50, seed=2)
+    assert FIT.goodness_of_fit(50, seed=1) == fit_power_law(pareto(2.5, 300, 0)).goodness_of_fit(50, seed=1)
+
+
+def test_the_interval_is_symmetric_on_its_scale_and_grows_with_the_level():
+    low, high = FIT.confidence_interval()
+    assert (low - 1) * (high - 1) == pytest.approx((FIT.alpha - 1) ** 2)
+    wider = FIT.confidence_interval(level=0.99)
+    assert wider.low < low < high < wider.high
+
+
+@pytest.mark.parametrize("power", [0.5, 3.0])
+def test_the_interval_does_not_depend_on_alpha(power):
+    """x -> x^c turns alpha - 1 into (alpha - 1) / c; interval and p-value follow, so coverage is one for every alpha."""
+    other = fit_power_law(FIT.values**power)
+    assert other.n_tail == FIT.n_tail
+    mine, theirs = FIT.confidence_interval(n_boot=100), other.confidence_interval(n_boot=100)
+    assert (theirs.low - 1) * power == pytest.approx(mine.low - 1, rel=1e-6)
+    assert (theirs.high - 1) * power == pytest.approx(mine.high - 1, rel=1e-6)
+    assert other.goodness_of_fit(100) == FIT.goodness_of_fit(100)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("n", [100, 400])
+def test_coverage(n):
+    """Nominal 95 %: of 300 intervals between 93 and 97 % with room for 2.5 standard errors of the count."""
+    inside = 0
+    for seed in range(300):
+        low, high = fit_power_law(pareto(3.0, n, seed)).confidence_interval(n_boot=100, seed=seed)
+        inside += low <= 3.0 <= high
+    assert 0.93 - 0.03 <= inside / 300 <= 0.97 + 0.025
+
+
+def test_goodness_of_fit_accepts_pareto_and_rejects_noise():
+    accepted = [fit_power_law(pareto(2.5, 300, seed)).goodness_of_fit(50, seed) > 0.1 for seed in range(20)]
+    assert sum(accepted) >= 15
+    W = np.random.default_rng(0).normal(size=(600, 300))
+    assert fit_power_law(np.linalg.eigvalsh(W.T @ W)).goodness_of_fit(50) < 0.1
+
+
+def test_intervals_stay_finite_where_resamples_jump():
+    body = np.random.default_rng(0).uniform(0.1, 1, 370)
+    fit = fit_power_law(np.r_[body, pareto(5.0, 14, 1)])
+    low, high = fit.confidence_interval(n_boot=100)
+    assert 1 < low < fit.alpha < high < 1 + 20 * (fit.alpha - 1)
+
+
+def test_bias_corrected_alpha():
+    """Over many samples with xmin at the smallest value the correction is exact to the noise of the mean."""
+    n, plain, corrected = 20, [], []
+    for seed in range(4000):
+        x = np.sort(pareto(3.0, n, seed))
+        a = n / np.log(x / x[0]).sum()
+        plain.append(a)
+        corrected.append(a * (n - 2) / n)
+    assert np.mean(plain) == pytest.approx(2 * n / (n - 2), rel=0.01)
+    assert np.mean(corrected) == pytest.approx(2, rel=0.01)
+    assert FIT.alpha_bias_corrected == pytest.approx(1 + (FIT.alpha - 1) * (FIT.n_tail - 2) / FIT.n_tail)
+    given = fit_power_law(FIT.values, xmin=1.5)
+    assert given.alpha_bias_corrected == pytest.approx(1 + (given.alpha - 1) * (given.n_tail - 1) / given.n_tail)
+
+
+def test_failed_fits_have_no_interval():
+    failed = fit_power_law([1.0, 2.0])
+    assert all(math.isnan(end) for end in failed.confidence_interval())
+    assert all(math.isnan(end) for end in failed.xmin_interval())
+    assert math.isnan(failed.goodness_of_fit())
+    assert math.isnan(failed.alpha_bias_corrected)
+
+
+def test_xmin_interval_holds_the_estimate():
+    fit = fit_power_law(np.r_[np.random.default_rng(0).uniform(0.05, 1, 400), pareto(2.5, 400, 0)])
+    low, high = fit.xmin_interval()
+    assert low <= 1.1
+    assert high >= fit.xmin * 0.9
+
+
+@pytest.mark.parametrize("call", [lambda: FIT.confidence_interval(level=1.0), lambda: FIT.xmin_interval(level=0.0)])
+def test_bad_levels(call):
+    with pytest.raises(ValueError, match="level between 0 and 1"):
+        call()
+
+
+@pytest.mark.parametrize("call", [lambda: FIT.confidence_interval(n_boot=5), lambda: FIT.goodness_of_fit(0)])
+def test_too_few_resamples(call):
+    with pytest.raises(ValueError, match="n_boot >= 20"):
+        call()
