@@ -52,7 +52,10 @@ def plot_depth(details: pd.DataFrame, column: str = "alpha") -> Figure:
             color=colour,
             label=kind,
         )
-    if np.nanmin(values) > 0 and np.nanmax(values) > 20 * np.nanmedian(values):
+    tallest = float(np.nanmax(values))
+    if column == "alpha" and ax.get_ylim()[1] > 2 * tallest:
+        ax.set_ylim(0, 2 * tallest)  # an interval may reach far; the values are what the picture is for
+    if np.nanmin(values) > 0 and tallest > 20 * np.nanmedian(values):
         log_y(ax)
     bars = "95 % interval" if layers["alpha_low"].notna().any() else "± sigma"
     ax.set_ylabel(f"alpha, {bars}" if column == "alpha" else column, fontsize=9)

@@ -10,6 +10,9 @@ from htsr.tails.xmin_scan import Tail
 # With fewer, the 97.5 % quantile is not even bracketed.
 MIN_RESAMPLES = 20
 
+# A tail with alpha next to 1 reaches beyond float64; its draws end there.
+LOG_LARGEST = float(np.log(np.finfo(np.float64).max))
+
 # Finds the tail of a sample, ascending; None if there is none. The choice of xmin is part of it.
 Select = Callable[[np.ndarray], Tail | None]
 
@@ -65,7 +68,8 @@ def refit_resamples(x: np.ndarray, xmin: float, alpha: float, select: Select, n_
     rows = []
     for _ in range(n_boot):
         n_tail = rng.binomial(n, 1 - len(body) / n)
-        tail = xmin * (1 - rng.random(n_tail)) ** (-1 / (alpha - 1))
+        log_tail = np.log(xmin) - np.log1p(-rng.random(n_tail)) / (alpha - 1)
+        tail = np.exp(np.minimum(log_tail, LOG_LARGEST))
         sample = np.concatenate([body[rng.integers(len(body), size=n - n_tail)], tail]) if len(body) else tail
         sample.sort()
         found = select(sample)

@@ -1,10 +1,13 @@
 """The fit against WeightWatcher, powerlaw and known exponents."""
 
 import math
+import warnings
 
 import numpy as np
 import powerlaw
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from htsr import fit_power_law
 from htsr.crosscheck import quiet_weightwatcher
@@ -120,3 +123,37 @@ def test_refuses_xmin_above_everything():
 def test_bad_arguments_are_errors(values, xmin):
     with pytest.raises(ValueError, match="expected"):
         fit_power_law(values, xmin=xmin)
+
+
+EXTREME = {
+    "denormals": np.r_[5e-324, 1e-310, 1e-300, np.geomspace(1, 100, 30)],
+    "1e-300 and 1e300": np.geomspace(1e-300, 1e300, 50),
+    "integers": np.random.default_rng(0).integers(1, 1000, size=300),
+    "float32": (np.random.default_rng(0).pareto(1.5, size=300) + 1).astype(np.float32),
+    "100000 values": np.random.default_rng(0).pareto(1.5, size=100_000) + 1,
+    "two distinct values": np.r_[np.ones(50), np.full(50, 2.0)],
+}
+
+
+@pytest.mark.parametrize("name", EXTREME)
+def test_nothing_overflows_warns_or_hangs(name):
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        fit = fit_power_law(EXTREME[name])
+        if fit.status == "success":
+            assert math.isfinite(fit.alpha)
+            assert fit.alpha > 1
+            assert 0 < fit.D < 1
+            assert math.isfinite(fit.log_likelihood)
+            if fit.n < 1000:
+                low, high = fit.confidence_interval(n_boot=20)
+                assert low <= fit.alpha <= high
+                assert 0 <= fit.goodness_of_fit(20) <= 1
+    assert (fit.status == "failed") == (name == "two distinct values")
+
+
+@settings(max_examples=50, deadline=None)
+@given(st.permutations(list(range(30))), st.integers(0, 100))
+def test_order_does_not_matter(order, seed):
+    x = np.random.default_rng(seed).pareto(1.5, size=30) + 1
+    assert fit_power_law(x[order]) == fit_power_law(x)

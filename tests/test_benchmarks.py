@@ -1,0 +1,17 @@
+"""The benchmarks run, in their quick form."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
+
+
+@pytest.mark.slow
+def test_tail_accuracy_in_quick_form():
+    command = [sys.executable, str(BENCHMARKS / "tail_accuracy.py"), "--quick"]
+    result = subprocess.run(command, capture_output=True, text=True, check=True)
+    for row in ("| Pareto n=1000 |", "| inverse Wishart 256 x 256 |", "| Marchenko-Pastur Q=2, n=300 |", "| 4096 |"):
+        assert row in result.stdout
