@@ -12,6 +12,11 @@ import torch
 from htsr.weights.arrays import as_tensor
 
 
+# Rows that are turned to float64 at a time, so that a vocabulary needs no float64 copy; 1024 to 4096 rows were the fastest, a
+# fifth faster than one piece at 30522 x 384.
+BLOCK_ROWS = 4096
+
+
 @dataclass(frozen=True, eq=False)
 class Spectrum:
     """The ESD of one weight matrix, and the shape it came from.
@@ -130,16 +135,22 @@ def esd(weight: "torch.Tensor | np.ndarray") -> np.ndarray:
     if not W.is_floating_point():
         raise ValueError(f"expected a real floating-point weight, got dtype {W.dtype}")
     eps_stored = torch.finfo(W.dtype).eps
-    W = W.to("cpu" if W.device.type == "mps" else W.device, torch.float64)  # Apple's GPUs have no float64
-    non_finite = W.numel() - int(torch.isfinite(W).sum())
-    if non_finite:
-        raise ValueError(f"non-finite ({non_finite} of {W.numel()})")
+    if W.device.type == "mps":  # Apple's GPUs have no float64
+        W = W.cpu()
 
     W_RNM = W.flatten(2).permute(2, 0, 1) if W.ndim > 2 else W[None]
     if W_RNM.shape[1] < W_RNM.shape[2]:
         W_RNM = W_RNM.mT
-    _, N, M = W_RNM.shape
-    gram_RMM = W_RNM.mT @ W_RNM
+    R, N, M = W_RNM.shape
+    gram_RMM = torch.zeros(R, M, M, dtype=torch.float64, device=W.device)
+    for block_RBM in W_RNM.split(BLOCK_ROWS, dim=1):  # a float64 copy of a block at a time, not of the whole
+        block_RBM = block_RBM.to(torch.float64)
+        gram_RMM += block_RBM.mT @ block_RBM
+    if not torch.isfinite(gram_RMM.diagonal(dim1=-2, dim2=-1)).all():  # sums of squares: they show any bad entry
+        non_finite = W.numel() - int(torch.isfinite(W).sum())
+        raise ValueError(
+            f"non-finite ({non_finite} of {W.numel()})" if non_finite else "squares of the entries overflow float64"
+        )
     evals_RM = torch.linalg.eigvalsh(gram_RMM)
 
     mean_square_R = gram_RMM.diagonal(dim1=-2, dim2=-1).sum(-1) / (N * M)

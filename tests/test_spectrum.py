@@ -62,6 +62,7 @@ def test_float32_weight_scaled_down_keeps_every_eigenvalue():
     ("weight", "message"),
     [
         (torch.tensor([[1.0, float("nan")], [float("inf"), 0.0]]), r"non-finite \(2 of 4\)"),
+        (torch.full((2, 2), 1e200, dtype=torch.float64), "overflow float64"),
         (torch.zeros(3), r"got shape \(3,\)"),
         (torch.zeros(0, 3), r"got shape \(0, 3\)"),
         (torch.zeros(3, 3, dtype=torch.int32), "int32"),
@@ -94,3 +95,9 @@ def test_gradients_and_the_weight_are_left_alone():
     esd(W)
     assert torch.equal(W, before)
     assert W.grad is None
+
+
+def test_blocks_of_rows_add_up():
+    W = torch.randn(9000, 20, generator=torch.Generator().manual_seed(6))
+    np.testing.assert_allclose(esd(W), np.linalg.eigvalsh(W.double().numpy().T @ W.double().numpy()), rtol=1e-12)
+    np.testing.assert_allclose(esd(W.T), esd(W), rtol=1e-14)
