@@ -11,7 +11,6 @@ import torch
 
 from htsr.weights.arrays import as_tensor
 
-
 # Rows that are turned to float64 at a time, so that a vocabulary needs no float64 copy; 1024 to 4096 rows were the fastest, a
 # fifth faster than one piece at 30522 x 384.
 BLOCK_ROWS = 4096
