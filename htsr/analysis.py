@@ -245,19 +245,27 @@ class LayerAnalysis:
     def __repr__(self) -> str:
         return f"LayerAnalysis({self.name!r}, {self.spectrum}, {self.fit})"
 
-    def plot(self) -> "Figure":
-        """The ESD on log-log axes, with the fitted tail, xmin and the edge of the noise bulk.
+    def plot(self, kind: Literal["esd", "xmin"] = "esd") -> "Figure":
+        """Draw the layer.
+
+        Args:
+            kind: ``"esd"``: the ESD on log-log axes, with the fitted tail, xmin and the edge of the noise bulk. ``"xmin"``: D
+                and alpha of every candidate for xmin.
 
         Returns:
             A matplotlib Figure.
 
         Raises:
-            ValueError: If the layer has no spectrum.
+            ValueError: If ``kind`` is neither, or the layer has no spectrum, or no fit where one is needed.
         """
-        from htsr.plots import plot_esd
+        from htsr.plots import plot_esd, plot_xmin_scan
 
+        if kind not in ("esd", "xmin"):
+            raise ValueError(f"expected kind='esd' or 'xmin', got {kind!r}")
         if self.spectrum is None:
             raise ValueError(f"layer {self.name!r} has no spectrum to draw: {self.fit.reason}")
+        if kind == "xmin":
+            return plot_xmin_scan(self.fit, title=self.name)
         bulk_max = self.row.get("bulk_max")
         return plot_esd(
             self.spectrum, self.fit, title=self.name, bulk_max=bulk_max if isinstance(bulk_max, float) else None

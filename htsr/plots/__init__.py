@@ -4,6 +4,7 @@ from htsr.plots.depth import plot_depth
 from htsr.plots.esd import plot_esd, plot_esd_over_steps, plot_esds
 from htsr.plots.over_steps import plot_layers_over_steps, plot_runs_over_steps, plot_scalars
 from htsr.plots.power import plot_against_power
+from htsr.plots.xmin import plot_xmin_scan
 
 __all__ = [
     "plot_against_power",
@@ -14,4 +15,5 @@ __all__ = [
     "plot_layers_over_steps",
     "plot_runs_over_steps",
     "plot_scalars",
+    "plot_xmin_scan",
 ]

@@ -202,7 +202,7 @@ class Monitor:
             "htsr": __version__,
             "created": datetime.now(UTC).isoformat(timespec="seconds"),
             "model": type(self._model).__name__,
-            "num_parameters": sum(p.numel() for p in self._model.parameters()),
+            "num_parameters": sum(p.numel() for p in self._model.parameters() if not nn.parameter.is_lazy(p)),
             "optimizer": type(self._optimizer).__name__ if self._optimizer is not None else None,
             "every": self._every,
         }

@@ -10,6 +10,7 @@ import pandas as pd
 import pytest
 
 import htsr
+from htsr.cli import main
 from htsr.demo.page import findings
 
 
@@ -52,6 +53,13 @@ def test_a_killed_demo_leaves_runs_that_open(minilm, tmp_path):
     assert history.steps == [0]
     assert len(history.details) == 18
     assert history.damaged == {}
+
+
+def test_without_its_extra_the_demo_says_what_to_install(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr("htsr.demo.run.PACKAGE", "no_such_package")
+    assert main(["demo", "-o", str(tmp_path / "out")]) == 2
+    assert "pip install 'htsr[demo]'" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
 
 
 def table(alphas, losses):

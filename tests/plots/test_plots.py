@@ -101,3 +101,16 @@ def test_figures_do_not_linger(analysis):
     before = plt.get_fignums()
     analysis.plot()
     assert plt.get_fignums() == before
+
+
+def test_the_scan_for_xmin(analysis):
+    layer = analysis["2"]
+    top, _ = layer.plot("xmin").axes
+    assert (top.lines[-1].get_xdata()[0], top.lines[-1].get_ydata()[0]) == (layer.fit.xmin, layer.fit.D)
+    drawn = top.lines[0].get_ydata()
+    assert min(drawn) >= layer.fit.D
+    assert len(drawn) == layer.fit.n - 4
+    with pytest.raises(ValueError, match="no scan to draw: 1 distinct"):
+        analysis["3"].plot("xmin")
+    with pytest.raises(ValueError, match="got 'ks'"):
+        layer.plot("ks")

@@ -1,0 +1,40 @@
+"""How the tail was chosen: D and alpha of every candidate for xmin."""
+
+from matplotlib.figure import Figure
+
+from htsr.plots.style import BLUE, GREY, VERMILION, new_figure
+from htsr.tails import PowerLawFit
+
+
+def plot_xmin_scan(fit: PowerLawFit, *, title: str = "") -> Figure:
+    """D against xmin, and alpha against xmin, with the choice.
+
+    A deep, narrow valley is a tail that starts where the data say; a flat one could as well start elsewhere, and the alphas
+    along it are the answers one might have had.
+
+    Args:
+        fit: A fit that succeeded.
+        title: The layer's name.
+
+    Returns:
+        The figure.
+
+    Raises:
+        ValueError: If the fit failed.
+    """
+    if fit.status == "failed":
+        raise ValueError(f"there is no scan to draw: {fit.reason}")
+    xmins, alphas, distances = fit.scan()
+    few = len(xmins) - 3  # the last candidates, with tails of 2 to 4 values, have alphas that press the rest flat
+    figure, axes = new_figure(2, 1, width=6, height=5, sharex=True)
+    for ax, values, label in zip(axes[:, 0], (distances, alphas), ("D", "alpha"), strict=True):
+        ax.plot(xmins[:few], values[:few], color=BLUE, linewidth=1.2)
+        ax.axvline(fit.xmin, color=VERMILION, linestyle="--", linewidth=0.9)
+        ax.set_ylabel(label, fontsize=9)
+    axes[0, 0].plot([fit.xmin], [fit.D], "o", color=VERMILION, markersize=5)
+    axes[1, 0].plot([fit.xmin], [fit.alpha], "o", color=VERMILION, markersize=5)
+    axes[1, 0].axhline(fit.alpha, color=GREY, linewidth=0.6, linestyle=":")
+    axes[1, 0].set_xscale("log")
+    axes[1, 0].set_xlabel("xmin", fontsize=9)
+    axes[0, 0].set_title(f"{title}\nalpha {fit.alpha:.2f} at xmin {fit.xmin:.4g}".strip(), fontsize=10, loc="left")
+    return figure
