@@ -18,7 +18,7 @@ from htsr.columns import COLUMNS
 from htsr.progress import tqdm
 from htsr.spectrum import Spectrum
 from htsr.tails import ALTERNATIVES, PowerLawFit, fit_power_law
-from htsr.tails.power_law import MIN_SPREAD, XminRule, check_xmin
+from htsr.tails.power_law import MIN_SPREAD, XminRule, check_resampling, check_xmin
 from htsr.tails.resampling import MIN_RESAMPLES
 from htsr.weights import Layer, open_source, select
 from htsr.weights.select import Patterns
@@ -69,8 +69,8 @@ def analyze(
         bulk: Fit the Marchenko-Pastur bulk and count spikes above it.
         convention: ``"weightwatcher"`` restores WeightWatcher's scaling of Conv2d and its absolute cut-off of 1e-5, for
             comparison with published numbers.
-        seed: Seed of the resamples. A layer's resamples depend on it and on the layer's name alone, so a layer has the same
-            row whatever else is analysed.
+        seed: Seed of the resamples. They depend on it and on the layer's name alone (for a tied weight, its first layer's),
+            so a layer has the same row whatever else is analysed.
         progress: True or False shows or hides the progress bar. By default it is shown on a terminal, after a second.
 
     Returns:
@@ -99,8 +99,7 @@ def analyze(
     if convention not in ("htsr", "weightwatcher"):
         raise ValueError(f"expected convention='htsr' or 'weightwatcher', got {convention!r}")
     check_xmin(xmin)
-    if bootstrap and bootstrap < MIN_RESAMPLES:
-        raise ValueError(f"expected bootstrap=0 or at least {MIN_RESAMPLES} resamples, got {bootstrap}")
+    check_resampling(bootstrap or MIN_RESAMPLES, seed)
     settings = _Settings(xmin, alternatives, bootstrap, bulk, convention, seed)
     inventory = select(open_source(source), layers, skip)
     results: dict[str, LayerAnalysis] = {}
@@ -190,7 +189,7 @@ def _bulk_metrics(spectrum: Spectrum) -> dict[str, object]:
     return {
         "num_spikes": fit.num_spikes,
         "mp_softrank": fit.softrank,
-        "sigma_mp": fit.sigma * math.sqrt(spectrum.N / spectrum.eigenvalues.mean()),
+        "sigma_mp": fit.sigma * math.sqrt(spectrum.N) / math.sqrt(spectrum.eigenvalues.mean()),
         "bulk_max": fit.edge_high,
         "bulk_min": fit.edge_low,
     }
@@ -409,11 +408,22 @@ def some(items: Sequence[object]) -> str:
 
 def brief(details: pd.DataFrame) -> pd.DataFrame:
     """The columns that fit on a terminal, rounded for reading; the note is a failed row's reason, or the warning."""
-    interval = details["alpha_low"].notna().any()
-    digits = {"alpha": 2, **({"alpha_low": 2, "alpha_high": 2} if interval else {"sigma": 2}), "D": 3, "stable_rank": 1}
+    resampled = details["alpha_low"].notna().any()
+    digits = {"alpha": 2, "D": 3, "stable_rank": 1}
+    digits |= {"alpha_low": 2, "alpha_high": 2, "goodness_of_fit": 2} if resampled else {"sigma": 2}
     counts = {"num_pl_spikes": "tail", "num_spikes": "spikes"}
     table = details[["name", "layer_type", "N", "M"]].copy()
-    for column in ("alpha", "alpha_low", "alpha_high", "sigma", "D", "num_pl_spikes", "num_spikes", "stable_rank"):
+    for column in (
+        "alpha",
+        "alpha_low",
+        "alpha_high",
+        "sigma",
+        "D",
+        "goodness_of_fit",
+        "num_pl_spikes",
+        "num_spikes",
+        "stable_rank",
+    ):
         if column in digits:
             table[column] = [_rounded(value, digits[column]) for value in details[column]]
         elif column in counts:
@@ -427,7 +437,8 @@ def note(row: Mapping[str, object]) -> str:
         return f"tied to {row['tied_to']}"
     if row["status"] == "failed":
         return f"failed: {row['reason']}"
-    return "; ".join(str(part) for part in (row["warning"], row["reason"]) if part)
+    better = f"{row['alternative']} fits better" if row["alternative"] else ""
+    return "; ".join(str(part) for part in (row["warning"], row["reason"], better) if part)
 
 
 def _rounded(value: float, digits: int) -> str:

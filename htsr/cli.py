@@ -78,7 +78,7 @@ def _parser() -> argparse.ArgumentParser:
         help="N resamples for intervals and goodness of fit (default: none)",
     )
     audit.add_argument("--alternatives", action="store_true", help="compare each tail with other distributions")
-    audit.add_argument("--seed", type=int, default=0, help="seed of the resamples (default: 0)")
+    audit.add_argument("--seed", type=_seed, default=0, help="seed of the resamples (default: 0)")
     audit.set_defaults(run=_audit)
 
     demo = commands.add_parser("demo", help="audit a trained Transformer, then train a small GPT with HTMuon")
@@ -127,13 +127,19 @@ def _demo(options: argparse.Namespace) -> None:
 
 
 def _positive(text: str) -> int:
-    if not text.isdigit() or int(text) < 1:
+    if not text.isdecimal() or int(text) < 1:
         raise argparse.ArgumentTypeError(f"expected a whole number from 1 on, got {text!r}")
     return int(text)
 
 
+def _seed(text: str) -> int:
+    if not text.isdecimal():
+        raise argparse.ArgumentTypeError(f"expected a whole number >= 0, got {text!r}")
+    return int(text)
+
+
 def _resamples(text: str) -> int:
-    if not text.isdigit() or 0 < int(text) < MIN_RESAMPLES:
+    if not text.isdecimal() or 0 < int(text) < MIN_RESAMPLES:
         raise argparse.ArgumentTypeError(f"expected 0, or a whole number from {MIN_RESAMPLES} on, got {text!r}")
     return int(text)
 

@@ -24,11 +24,13 @@ def plot_layers_over_steps(history: "History", column: str = "alpha") -> Figure:
         The figure.
 
     Raises:
-        ValueError: If there is no such column.
+        ValueError: If there is no such column, or nothing in it.
     """
     if column not in history.details.select_dtypes("number"):
         raise ValueError(f"expected a layer or a numeric column of details, got {column!r}")
     table = history.alpha(column).astype("float64")
+    if table.isna().all(axis=None):
+        raise ValueError(f"no layer has a value of {column} at any captured step")
     figure, axes = new_figure(width=7.5, height=4)
     ax = axes[0, 0]
     for colour, name in zip(sequence_colours(table.shape[1]), table, strict=True):

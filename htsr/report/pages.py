@@ -29,9 +29,9 @@ _TEMPLATES = Environment(
 # The columns of the page's table beside name and note: digits after the point. None leaves a value as it is.
 TABLE = {
     "layer_type": None, "N": None, "M": None, "rf": None, "alpha": 2, "alpha_low": 2, "alpha_high": 2, "sigma": 2, "D": 3,
-    "goodness_of_fit": 2, "alternative": None, "num_pl_spikes": None, "num_spikes": None, "stable_rank": 1, "xmin": 4,
-    "effective_rank": 1, "hard_rank": None, "entropy": 3, "log_norm": 2, "log_spectral_norm": 2, "mp_softrank": 3,
-    "ERG_gap": None,
+    "goodness_of_fit": 2, "alternative": None, "alternative_p_value": 3, "num_pl_spikes": None, "num_spikes": None,
+    "stable_rank": 1, "xmin": 4, "effective_rank": 1, "hard_rank": None, "entropy": 3, "log_norm": 2,
+    "log_spectral_norm": 2, "mp_softrank": 3, "ERG_gap": None,
 }  # fmt: skip
 
 

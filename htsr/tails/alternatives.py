@@ -7,6 +7,8 @@ from typing import Literal, get_args
 
 import numpy as np
 
+from htsr.tails.xmin_scan import LOG_LARGEST
+
 Alternative = Literal["lognormal", "exponential", "stretched_exponential", "truncated_power_law"]
 ALTERNATIVES: tuple[Alternative, ...] = get_args(Alternative)
 
@@ -16,6 +18,8 @@ _CLASSES: dict[str, str] = {
     "stretched_exponential": "Stretched_Exponential",
     "truncated_power_law": "Truncated_Power_Law",
 }
+# Families with a power law as a limit: a power law cannot beat the best of them.
+HAVE_A_POWER_LAW_LIMIT = ("lognormal", "stretched_exponential", "truncated_power_law")
 # powerlaw 2.0 keeps a truncated power law's alpha in [0, 3] if it is not told otherwise.
 _RANGES = {"truncated_power_law": {"alpha": (0, None), "Lambda": (0, None)}}
 
@@ -32,11 +36,15 @@ class Comparison:
             2009, appendix C.1). For the truncated power law, of which the power law is a special case, the probability of a
             gain at least this large if there were no cut-off (chi-square with one degree of freedom).
         parameters: Fitted parameters of the other, in units of the data.
-        favours: ``power_law`` or the other, where the p-value is below 0.1 (Clauset's level), else ``neither``.
+        favours: ``power_law`` or the other, where the p-value is below 0.1 (Clauset's level), else ``neither``. Where
+            powerlaw's density came out infinite, ratio, p-value and parameters are NaN, and it is ``neither``.
 
     Notes:
         The power law sits on the edge of the truncated family (Lambda = 0), so the p-value of that test, as Clauset and
-        powerlaw compute it, is up to twice too large: it errs on the side of the power law.
+        powerlaw compute it, is up to twice too large: it errs on the side of the power law. Its alpha is kept >= 0.
+
+        Lognormals and stretched exponentials come arbitrarily close to a power law at the edge of their parameters, so a
+        ratio clearly above 0 says only that the optimizer stopped short of it; they can win, but not lose.
     """
 
     alternative: str
@@ -65,25 +73,32 @@ def compare_tail(tail: np.ndarray, xmin: float, alpha: float, alternative: str) 
         raise ValueError(f"expected alternative to be one of {', '.join(ALTERNATIVES)}, got {alternative!r}")
     import powerlaw
 
-    y = tail / xmin  # powerlaw's optimizers start from guesses that suit values around 1
+    log_y = np.log(tail) - math.log(xmin)
+    y = np.exp(np.minimum(log_y, LOG_LARGEST))  # powerlaw's optimizers start from guesses that suit values around 1
     with warnings.catch_warnings(), np.errstate(all="ignore"):
         warnings.simplefilter("ignore")
         other = getattr(powerlaw, _CLASSES[alternative])(
             data=y, xmin=1.0, parameter_ranges=_RANGES.get(alternative), verbose=0
         )
         density = np.asarray(other.likelihoods(y), dtype=np.float64)
-    # a far value can underflow the other density; its smallest normal number then errs in the other's favour
-    difference = np.log(alpha - 1) - alpha * np.log(y) - np.log(np.maximum(density, np.finfo(np.float64).tiny))
-    ratio = float(difference.sum())
+        parameters = {name: float(value) for name, value in other.parameters.items()}
+        # a far value can underflow the other density; its smallest normal number then errs in the other's favour
+        difference = np.log(alpha - 1) - alpha * log_y - np.log(np.maximum(density, np.finfo(np.float64).tiny))
+        ratio, deviation = float(difference.sum()), float(difference.std())
+    if not (math.isfinite(ratio) and math.isfinite(deviation)):
+        nan = float("nan")
+        return Comparison(alternative, nan, nan, dict.fromkeys(parameters, nan), "neither")
     if alternative == "truncated_power_law":
         ratio = min(ratio, 0.0)  # Lambda = 0 is in the family: what the optimizer missed is no evidence
         p_value = math.erfc(math.sqrt(-ratio))  # P(chi2_1 > 2 |ratio|)
     else:
-        deviation = float(difference.std())
         p_value = math.erfc(abs(ratio) / (math.sqrt(2 * len(y)) * deviation)) if deviation > 0 else 1.0
-    favours = "neither" if not p_value < 0.1 else "power_law" if ratio > 0 else alternative
-    parameters = {name: float(value) for name, value in other.parameters.items()}
-    return Comparison(alternative, ratio, float(p_value), _in_units_of_the_data(parameters, alternative, xmin), favours)
+    favours = "neither"
+    if p_value < 0.1 and ratio < 0:
+        favours = alternative
+    elif p_value < 0.1 and alternative not in HAVE_A_POWER_LAW_LIMIT:
+        favours = "power_law"
+    return Comparison(alternative, ratio, p_value, _in_units_of_the_data(parameters, alternative, xmin), favours)
 
 
 def _in_units_of_the_data(parameters: dict[str, float], alternative: str, xmin: float) -> dict[str, float]:

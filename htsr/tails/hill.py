@@ -17,7 +17,7 @@ def hill(eigenvalues: ArrayLike, k: int | None = None) -> float:
         alpha.
 
     Raises:
-        ValueError: If k is not between 1 and n - 1, or the k + 1 largest values are equal.
+        ValueError: If a value is negative or not finite, k is not between 1 and n - 1, or the k + 1 largest values are equal.
 
     Notes:
         This is the form of the papers (PL_Alpha_Hill with k = n/2). The code of TempBalance, AlphaPruning, AlphaDecay and
@@ -28,6 +28,8 @@ def hill(eigenvalues: ArrayLike, k: int | None = None) -> float:
         Q = 1, 2, 4 and 8. Do not hold it against the bounds 2 and 6, which are for the KS fit.
     """
     x = np.sort(np.asarray(eigenvalues, dtype=np.float64).ravel())
+    if not np.isfinite(x).all() or (x < 0).any():
+        raise ValueError("expected finite values >= 0")
     x = x[x > 0]
     k = len(x) // 2 if k is None else k
     if not 1 <= k < len(x):

@@ -13,6 +13,7 @@ from htsr.tails.resampling import MIN_RESAMPLES, Interval, Refits, refit_resampl
 from htsr.tails.xmin_scan import KS, Tail, candidates, deviations, distance, fit_exponent, scan_all, scan_best
 
 XminRule = float | Literal["ks", "median", "median-paper", "peak", "peak-as-published"]
+SCANNED = ("ks", "peak", "peak-as-published")
 XMIN_RULES = ("ks", "median", "median-paper", "peak", "peak-as-published")
 
 # A fit needs this many distinct values. WeightWatcher 0.7.7 takes layers from 8 eigenvalues on.
@@ -24,6 +25,7 @@ MIN_SPREAD = 1e-5
 SHORT_TAIL = 10
 # WeightWatcher's clip_xmax: at most this many large values are taken for "fingers", each attempt must lower alpha by 1.
 MAX_FINGERS, FINGER_DROP = 9, 1.0
+LARGEST = float(np.finfo(np.float64).max)
 # Bins of the histogram of log10 eigenvalues whose peak bounds xmin (AlphaPruning's xmin_peak).
 PEAK_BINS, PEAK_LOW, PEAK_HIGH = 100, 0.95, 1.5
 
@@ -34,6 +36,7 @@ class _Rule:
 
     xmin: XminRule
     ks: KS
+    num_left_out: int = 0
 
 
 @dataclass(frozen=True)
@@ -47,7 +50,7 @@ class PowerLawFit:
         D: Kolmogorov-Smirnov distance between tail and fit; see ``htsr.tails.xmin_scan``.
         sigma: ``(alpha - 1) / sqrt(n_tail)``, the standard error of alpha for a given xmin. It does not count the
             choice of xmin; ``confidence_interval`` does.
-        n_tail: Number of values >= xmin.
+        n_tail: Number of values >= xmin; above it with ``xmin="median-paper"``.
         n: Number of positive values the fit chose from.
         log_likelihood: Natural log-likelihood of the tail.
         status: ``success`` or ``failed``.
@@ -78,7 +81,7 @@ class PowerLawFit:
 
     @property
     def tail(self) -> np.ndarray:
-        """The values >= xmin, ascending."""
+        """The n_tail values that were fitted, ascending."""
         return self.values[len(self.values) - self.n_tail :]
 
     @property
@@ -110,7 +113,8 @@ class PowerLawFit:
             ``(low, high)``; NaN for a failed fit.
 
         Raises:
-            ValueError: If ``level`` is not between 0 and 1, or ``n_boot`` is below 20.
+            ValueError: If ``level`` is not between 0 and 1, ``n_boot`` is below 20, ``seed`` is negative, or the largest values
+                were left out of the fit by ``xmax`` or ``clip_fingers``.
 
         Example:
             >>> x = np.random.default_rng(0).pareto(1.5, size=200) + 1
@@ -157,7 +161,7 @@ class PowerLawFit:
             large ones do not prove it, least of all with few values. NaN for a failed fit.
 
         Raises:
-            ValueError: If ``n_boot`` is below 20.
+            ValueError: As ``confidence_interval``.
         """
         refits = self._refits(n_boot, seed)
         return float("nan") if refits is None else float(np.mean(refits.D >= self.D))
@@ -185,15 +189,24 @@ class PowerLawFit:
 
         Returns:
             Three rows: xmin ascending, alpha, D.
+
+        Raises:
+            ValueError: If the fit failed.
         """
+        if self.status == "failed":
+            raise ValueError(f"there is no scan to show: {self.reason}")
         starts, alphas, distances = scan_all(self.values, ks=self._rule.ks)
         return self.values[starts], alphas, distances
 
     def _refits(self, n_boot: int, seed: int) -> Refits | None:
-        if n_boot < MIN_RESAMPLES:
-            raise ValueError(f"expected n_boot >= {MIN_RESAMPLES}, got {n_boot}")
+        check_resampling(n_boot, seed)
         if self.status == "failed":
             return None
+        if self._rule.num_left_out:
+            raise ValueError(
+                f"resampling needs a fit to all values: {self._rule.num_left_out} of the largest were left out here, and "
+                "draws from the fitted power law would have them"
+            )
         return self._cached_refits(n_boot, seed)
 
     def _cached_refits(self, n_boot: int, seed: int) -> Refits:
@@ -255,8 +268,8 @@ def fit_power_law(
 
     Returns:
         The fit. It is refused, with ``status="failed"`` and a reason, where the values do not carry one: fewer than 8
-        distinct, all equal, fewer than 2 distinct at or above a given xmin, or a best tail of only two distinct values. A
-        fit that rests on fewer than 10 values says so in ``reason``.
+        distinct, all equal, fewer than 2 distinct at or above a given xmin, or a scan whose best tail has only two distinct
+        values. A fit that rests on fewer than 10 values says so in ``reason``.
 
     Raises:
         ValueError: If a value is negative or not finite, or ``xmin`` or ``xmax`` is none of the above.
@@ -266,6 +279,12 @@ def fit_power_law(
         >>> fit_power_law(x)
         PowerLawFit(alpha=2.484, sigma=0.033, xmin=1.004, D=0.0128, 1992 of 2000 values in the tail)
     """
+    if hasattr(eigenvalues, "detach"):  # a torch tensor, of any type and on any device
+        eigenvalues = eigenvalues.detach().double().cpu().numpy()
+    if np.iscomplexobj(eigenvalues):
+        raise ValueError("expected real values, got complex ones: eigenvalues of W^T W come from eigvalsh, not eigvals")
+    if not 0 <= resolution < 1:
+        raise ValueError(f"expected resolution in [0, 1), got {resolution}")
     x = np.sort(np.asarray(eigenvalues, dtype=np.float64).ravel())
     if not np.isfinite(x).all() or (x < 0).any():
         raise ValueError(
@@ -273,13 +292,15 @@ def fit_power_law(
             f"{int((x < 0).sum())} negative among {len(x)}"
         )
     check_xmin(xmin)
-    x = _apply_xmax(x[x > 0], xmax)
-    rule = _Rule(xmin, KS(two_sided=two_sided, truncated=xmax is not None and not _is_count(xmax)))
+    positive = x[x > 0]
+    x = _apply_xmax(positive, xmax)
+    ks = KS(two_sided=two_sided, truncated=xmax is not None and not _is_count(xmax))
+    rule = _Rule(xmin, ks, num_left_out=len(positive) - len(x))
     fit = _fit(x, rule, resolution)
     if not clip_fingers or fit.status == "failed":
         return fit
     for num_fingers in range(1, MAX_FINGERS + 1):
-        clipped = _fit(x[:-num_fingers], rule, resolution)
+        clipped = _fit(x[:-num_fingers].copy(), replace(rule, num_left_out=rule.num_left_out + num_fingers), resolution)
         if clipped.status == "success" and clipped.alpha < fit.alpha - FINGER_DROP:
             return replace(clipped, num_fingers=num_fingers)
     return fit
@@ -299,24 +320,22 @@ def select_tail(x: np.ndarray, rule: _Rule) -> Tail | None:
         return None
     if rule.xmin == "ks":
         return scan_best(x, ks=rule.ks)
-    if rule.xmin in ("peak", "peak-as-published"):
+    if rule.xmin in SCANNED:
         starts = candidates(x)
         low, high = _peak_range(x, as_published=rule.xmin == "peak-as-published")
         return scan_best(x, starts[(x[starts] >= low) & (x[starts] <= high)], rule.ks)
-    if rule.xmin in ("median", "median-paper"):
-        start = len(x) // 2 if rule.xmin == "median" else len(x) - len(x) // 2 - 1
-        xmin = float(x[start])
+    if rule.xmin == "median":
+        xmin = float(x[len(x) // 2])
+    elif rule.xmin == "median-paper":
+        xmin = float(x[len(x) - len(x) // 2 - 1])
     else:
         xmin = float(rule.xmin)
-        start = int(np.searchsorted(x, xmin))
+    start = int(np.searchsorted(x, xmin, side="right" if rule.xmin == "median-paper" else "left"))
     tail = x[start:]
-    if not len(tail) or tail[-1] <= xmin or (len(tail) > 1 and tail[0] == tail[-1]):
+    if not len(tail) or tail[0] == tail[-1]:
         return None
-    log_tail = np.log(tail)
-    if rule.xmin == "median-paper":
-        log_tail, tail, start = log_tail[1:], tail[1:], start + 1
-    alpha = fit_exponent(log_tail, float(np.log(xmin)))
-    return Tail(start, alpha, distance(deviations(tail, alpha, xmin, rule.ks), rule.ks))
+    alpha = fit_exponent(np.log(tail), float(np.log(xmin)))
+    return Tail(start, alpha, distance(deviations(tail, alpha, xmin, rule.ks), rule.ks), xmin)
 
 
 def _fit(x: np.ndarray, rule: _Rule, resolution: float) -> PowerLawFit:
@@ -331,22 +350,20 @@ def _fit(x: np.ndarray, rule: _Rule, resolution: float) -> PowerLawFit:
     found = select_tail(x, rule)
     if found is None:
         return PowerLawFit.failed(_no_tail(x, rule), len(x))
-    start, alpha, D = found
+    start, alpha, D, xmin = found
     tail = x[start:]
     if not math.isfinite(alpha):
         return PowerLawFit.failed(
             f"the best tail is {len(tail)} values that are equal to rounding ({tail[0]:.6g})", len(x)
         )
-    if rule.xmin == "median-paper":
-        xmin = float(x[start - 1])
-    else:
-        xmin = float(x[start]) if isinstance(rule.xmin, str) else float(rule.xmin)
-    if rule.xmin == "ks" and len(np.unique(tail)) <= 2:
+    if rule.xmin in SCANNED and len(np.unique(tail)) <= 2:
         return PowerLawFit.failed(
             f"xmin at the edge: the best tail is the {len(tail)} largest of {len(x)} values (D {D:.3f})", len(x)
         )
     n_tail = len(tail)
-    log_likelihood = n_tail * math.log((alpha - 1) / xmin) - alpha * float(np.sum(np.log(tail) - math.log(xmin)))
+    log_xmin = math.log(xmin)
+    log_likelihood = n_tail * (math.log(alpha - 1) - log_xmin) - alpha * float(np.sum(np.log(tail) - log_xmin))
+    x.flags.writeable = False
     return PowerLawFit(
         alpha=alpha,
         xmin=xmin,
@@ -404,8 +421,26 @@ def check_xmin(xmin: object) -> None:
     if isinstance(xmin, str):
         if xmin not in XMIN_RULES:
             raise ValueError(f"expected xmin to be a positive number or one of {', '.join(XMIN_RULES)}, got {xmin!r}")
-    elif not (isinstance(xmin, int | float | np.number) and 0 < xmin < np.inf):
+    elif isinstance(xmin, bool) or not (
+        isinstance(xmin, int | float | np.integer | np.floating) and 0 < xmin < LARGEST
+    ):
         raise ValueError(f"expected xmin to be a positive number or one of {', '.join(XMIN_RULES)}, got {xmin!r}")
+
+
+def check_resampling(n_boot: int, seed: int) -> None:
+    """Refuse what is no number of resamples or no seed.
+
+    Args:
+        n_boot: Number of resamples.
+        seed: Seed.
+
+    Raises:
+        ValueError: If they are not whole numbers, ``n_boot`` is below 20 or ``seed`` below 0.
+    """
+    if not (isinstance(n_boot, int | np.integer) and n_boot >= MIN_RESAMPLES):
+        raise ValueError(f"expected a whole number n_boot >= {MIN_RESAMPLES}, got {n_boot!r}")
+    if not (isinstance(seed, int | np.integer) and seed >= 0):
+        raise ValueError(f"expected a whole number seed >= 0, got {seed!r}")
 
 
 def _check_level(level: float) -> None:

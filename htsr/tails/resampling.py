@@ -5,13 +5,10 @@ from typing import NamedTuple
 
 import numpy as np
 
-from htsr.tails.xmin_scan import Tail
+from htsr.tails.xmin_scan import LOG_LARGEST, Tail
 
 # With fewer, the 97.5 % quantile is not even bracketed.
 MIN_RESAMPLES = 20
-
-# A tail with alpha next to 1 reaches beyond float64; its draws end there.
-LOG_LARGEST = float(np.log(np.finfo(np.float64).max))
 
 # Finds the tail of a sample, ascending; None if there is none. The choice of xmin is part of it.
 Select = Callable[[np.ndarray], Tail | None]
@@ -69,12 +66,12 @@ def refit_resamples(x: np.ndarray, xmin: float, alpha: float, select: Select, n_
     for _ in range(n_boot):
         n_tail = rng.binomial(n, 1 - len(body) / n)
         log_tail = np.log(xmin) - np.log1p(-rng.random(n_tail)) / (alpha - 1)
-        tail = np.exp(np.minimum(log_tail, LOG_LARGEST))
+        tail = np.exp(np.minimum(log_tail, LOG_LARGEST))  # alpha next to 1 reaches beyond float64
         sample = np.concatenate([body[rng.integers(len(body), size=n - n_tail)], tail]) if len(body) else tail
         sample.sort()
         found = select(sample)
         if found is not None:
-            rows.append((found.alpha, sample[found.start], found.D, n - found.start))
+            rows.append((found.alpha, found.xmin, found.D, n - found.start))
     return Refits(*np.array(rows, dtype=np.float64).reshape(-1, 4).T)
 
 

@@ -12,6 +12,10 @@ import numpy as np
 NUM_PROBES = 12
 
 
+# Logarithm of the largest float64.
+LOG_LARGEST = float(np.log(np.finfo(np.float64).max))
+
+
 class KS(NamedTuple):
     """Which Kolmogorov-Smirnov distance between tail and fit.
 
@@ -37,11 +41,13 @@ class Tail(NamedTuple):
         start: Index of its first value.
         alpha: Its exponent.
         D: Its KS distance.
+        xmin: Where it starts; its first value, unless xmin was given or is a threshold below.
     """
 
     start: int
     alpha: float
     D: float
+    xmin: float
 
 
 def candidates(x: np.ndarray) -> np.ndarray:
@@ -191,7 +197,7 @@ def scan_best(x: np.ndarray, starts: np.ndarray | None = None, ks: KS = ONE_SIDE
         bounds.keep_up_to(best[0])
     assert best is not None
     D, start, alpha = best
-    return Tail(start, alpha, D)
+    return Tail(start, alpha, D, float(x[start]))
 
 
 class _Bounds:

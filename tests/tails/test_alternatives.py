@@ -1,6 +1,7 @@
 """Comparisons against densities that can be written down."""
 
 import math
+import warnings
 
 import numpy as np
 import pytest
@@ -79,3 +80,24 @@ def test_refusals():
         fit_power_law(PARETO).compare("gamma")
     with pytest.raises(ValueError, match="there is no fit to compare: 2 distinct"):
         fit_power_law([1.0, 2.0]).compare("lognormal")
+
+
+@pytest.mark.parametrize("spread", [0.5, 0.01, 1e-4])
+@pytest.mark.parametrize("name", ["truncated_power_law", "stretched_exponential", "lognormal"])
+def test_steep_tails_give_no_false_verdict(spread, name):
+    """alpha of hundreds and more, where powerlaw's densities overflow and its optimizers stop short."""
+    for seed in range(3):
+        fit = fit_power_law(1 + spread * np.random.default_rng(seed).random(300))
+        comparison = fit.compare(name)
+        assert comparison.favours in ("neither", name)
+        assert not math.isinf(comparison.log_likelihood_ratio)
+        if math.isnan(comparison.log_likelihood_ratio):
+            assert comparison.favours == "neither"
+
+
+@pytest.mark.parametrize("name", ALTERNATIVES)
+def test_extreme_ranges_do_not_warn(name):
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        comparison = fit_power_law(np.geomspace(1e-308, 1e308, 60)).compare(name)
+    assert not math.isinf(comparison.log_likelihood_ratio)

@@ -35,7 +35,10 @@ def test_on_noise_it_measures_the_aspect_ratio(Q, expected):
     assert hill(np.linalg.eigvalsh(W.T @ W)) == pytest.approx(expected, abs=0.06)
 
 
-@pytest.mark.parametrize(("values", "k"), [([1.0, 2.0], 2), ([1.0, 2.0], 0), ([1.0, 2.0, 2.0, 2.0], 2), ([], None)])
+@pytest.mark.parametrize(
+    ("values", "k"),
+    [([1.0, 2.0], 2), ([1.0, 2.0], 0), ([1.0, 2.0, 2.0, 2.0], 2), ([], None), ([np.nan, 1, 2], 1), ([-1, 1, 2], 1)],
+)
 def test_refusals(values, k):
-    with pytest.raises(ValueError, match=r"expected 1 <= k|are equal"):
+    with pytest.raises(ValueError, match=r"expected 1 <= k|are equal|finite values >= 0"):
         hill(values, k=k)

@@ -6,6 +6,7 @@ import warnings
 import numpy as np
 import powerlaw
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -111,14 +112,42 @@ def test_refuses_what_carries_no_tail(values, reason):
     assert "failed" in repr(fit)
 
 
-def test_refuses_xmin_above_everything():
-    fit = fit_power_law(np.arange(1.0, 20.0), xmin=100)
+@pytest.mark.parametrize(("xmin", "left"), [(100, 0), (19, 1), (18.5, 1)])
+def test_refuses_a_given_xmin_that_leaves_less_than_two_values(xmin, left):
+    fit = fit_power_law(np.arange(1.0, 20.0), xmin=xmin)
     assert fit.status == "failed"
-    assert "0 of 19" in fit.reason
+    assert f"{left} of 19" in fit.reason
+
+
+def test_tensors_of_any_type_are_taken():
+    x = np.random.default_rng(0).pareto(1.5, size=100) + 1
+    assert fit_power_law(torch.tensor(x, requires_grad=True)) == fit_power_law(x)
+    assert fit_power_law(torch.tensor(x).bfloat16()).status == "success"
+
+
+def test_values_are_kept_as_they_were():
+    fit = fit_power_law(np.random.default_rng(0).pareto(1.5, size=100) + 1)
+    with pytest.raises(ValueError, match="read-only"):
+        fit.values[0] = 1
+
+
+def test_a_failed_fit_has_no_scan():
+    with pytest.raises(ValueError, match="no scan to show: 1 distinct"):
+        fit_power_law(np.ones(20)).scan()
 
 
 @pytest.mark.parametrize(
-    ("values", "xmin"), [([1, -1], "ks"), ([1, np.nan], "ks"), ([1, 2], "best"), ([1, 2], 0.0), ([1, 2], -1)]
+    ("values", "xmin"),
+    [
+        ([1, -1], "ks"),
+        ([1, np.nan], "ks"),
+        ([1, 2], "best"),
+        ([1, 2], 0.0),
+        ([1, 2], -1),
+        ([1, 2], True),
+        ([1j, 2], "ks"),
+        ([1, 2], 10**400),
+    ],
 )
 def test_bad_arguments_are_errors(values, xmin):
     with pytest.raises(ValueError, match="expected"):

@@ -104,3 +104,23 @@ def test_bad_levels(call):
 def test_too_few_resamples(call):
     with pytest.raises(ValueError, match="n_boot >= 20"):
         call()
+
+
+@pytest.mark.parametrize("options", [{"xmax": 15.0}, {"xmax": 3}])
+def test_fits_that_leave_values_out_have_no_resamples(options):
+    """Draws from the fitted law would hold the values that were left out: intervals from them cover a third of the time."""
+    fit = fit_power_law(FIT.values, **options)
+    for call in (fit.confidence_interval, fit.xmin_interval, fit.goodness_of_fit):
+        with pytest.raises(ValueError, match="needs a fit to all values"):
+            call()
+    assert fit_power_law(FIT.values, xmax="max").goodness_of_fit(20) >= 0
+
+
+def test_the_interval_of_a_given_xmin_is_that_xmin():
+    assert fit_power_law(FIT.values, xmin=1.7).xmin_interval(n_boot=20) == (1.7, 1.7)
+
+
+@pytest.mark.parametrize("arguments", [{"n_boot": 50.0}, {"seed": -1}, {"seed": None}, {"seed": 1.5}])
+def test_resamples_and_seeds_are_whole_numbers(arguments):
+    with pytest.raises(ValueError, match="expected a whole number"):
+        FIT.confidence_interval(**arguments)

@@ -42,7 +42,7 @@ SAMPLES = dict(samples())
 def test_same_bits_as_the_plain_scan(name, ks):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        assert tuple(scan_best(SAMPLES[name], ks=ks)) == plain(SAMPLES[name], ks)
+        assert scan_best(SAMPLES[name], ks=ks)[:3] == plain(SAMPLES[name], ks)
 
 
 @settings(max_examples=200, deadline=None)
@@ -52,7 +52,7 @@ def test_same_bits_as_the_plain_scan(name, ks):
 )
 def test_same_bits_on_anything(values, ks):
     x = np.sort(np.array(values))
-    assert tuple(scan_best(x, ks=ks)) == plain(x, ks)
+    assert scan_best(x, ks=ks)[:3] == plain(x, ks)
 
 
 @settings(max_examples=100, deadline=None)
@@ -68,7 +68,7 @@ def test_a_restricted_scan_is_the_best_of_its_candidates():
     starts = candidates(x)[200:400]
     _, alphas, distances = scan_all(x, starts)
     best = np.argmin(distances)
-    assert tuple(scan_best(x, starts)) == (starts[best], alphas[best], distances[best])
+    assert scan_best(x, starts)[:3] == (starts[best], alphas[best], distances[best])
     assert scan_best(x, starts[:0]) is None
 
 
