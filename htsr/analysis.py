@@ -241,6 +241,11 @@ class LayerAnalysis:
     spectrum: Spectrum | None
     fit: PowerLawFit
 
+    @property
+    def bulk_max(self) -> float | None:
+        """Upper edge of the noise bulk; None where there is no bulk."""
+        return self.row.get("bulk_max")  # type: ignore[return-value]
+
     def __repr__(self) -> str:
         return f"LayerAnalysis({self.name!r}, {self.spectrum}, {self.fit})"
 
@@ -265,10 +270,7 @@ class LayerAnalysis:
             raise ValueError(f"layer {self.name!r} has no spectrum to draw: {self.fit.reason}")
         if kind == "xmin":
             return plot_xmin_scan(self.fit, title=self.name)
-        bulk_max = self.row.get("bulk_max")
-        return plot_esd(
-            self.spectrum, self.fit, title=self.name, bulk_max=bulk_max if isinstance(bulk_max, float) else None
-        )
+        return plot_esd(self.spectrum, self.fit, title=self.name, bulk_max=self.bulk_max)
 
 
 class Analysis:

@@ -8,6 +8,7 @@ import io
 import os
 import sys
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 from htsr._version import __version__
@@ -75,10 +76,10 @@ def _parser() -> argparse.ArgumentParser:
         type=_resamples,
         default=0,
         metavar="N",
-        help="N resamples for intervals and goodness of fit (default: none)",
+        help=f"resamples for intervals and goodness of fit: none, the default, or {MIN_RESAMPLES} and more",
     )
     audit.add_argument("--alternatives", action="store_true", help="compare each tail with other distributions")
-    audit.add_argument("--seed", type=_seed, default=0, help="seed of the resamples (default: 0)")
+    audit.add_argument("--seed", type=_whole_number, default=0, help="seed of the resamples (default: 0)")
     audit.set_defaults(run=_audit)
 
     demo = commands.add_parser("demo", help="audit a trained Transformer, then train a small GPT with HTMuon")
@@ -90,7 +91,9 @@ def _parser() -> argparse.ArgumentParser:
         metavar="DIR",
         help="where the pages go (default: htsr-demo)",
     )
-    demo.add_argument("--steps", type=_positive, default=300, help="optimizer steps of each run (default: 300)")
+    demo.add_argument(
+        "--steps", type=partial(_whole_number, least=1), default=300, help="optimizer steps of each run (default: 300)"
+    )
     demo.set_defaults(run=_demo)
     return parser
 
@@ -126,22 +129,14 @@ def _demo(options: argparse.Namespace) -> None:
     run_demo(options.output, steps=options.steps, say=lambda line: print(line, flush=True))
 
 
-def _positive(text: str) -> int:
-    if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"expected a whole number from 1 on, got {text!r}")
-    return int(text)
-
-
-def _seed(text: str) -> int:
-    if not text.isdecimal():
-        raise argparse.ArgumentTypeError(f"expected a whole number >= 0, got {text!r}")
+def _whole_number(text: str, least: int = 0) -> int:
+    if not text.isdecimal() or int(text) < least:
+        raise argparse.ArgumentTypeError(f"expected a whole number from {least} on, got {text!r}")
     return int(text)
 
 
 def _resamples(text: str) -> int:
-    if not text.isdecimal() or 0 < int(text) < MIN_RESAMPLES:
-        raise argparse.ArgumentTypeError(f"expected 0, or a whole number from {MIN_RESAMPLES} on, got {text!r}")
-    return int(text)
+    return _whole_number(text, least=0 if text == "0" else MIN_RESAMPLES)
 
 
 def _one_line(err: Exception) -> str:

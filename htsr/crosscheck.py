@@ -54,14 +54,14 @@ def crosscheck(source: Source, *, layers: Patterns = None, skip: Patterns = None
 def quiet_weightwatcher() -> Iterator[ModuleType]:
     """Import weightwatcher, and undo what it does to the process.
 
-    On import it silences all warnings and configures the root logger, and it prints while it works. Warning filters, root
-    logger and standard streams are as before when the block ends.
+    On import it silences all warnings and configures the root logger, and it prints while it works. Warning filters,
+    loggers and standard streams are as before when the block ends.
 
     Yields:
         The module.
     """
-    root = logging.getLogger()
-    handlers, level = list(root.handlers), root.level
+    root, own = logging.getLogger(), logging.getLogger("weightwatcher")
+    handlers, level, own_level = list(root.handlers), root.level, own.level
     with (
         warnings.catch_warnings(),
         contextlib.redirect_stdout(io.StringIO()),
@@ -70,10 +70,12 @@ def quiet_weightwatcher() -> Iterator[ModuleType]:
         try:
             import weightwatcher
 
-            logging.getLogger(weightwatcher.__name__).setLevel(logging.ERROR)
+            own.setLevel(logging.ERROR)
             yield weightwatcher
         finally:
-            root.handlers[:], root.level = handlers, level
+            root.handlers[:] = handlers
+            root.setLevel(level)
+            own.setLevel(own_level)
 
 
 def _weightwatcher_fits(tensors: dict[str, torch.Tensor]) -> pd.DataFrame:

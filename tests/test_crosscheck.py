@@ -36,8 +36,9 @@ def test_the_guard_restores_what_weightwatcher_changes(first_import, capsys):
         for name in [name for name in sys.modules if name.split(".")[0] == "weightwatcher"]:
             del sys.modules[name]
     root = logging.getLogger()
-    before = (list(warnings.filters), list(root.handlers), root.level)
+    own = logging.getLogger("weightwatcher")
+    before = (list(warnings.filters), list(root.handlers), root.level, own.level)
     with quiet_weightwatcher() as weightwatcher:
         weightwatcher.WeightWatcher(model={"w.weight": torch.randn(12, 10)}).analyze()
-    assert (list(warnings.filters), list(root.handlers), root.level) == before
+    assert (list(warnings.filters), list(root.handlers), root.level, own.level) == before
     assert capsys.readouterr() == ("", "")

@@ -73,11 +73,6 @@ class GPT(nn.Module):
         return cross_entropy(logits.flatten(0, 1), sequence_BT[:, 1:].flatten())
 
 
-def parameter_count(model: nn.Module) -> int:
-    """Number of parameters."""
-    return sum(p.numel() for p in model.parameters())
-
-
 def tokens(text: bytes) -> Tensor:
     """Bytes as a tensor of integers, shape (len(text),)."""
     return torch.frombuffer(bytearray(text), dtype=torch.uint8).long()

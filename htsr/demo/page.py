@@ -65,7 +65,7 @@ def summary_table(runs: Mapping[float, History]) -> pd.DataFrame:
             {
                 "power": power,
                 "alpha": history.alpha().iloc[-1].median(),
-                "stable_rank": history.alpha("stable_rank").iloc[-1].median(),
+                "stable_rank": history.over_steps("stable_rank").iloc[-1].median(),
                 "train_loss": train_loss.tail(max(1, len(train_loss) // 10)).mean(),
                 "held_out_loss": history.scalars["held_out_loss"].dropna().iloc[-1],
                 "monitor_seconds": history.analysis_seconds,

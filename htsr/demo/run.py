@@ -30,7 +30,7 @@ def run_demo(output: Path, *, steps: int = 300, say: Callable[[str], None] = pri
     checkpoint = trained_transformer()
     output.mkdir(parents=True, exist_ok=True)
 
-    say(f"1. Audit of a trained Transformer, {checkpoint.parents[1].name} (39 matrices and some embeddings)")
+    say(f"1. Audit of a trained Transformer, {checkpoint.parents[1].name}")
     audit = analyze(checkpoint)
     say(audit.headline())
     audit.save(output / "minilm.html")

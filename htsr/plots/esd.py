@@ -72,8 +72,7 @@ def plot_esds(analysis: "Analysis") -> Figure:
         ax.set_visible(False)
     for ax, layer in zip(axes.flat, shown, strict=False):
         assert layer.spectrum is not None
-        bulk_max = layer.row.get("bulk_max")
-        _draw_esd(ax, layer.spectrum, layer.fit, bulk_max if isinstance(bulk_max, float) else None)
+        _draw_esd(ax, layer.spectrum, layer.fit, layer.bulk_max)
         ax.set_title(_title(layer.name, layer.fit), fontsize=7, loc="left")
         ax.tick_params(labelsize=6)
     figure.legend(handles=_legend(), loc="upper right", ncols=4, fontsize=8, frameon=False)

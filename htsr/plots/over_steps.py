@@ -28,7 +28,7 @@ def plot_layers_over_steps(history: "History", column: str = "alpha") -> Figure:
     """
     if column not in history.details.select_dtypes("number"):
         raise ValueError(f"expected a layer or a numeric column of details, got {column!r}")
-    table = history.alpha(column).astype("float64")
+    table = history.over_steps(column).astype("float64")
     if table.isna().all(axis=None):
         raise ValueError(f"no layer has a value of {column} at any captured step")
     figure, axes = new_figure(width=7.5, height=4)
@@ -55,7 +55,7 @@ def plot_runs_over_steps(runs: Mapping[str, "History"], columns: tuple[str, ...]
     figure, axes = new_figure(1, len(columns), width=4.6 * len(columns), height=3.5)
     for ax, column in zip(axes[0], columns, strict=True):
         for colour, (label, history) in zip(sequence_colours(len(runs)), runs.items(), strict=True):
-            table = history.alpha(column).astype("float64")
+            table = history.over_steps(column).astype("float64")
             ax.fill_between(
                 table.index,
                 table.quantile(0.25, axis=1),

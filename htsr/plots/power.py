@@ -25,7 +25,7 @@ def plot_against_power(runs: Mapping[float, "History"], columns: tuple[str, ...]
     """
     figure, axes = new_figure(1, len(columns), width=4.6 * len(columns), height=3.5)
     for ax, column in zip(axes[0], columns, strict=True):
-        last = {power: history.alpha(column).astype("float64").iloc[-1] for power, history in runs.items()}
+        last = {power: history.over_steps(column).astype("float64").iloc[-1] for power, history in runs.items()}
         for power, values in last.items():
             ax.plot(np.full(len(values), power), values, "o", color=BLUE, alpha=0.35, markersize=4, markeredgewidth=0)
         ax.plot(list(last), [values.median() for values in last.values()], "o-", color=VERMILION, label="median")

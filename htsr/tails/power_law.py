@@ -3,7 +3,7 @@
 import math
 from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
-from typing import Literal
+from typing import Literal, get_args
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -12,9 +12,10 @@ from htsr.tails.alternatives import Comparison, compare_tail
 from htsr.tails.resampling import MIN_RESAMPLES, Interval, Refits, refit_resamples, symmetric_interval
 from htsr.tails.xmin_scan import KS, Tail, candidates, deviations, distance, fit_exponent, scan_all, scan_best
 
-XminRule = float | Literal["ks", "median", "median-paper", "peak", "peak-as-published"]
+XminName = Literal["ks", "median", "median-paper", "peak", "peak-as-published"]
+XminRule = float | XminName
+XMIN_RULES: tuple[XminName, ...] = get_args(XminName)
 SCANNED = ("ks", "peak", "peak-as-published")
-XMIN_RULES = ("ks", "median", "median-paper", "peak", "peak-as-published")
 
 # A fit needs this many distinct values. WeightWatcher 0.7.7 takes layers from 8 eigenvalues on.
 MIN_DISTINCT = 8
@@ -418,12 +419,8 @@ def check_xmin(xmin: object) -> None:
     Raises:
         ValueError: If it is neither one of ``XMIN_RULES`` nor a positive number.
     """
-    if isinstance(xmin, str):
-        if xmin not in XMIN_RULES:
-            raise ValueError(f"expected xmin to be a positive number or one of {', '.join(XMIN_RULES)}, got {xmin!r}")
-    elif isinstance(xmin, bool) or not (
-        isinstance(xmin, int | float | np.integer | np.floating) and 0 < xmin < LARGEST
-    ):
+    number = isinstance(xmin, int | float | np.integer | np.floating) and not isinstance(xmin, bool)
+    if not (0 < xmin < LARGEST if number else xmin in XMIN_RULES):  # type: ignore[operator]
         raise ValueError(f"expected xmin to be a positive number or one of {', '.join(XMIN_RULES)}, got {xmin!r}")
 
 

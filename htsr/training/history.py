@@ -127,7 +127,11 @@ class History:
         """
         return {capture.step: capture.spectra[name] for capture in self._read() if name in capture.spectra}
 
-    def alpha(self, metric: str = "alpha") -> pd.DataFrame:
+    def alpha(self) -> pd.DataFrame:
+        """Alpha as a table, steps down and layers across; see ``over_steps``."""
+        return self.over_steps("alpha")
+
+    def over_steps(self, metric: str) -> pd.DataFrame:
         """A metric as a table, steps down and layers across, in model order.
 
         Args:
@@ -187,7 +191,10 @@ class History:
         """All captures, by step. A file is read once, and again only if it was replaced."""
         seen = {}
         for path in sorted((self.run_dir / CAPTURES).glob("step-*.npz")):
-            status = path.stat()
+            try:
+                status = path.stat()
+            except FileNotFoundError:  # set aside just now by a run that was resumed
+                continue
             stamp = (status.st_mtime_ns, status.st_ino)
             known = self._captures.get(path.name)
             seen[path.name] = known if known is not None and known[0] == stamp else (stamp, self._load(path))

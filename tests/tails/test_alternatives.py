@@ -101,3 +101,11 @@ def test_extreme_ranges_do_not_warn(name):
         warnings.simplefilter("error")
         comparison = fit_power_law(np.geomspace(1e-308, 1e308, 60)).compare(name)
     assert not math.isinf(comparison.log_likelihood_ratio)
+
+
+def test_the_e_tpl_of_the_literature_is_the_truncated_fit_from_the_peak_on():
+    rng = np.random.default_rng(5)
+    fit = fit_power_law(np.r_[rng.lognormal(0, 0.3, 300), 1.2 * (1 - rng.random(200)) ** (-1 / 2)], xmin="peak")
+    comparison = fit.compare("truncated_power_law")
+    assert comparison.parameters["alpha"] <= fit.alpha + 0.05  # the cut-off takes over a part of the decay
+    assert comparison.parameters["Lambda"] >= 0

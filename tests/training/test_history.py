@@ -148,4 +148,4 @@ def test_an_empty_run(run):
 
 def test_an_unknown_metric(run):
     with pytest.raises(ValueError, match="got 'nope'"):
-        run.history.alpha("nope")
+        run.history.over_steps("nope")
