@@ -8,15 +8,13 @@ Every matrix goes through ``htsr.analyze`` as it comes, as float32. WeightWatche
 """
 
 import argparse
-import tempfile
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from functools import partial
-from pathlib import Path
 
 import numpy as np
 import torch
-from provenance import RESULTS, alternate, median_ratio, provenance, write
+from provenance import RESULTS, alternate, median_ratio, provenance, table, write
 
 import htsr
 from htsr.bulk.bbp import bbp_threshold
@@ -134,8 +132,10 @@ def pareto_rows(task: tuple[float, int, int]) -> list[object]:
         rng = np.random.default_rng([seed, 2])
         rows.append(row(planted(rng, n * (1 + seed % 2), pareto(rng, n, alpha))))
     phases = [r["phase"] for r in rows]
-    return [f"{alpha:g}", n, draws, np.mean([phase == "random-like" for phase in phases]),
-            np.mean([phase == "heavy-tailed" for phase in phases]), np.mean([r["null_p_value"] < 0.05 for r in rows])]  # fmt: skip
+    return [
+        f"{alpha:g}", n, draws, np.mean([phase == "random-like" for phase in phases]),
+        np.mean([phase == "heavy-tailed" for phase in phases]), np.mean([r["null_p_value"] < 0.05 for r in rows]),
+    ]  # fmt: skip
 
 
 def energy_rows(task: tuple[int, int, float, int]) -> list[object]:
@@ -198,16 +198,8 @@ def cost(quick: bool) -> list[str]:
     ratio = median_ratio(seconds["all"], seconds["without"])
     return [
         f"Bulk, null and phase take {100 * (ratio - 1):.0f} % more time than `analyze(bulk=False)` on the 39 matrices of the",
-        f"trained Transformer, once the nulls of its shapes are drawn (median of {len(seconds['all'])} alternating runs, one thread).",
+        f"trained Transformer once the nulls of its shapes are drawn (median of {len(seconds['all'])} alternating runs).",
     ]
-
-
-def table(header: list[str], rows: list[list[object]]) -> list[str]:
-    def cell(value: object) -> str:
-        return f"{value:.3f}" if isinstance(value, float | np.floating) else str(value)
-
-    return ["", "| " + " | ".join(header) + " |", "|" + "---|" * len(header),
-            *("| " + " | ".join(map(cell, line)) + " |" for line in rows)]  # fmt: skip
 
 
 def picture(noise: list[list[object]], confusion: list[list[object]]) -> None:
@@ -224,10 +216,8 @@ def picture(noise: list[list[object]], confusion: list[list[object]]) -> None:
     right.imshow(counts, cmap="Blues", aspect="auto")
     for i, j in np.ndindex(counts.shape):
         if counts[i, j]:
-            dark = counts[i, j] > counts.max() / 2
-            right.text(
-                j, i, f"{counts[i, j]:.0f}", ha="center", va="center", fontsize=8, color="white" if dark else "black"
-            )
+            shade = "white" if counts[i, j] > counts.max() / 2 else "black"
+            right.text(j, i, f"{counts[i, j]:.0f}", ha="center", va="center", fontsize=8, color=shade)
     right.set_xticks(range(len(PHASES)), PHASES, rotation=35, ha="right", fontsize=8)
     right.set_yticks(range(len(confusion)), [str(line[0]) for line in confusion], fontsize=8)
     right.set_xlabel("called", fontsize=9)
@@ -253,46 +243,41 @@ def main() -> None:
         energy = list(pool.map(energy_rows, [(*s, f, draws(100)) for s in spiked_shapes for f in (0.5, 0.9)]))
         sides = [(300, 300), (600, 300), (1000, 500), (1000, 1000), (2000, 1000)]
         power = list(pool.map(power_rows, [(*s, t, draws(100)) for s in sides for t in (1.0, 1.1, 1.2, 1.3, 1.5)]))
-        many = [
-            (64, 64, 4000),
-            (128, 128, 4000),
-            (256, 128, 4000),
-            (256, 256, 2000),
-            (600, 300, 2000),
-            (1024, 512, 1000),
-        ]
-        alarms = list(pool.map(false_spikes, [(N, M, draws(count)) for N, M, count in many]))
+        alarms = list(pool.map(false_spikes, [(*s, draws(min(4000, 260_000_000 // s[1] ** 2))) for s in SHAPES]))
         confusion = list(pool.map(phase_rows, [(name, draws(100)) for name in ENSEMBLES]))
 
-    lines = ["# Telling noise from structure", "", "## Noise", ""]
-    lines += ["Independent entries with one law. `alpha in 2 to 6` is what WeightWatcher's users read as well trained."]
-    lines += table(
-        [
-            "noise",
-            "draws",
-            "alpha in 2 to 6",
-            "phase not random-like",
-            "a spike",
-            "bulk_p_value < 0.01",
-            "null_p_value < 0.05",
-        ],
-        noise,
-    )
-    lines += ["", "## Planted Pareto spectra", "", "n eigenvalues, square and 2 : 1 matrices in turn."]
-    lines += table(["alpha", "n", "draws", "called random-like", "called heavy-tailed", "null_p_value < 0.05"], tails)
-    lines += [
-        "",
-        "## A spike with most of the energy",
-        "",
-        "Noise of variance 1 and one signal: error of the fitted upper edge.",
-    ]
-    lines += table(["shape", "share of energy", "draws", "mean error", "largest error", "exactly one spike"], energy)
-    lines += ["", "## Spikes found", "", "Strength: singular value of the signal over the BBP threshold. Level 1 %."]
-    lines += table(["shape", "strength", "draws", "found"], power)
-    lines += ["", "## Spikes on pure noise", "", "Nominal 1 %. Last column: spread of sigma over its stated error."]
-    lines += table(["shape", "draws", "false spikes", "sd / sigma_error"], alarms)
-    lines += ["", "## Phases", "", "Rows: generated as; columns: called. Sides 200 to 2048."]
-    lines += table(["", *PHASES], confusion)
+    sections = {
+        "Noise": (
+            "Independent entries with one law. `alpha in 2 to 6` is what WeightWatcher's users read as well trained.",
+            ["noise", "draws", "alpha in 2 to 6", "phase not random-like", "a spike", "bulk_p_value < 0.01",
+             "null_p_value < 0.05"],
+            noise,
+        ),
+        "Planted Pareto spectra": (
+            "n eigenvalues, square and 2 : 1 matrices in turn.",
+            ["alpha", "n", "draws", "called random-like", "called heavy-tailed", "null_p_value < 0.05"],
+            tails,
+        ),
+        "A spike with most of the energy": (
+            "Noise of variance 1 and one signal: error of the fitted upper edge.",
+            ["shape", "share of energy", "draws", "mean error", "largest error", "exactly one spike"],
+            energy,
+        ),
+        "Spikes found": (
+            "Strength: singular value of the signal over the BBP threshold. Level 1 %.",
+            ["shape", "strength", "draws", "found"],
+            power,
+        ),
+        "Spikes on pure noise": (
+            "Nominal 1 %. Last column: spread of sigma over its stated error.",
+            ["shape", "draws", "false spikes", "sd / sigma_error"],
+            alarms,
+        ),
+        "Phases": ("Rows: generated as; columns: called. Sides 200 to 2048.", ["", *PHASES], confusion),
+    }  # fmt: skip
+    lines = ["# Telling noise from structure"]
+    for title, (text, header, rows) in sections.items():
+        lines += ["", f"## {title}", "", text, "", *table(header, rows)]
     lines += ["", "## Cost", "", *cost_lines]
     if quick:
         print("\n".join([*lines, "", provenance()]))

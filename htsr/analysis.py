@@ -80,8 +80,8 @@ def analyze(
         vectors: Measure how localised the leading singular vectors are; needs eigenvectors, some five times the time.
         convention: ``"weightwatcher"`` restores WeightWatcher's scaling of Conv2d and its absolute cut-off of 1e-5, for
             comparison with published numbers.
-        seed: Seed of the resamples and of the shuffles. They depend on it and on the layer's name alone (for a tied weight, its first layer's),
-            so a layer has the same row whatever else is analysed.
+        seed: Seed of the resamples and of the shuffles. They depend on it and on the layer's name alone (for a tied weight,
+            its first layer's), so a layer has the same row whatever else is analysed.
         progress: True or False shows or hides the progress bar. By default it is shown on a terminal, after a second.
 
     Returns:

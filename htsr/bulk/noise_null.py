@@ -14,6 +14,7 @@ from htsr import metrics
 from htsr.bulk.bulk_fit import MAX_KURTOSIS, MIN_EIGENVALUES, fit_marchenko_pastur
 from htsr.bulk.wishart import wishart_eigenvalues
 from htsr.tails import fit_power_law
+from htsr.tails.power_law import XminName
 
 # Raise this whenever a draw would come out differently: what older versions left on disk is then not read.
 VERSION = 1
@@ -23,7 +24,7 @@ DRAWS, MIN_DRAWS, DRAWS_TIMES_M_SQUARED = 1000, 50, 1e8
 # p-values below this are not told apart.
 SMALLEST_P = 1e-6
 
-STATISTICS = ("alpha", "D", "stable_rank", "entropy", "bulk_D")
+STATISTICS = ("alpha", "D", "stable_rank", "entropy", "bulk_distance")
 
 
 @dataclass(frozen=True, eq=False)
@@ -38,7 +39,7 @@ class NoiseNull:
         D: KS distance of that fit, ascending.
         stable_rank: Stable rank of noise, ascending.
         entropy: Entropy of noise, ascending.
-        bulk_D: KS distance between noise and the Marchenko-Pastur law fitted to it, ascending.
+        bulk_distance: KS distance between noise and the Marchenko-Pastur law fitted to it, ascending.
     """
 
     N: int
@@ -48,17 +49,20 @@ class NoiseNull:
     D: np.ndarray
     stable_rank: np.ndarray
     entropy: np.ndarray
-    bulk_D: np.ndarray
+    bulk_distance: np.ndarray
 
     def band(self, statistic: str, level: float = 0.9) -> tuple[float, float, float]:
         """Median and equal-tailed band.
 
         Args:
-            statistic: One of ``alpha``, ``D``, ``stable_rank``, ``entropy``, ``bulk_D``.
+            statistic: One of ``alpha``, ``D``, ``stable_rank``, ``entropy``, ``bulk_distance``.
             level: How much of the noise the band holds.
 
         Returns:
             Median, lower and upper end.
+
+        Raises:
+            ValueError: If there is no such statistic.
         """
         if statistic not in STATISTICS:
             raise ValueError(f"expected one of {', '.join(STATISTICS)}, got {statistic!r}")
@@ -99,12 +103,12 @@ class NoiseNull:
             The p-value, from a lognormal law fitted to the draws, which noise follows down to levels of 0.1 %
             (tests/bulk/test_noise_null.py); never below 1e-6, where nobody has checked it.
         """
-        logs = np.log(self.bulk_D)
+        logs = np.log(self.bulk_distance)
         return max(SMALLEST_P, float(stats.norm.sf(np.log(D), logs.mean(), logs.std(ddof=1))))
 
 
 @lru_cache(maxsize=1024)
-def noise_null(N: int, M: int, matrices: int = 1, xmin: str = "ks") -> NoiseNull | None:
+def noise_null(N: int, M: int, matrices: int = 1, xmin: XminName = "ks") -> NoiseNull | None:
     """The null of a shape, drawn once and kept: in memory and in the user's cache folder.
 
     Args:
@@ -136,7 +140,7 @@ def cache_folder() -> Path:
     return Path(os.environ.get("HTSR_CACHE_DIR") or platformdirs.user_cache_dir("htsr", appauthor=False))
 
 
-def _draw(N: int, M: int, matrices: int, xmin: str) -> np.ndarray:
+def _draw(N: int, M: int, matrices: int, xmin: XminName) -> np.ndarray:
     """Statistics of noise, shape ``(5, draws)``."""
     rng = np.random.default_rng([VERSION, N, M, matrices])
     count = int(np.clip(DRAWS_TIMES_M_SQUARED / (M**2 * matrices), MIN_DRAWS, DRAWS))
@@ -145,8 +149,8 @@ def _draw(N: int, M: int, matrices: int, xmin: str) -> np.ndarray:
         evals = np.sort(np.concatenate([wishart_eigenvalues(N, M, rng) for _ in range(matrices)]))
         fit = fit_power_law(evals[evals > 0], xmin=xmin)
         bulk = fit_marchenko_pastur(evals, N, M)
-        bulk_D = np.nan if bulk is None else bulk.D
-        rows.append((fit.alpha, fit.D, metrics.stable_rank(evals), metrics.entropy(evals), bulk_D))
+        bulk_distance = np.nan if bulk is None else bulk.D
+        rows.append((fit.alpha, fit.D, metrics.stable_rank(evals), metrics.entropy(evals), bulk_distance))
     return np.array(rows).T
 
 
