@@ -18,6 +18,9 @@ from htsr.report import FORMATS, check_output
 from htsr.report.save import analysis_json
 from htsr.tails.resampling import MIN_RESAMPLES
 
+# Findings on a terminal; all of them are in every file that is written.
+MAX_FINDINGS = 20
+
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line.
@@ -79,7 +82,9 @@ def _parser() -> argparse.ArgumentParser:
         help=f"resamples for intervals and goodness of fit: none, the default, or {MIN_RESAMPLES} and more",
     )
     audit.add_argument("--alternatives", action="store_true", help="compare each tail with other distributions")
-    audit.add_argument("--seed", type=_whole_number, default=0, help="seed of the resamples (default: 0)")
+    audit.add_argument("--randomize", action="store_true", help="shuffle each matrix and count correlation traps")
+    audit.add_argument("--vectors", action="store_true", help="measure how localised the leading singular vectors are")
+    audit.add_argument("--seed", type=_whole_number, default=0, help="seed of resamples and shuffles (default: 0)")
     audit.set_defaults(run=_audit)
 
     demo = commands.add_parser("demo", help="audit a trained Transformer, then train a small GPT with HTMuon")
@@ -108,6 +113,8 @@ def _audit(options: argparse.Namespace) -> None:
         convention=options.convention,
         bootstrap=options.bootstrap,
         alternatives=options.alternatives,
+        randomize=options.randomize,
+        vectors=options.vectors,
         seed=options.seed,
     )
     if not len(analysis):
@@ -117,6 +124,11 @@ def _audit(options: argparse.Namespace) -> None:
         raise InputError(f"{options.path}: none of its {len(analysis.skipped)} tensors is a weight matrix ({reasons})")
     people = sys.stderr if options.json else sys.stdout
     print(analysis, file=people)
+    found = analysis.findings
+    for name, finding in found.head(MAX_FINDINGS).itertuples(index=False):
+        print(f"{name}: {finding}", file=people)
+    if len(found) > MAX_FINDINGS:
+        print(f"{len(found) - MAX_FINDINGS} more findings: write them with -o audit.html", file=people)
     if options.json:
         print(analysis_json(analysis))
     for path in options.output:
