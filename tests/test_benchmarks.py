@@ -13,7 +13,12 @@ BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
 def test_noise_calibration_in_quick_form():
     command = [sys.executable, str(BENCHMARKS / "noise_calibration.py"), "--quick"]
     result = subprocess.run(command, capture_output=True, text=True, check=True)
-    for row in ("| Laplace 64 x 64 |", "| 4 | 500 |", "| 2000 x 1000 | 1.200 |", "| rank-collapse | 0 | 0 | 0 | 0 | 0 | 10 |"):
+    for row in (
+        "| Laplace 64 x 64 |",
+        "| 4 | 500 |",
+        "| 2000 x 1000 | 1.200 |",
+        "| rank-collapse | 0 | 0 | 0 | 0 | 0 | 10 |",
+    ):
         assert row in result.stdout
 
 
