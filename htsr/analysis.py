@@ -21,6 +21,7 @@ from htsr.tails import ALTERNATIVES, PowerLawFit, fit_power_law
 from htsr.tails.power_law import MIN_SPREAD, XminRule, check_resampling, check_xmin
 from htsr.tails.resampling import MIN_RESAMPLES
 from htsr.weights import Layer, open_source, select
+from htsr.weights.convolutions import Conv
 from htsr.weights.select import Patterns
 from htsr.weights.source import Source
 
@@ -39,6 +40,8 @@ Convention = Literal["htsr", "weightwatcher"]
 # Rounding the entries of an orthogonal matrix moves its eigenvalues, all 1, by up to 1.2 eps each way (the spectral norm of
 # the rounding noise is 0.6 eps for a square matrix); below this many eps of the stored type a spectrum counts as flat.
 FLAT_EPS = 4
+# An 8-bit type has so few digits that this would call any spectrum flat.
+MAX_FLAT = 0.5
 
 
 def analyze(
@@ -46,6 +49,9 @@ def analyze(
     *,
     layers: Patterns = None,
     skip: Patterns = None,
+    min_eigenvalues: int = 0,
+    conv: Conv = "pool",
+    per_head: bool = False,
     xmin: XminRule = "ks",
     alternatives: bool = False,
     bootstrap: int = 0,
@@ -59,8 +65,13 @@ def analyze(
     Args:
         source: A ``torch.nn.Module``, a state dict or ``{name: array}``, or a path to a ``.safetensors`` file or to a
             directory of them. Models are not changed; one matrix at a time is in memory.
-        layers: Names, globs or layer types to keep; all by default.
-        skip: Names, globs or layer types to leave out.
+        layers: Names, globs (``"*.q_proj"``), regular expressions (``"re:..."`` or compiled), layer types (``"conv2d"``) or
+            shapes (``"384x1536"``, ``"*x384"``) to keep; all by default.
+        skip: The same, to leave out.
+        min_eigenvalues: Leave out matrices with fewer eigenvalues.
+        conv: How convolutions are decomposed. ``"pool"`` pools the eigenvalues of all slices, one ``(out, in)`` matrix for
+            each position in the kernel; ``"slices"`` gives each slice a row; ``"unfold"`` takes ``(out, in * positions)``.
+        per_head: Cut attention weights into their heads, where the number of heads is known.
         xmin: How the tail is chosen, as in ``fit_power_law``.
         alternatives: Compare each tail with a lognormal, an exponential, a stretched exponential and a truncated power law;
             about half a second a layer.
@@ -101,7 +112,7 @@ def analyze(
     check_xmin(xmin)
     check_resampling(bootstrap or MIN_RESAMPLES, seed)
     settings = _Settings(xmin, alternatives, bootstrap, bulk, convention, seed)
-    inventory = select(open_source(source), layers, skip)
+    inventory = select(open_source(source, conv=conv, per_head=per_head), layers, skip, min_eigenvalues=min_eigenvalues)
     results: dict[str, LayerAnalysis] = {}
     bar = tqdm(
         inventory.layers, desc="analyze", unit="layer", delay=1, disable=None if progress is None else not progress
@@ -139,22 +150,37 @@ def _analyze_layer(layer: Layer, settings: _Settings) -> "LayerAnalysis":
     N, M = max(layer.shape[:2]), min(layer.shape[:2])
     rf = math.prod(layer.shape[2:])
     row: dict[str, object] = {"name": layer.name, "longname": layer.longname, "layer_type": layer.layer_type}
-    row |= {"N": N, "M": M, "Q": N / M, "rf": rf, "num_evals": M * rf, "warning": "", "tied_to": "", "alternative": ""}
+    row |= {
+        "dtype": layer.dtype,
+        "N": N,
+        "M": M,
+        "Q": N / M,
+        "rf": rf,
+        "num_evals": M * rf,
+        "warning": "",
+        "tied_to": "",
+        "alternative": "",
+    }
     try:
         weight = layer.load()
         spectrum = Spectrum.from_weight(weight)
-    except (ValueError, torch.linalg.LinAlgError) as err:
-        fit = PowerLawFit.failed(str(err))
-        return LayerAnalysis(layer.name, row | {"status": fit.status, "reason": fit.reason}, None, fit)
+    except (
+        ValueError,
+        OSError,
+        RuntimeError,
+        MemoryError,
+    ) as err:  # torch knows only RuntimeError, also for want of memory
+        fit = PowerLawFit.failed(" ".join(str(err).split()) or type(err).__name__)
+        return LayerAnalysis(layer.name, row | {"status": fit.status, "reason": _reason(fit, layer)}, None, fit)
 
     fitted = spectrum.nonzero
     if settings.convention == "weightwatcher":
         if layer.layer_type == "conv2d":
             spectrum = Spectrum(spectrum.eigenvalues * WEIGHTWATCHER_CONV2D_SCALE, spectrum.shape)
         fitted = spectrum.eigenvalues[spectrum.eigenvalues > WEIGHTWATCHER_CUTOFF]
-    resolution = max(MIN_SPREAD, FLAT_EPS * torch.finfo(weight.dtype).eps)
+    resolution = max(MIN_SPREAD, min(FLAT_EPS * torch.finfo(weight.dtype).eps, MAX_FLAT))
     fit = fit_power_law(fitted, xmin=settings.xmin, resolution=resolution)
-    row |= {"status": fit.status, "reason": fit.reason} | _scalar_metrics(spectrum)
+    row |= {"status": fit.status, "reason": _reason(fit, layer)} | _scalar_metrics(spectrum)
     if settings.bulk:
         row |= _bulk_metrics(spectrum)
     if fit.status == "success":
@@ -164,6 +190,10 @@ def _analyze_layer(layer: Layer, settings: _Settings) -> "LayerAnalysis":
         if settings.alternatives:
             row |= _best_alternative(fit)
     return LayerAnalysis(layer.name, row, spectrum, fit)
+
+
+def _reason(fit: PowerLawFit, layer: Layer) -> str:
+    return "; ".join(filter(None, (fit.reason, layer.note)))
 
 
 def _scalar_metrics(spectrum: Spectrum) -> dict[str, object]:

@@ -9,11 +9,20 @@ import torch
 from safetensors import SafetensorError, safe_open
 
 from htsr.errors import InputError
-from htsr.weights.inventory import Inventory, Layer, Skipped
-from htsr.weights.state_dicts import layer_name, layer_type, not_analysed
+from htsr.weights.inventory import Listing, Stored
+from htsr.weights.names import natural_order, without_common_prefix
+
+# The format's words for types, in torch's.
+DTYPES = {"F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat16"}
+DTYPES |= {
+    "F8_E4M3": "float8_e4m3fn",
+    "F8_E5M2": "float8_e5m2",
+    "F8_E4M3FNUZ": "float8_e4m3fnuz",
+    "F8_E5M2FNUZ": "float8_e5m2fnuz",
+}
 
 
-def read_safetensors(path: Path) -> Inventory:
+def read_safetensors(path: Path) -> Listing:
     """List the tensors of a file or of all ``*.safetensors`` files of a directory; only the headers are read.
 
     The format keeps no module order, so names are sorted with their numbers compared as numbers: layer 10 comes
@@ -23,7 +32,7 @@ def read_safetensors(path: Path) -> Inventory:
         path: A file, or a directory that holds at least one.
 
     Returns:
-        The layers, each loaded from its own file when asked for, and every other tensor with the reason.
+        The tensors, each read from its own file when asked for.
 
     Raises:
         InputError: If a file is not readable as safetensors, a shard is missing, or a name stands in two files.
@@ -41,17 +50,14 @@ def read_safetensors(path: Path) -> Inventory:
                 )
             where[key] = (file, shape, dtype)
 
-    layers: list[Layer] = []
-    skipped: list[Skipped] = []
-    for key in sorted(where, key=_natural_order):
+    names = without_common_prefix(where, "module.")
+    tensors = []
+    for key in sorted(where, key=natural_order):
         file, shape, dtype = where[key]
-        reason = not_analysed(key, shape, dtype)
-        if reason is None:
-            name = layer_name(key, where)
-            layers.append(Layer(name, name, layer_type(key, shape), shape, partial(_load, file, key)))
-        else:
-            skipped.append(Skipped(key, shape, reason))
-    return Inventory(str(path), layers, skipped)
+        tensors.append(
+            Stored(names[key], shape, DTYPES.get(dtype, dtype.lower()), partial(_load, file, key), longkey=key)
+        )
+    return Listing(str(path), tensors)
 
 
 def safetensors_files(directory: Path) -> list[Path]:
@@ -95,10 +101,6 @@ def _header(file: Path) -> list[tuple[str, tuple[int, ...], str]]:
         ) from err
 
 
-def _load(file: Path, key: str) -> torch.Tensor:
+def _load(file: Path, key: str, rows: slice | None) -> torch.Tensor:
     with safe_open(file, framework="pt") as handle:
-        return handle.get_tensor(key)
-
-
-def _natural_order(key: str) -> list[tuple[int, str]]:
-    return [(int(part), "") if number % 2 else (-1, part) for number, part in enumerate(re.split(r"([0-9]+)", key))]
+        return handle.get_tensor(key) if rows is None else handle.get_slice(key)[rows]

@@ -7,7 +7,9 @@ from pathlib import Path
 from torch import nn
 
 from htsr.errors import InputError
-from htsr.weights.inventory import Inventory
+from htsr.weights.convolutions import Conv, check_conv
+from htsr.weights.inventory import Inventory, Listing
+from htsr.weights.layout import Splitting, lay_out
 from htsr.weights.modules import read_module
 from htsr.weights.safetensors import read_safetensors, safetensors_files
 from htsr.weights.state_dicts import read_state_dict
@@ -15,12 +17,14 @@ from htsr.weights.state_dicts import read_state_dict
 Source = nn.Module | Mapping[str, object] | str | os.PathLike[str]
 
 
-def open_source(source: Source) -> Inventory:
+def open_source(source: Source, *, conv: Conv = "pool", per_head: bool = False) -> Inventory:
     """List what a source holds: names and shapes, no values yet.
 
     Args:
         source: A module, a state dict or ``{name: array}``, or a path to a ``.safetensors`` file or to a directory of
             them.
+        conv: How convolutions are decomposed: ``"pool"``, ``"slices"`` or ``"unfold"``; see ``kernel_parts``.
+        per_head: Cut attention weights into their heads, where the number of heads is known.
 
     Returns:
         Its layers and, with a reason each, all other tensors.
@@ -30,20 +34,24 @@ def open_source(source: Source) -> Inventory:
         InputError: If the path is no safetensors checkpoint, or the source holds no tensor at all.
         TypeError: If the source is of none of these kinds.
     """
+    check_conv(conv)
+    listing = _list(source)
+    if not listing.tensors:
+        raise InputError(f"{listing.source} is empty: expected at least one weight, found no tensor at all")
+    return lay_out(listing, Splitting(conv, per_head))
+
+
+def _list(source: Source) -> Listing:
     if isinstance(source, nn.Module):
-        inventory = read_module(source)
-    elif isinstance(source, Mapping):
-        inventory = read_state_dict(source)
-    elif isinstance(source, str | os.PathLike):
-        inventory = read_safetensors(_checkpoint(Path(source)))
-    else:
-        raise TypeError(
-            "expected a torch.nn.Module, a state dict, {name: array} or a path to a .safetensors file or directory, "
-            f"got {type(source).__name__}"
-        )
-    if not inventory.layers and not inventory.skipped:
-        raise InputError(f"{inventory.source} is empty: expected at least one weight, found no tensor at all")
-    return inventory
+        return read_module(source)
+    if isinstance(source, Mapping):
+        return read_state_dict(source)
+    if isinstance(source, str | os.PathLike):
+        return read_safetensors(_checkpoint(Path(source)))
+    raise TypeError(
+        "expected a torch.nn.Module, a state dict, {name: array} or a path to a .safetensors file or directory, "
+        f"got {type(source).__name__}"
+    )
 
 
 def _checkpoint(path: Path) -> Path:
