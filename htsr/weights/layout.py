@@ -117,8 +117,11 @@ def _parts(
         if math.prod(weight.shape[:-2]) > MAX_PARTS:
             return f"a stack of {math.prod(weight.shape[:-2])} matrices, more than {MAX_PARTS}: not analysed"
         return role, _stacked(weight), ""
-    if role.gates:
-        return role, gate_parts(weight, role.gates), ""
+    if role.gates or (role.layer_type == "rnn" and len(weight.shape) == 3):
+        directions = _stacked(weight) if len(weight.shape) > 2 else [weight]  # ONNX stacks them
+        if len(directions) == 1:
+            directions = [replace(directions[0], label="")]
+        return role, [part for direction in directions for part in gate_parts(direction, role.gates)], ""
     while len(weight.shape) > 2:  # a table with leading sides of 1
         weight = weight.select(0, 0)
     if role.layer_type != "dense":

@@ -1,7 +1,5 @@
 """Weights of a ``.safetensors`` file, or of a directory of them (a sharded checkpoint, with or without its index)."""
 
-import json
-import re
 from functools import partial
 from pathlib import Path
 
@@ -11,6 +9,7 @@ from safetensors import SafetensorError, safe_open
 from htsr.errors import InputError
 from htsr.weights.inventory import Listing, Stored
 from htsr.weights.names import natural_order, without_common_prefix
+from htsr.weights.shards import check_complete, config_beside, shards
 
 # The format's words for types, in torch's.
 DTYPES = {"F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat16"}
@@ -37,9 +36,9 @@ def read_safetensors(path: Path) -> Listing:
     Raises:
         InputError: If a file is not readable as safetensors, a shard is missing, or a name stands in two files.
     """
-    files = safetensors_files(path) if path.is_dir() else [path]
+    files = shards(path, "*.safetensors") if path.is_dir() else [path]
     if path.is_dir():
-        _check_shards(path, {file.name for file in files})
+        check_complete(path, {file.name for file in files}, "safetensors")
     where: dict[str, tuple[Path, tuple[int, ...], str]] = {}
     for file in files:
         for key, shape, dtype in _header(file):
@@ -57,35 +56,7 @@ def read_safetensors(path: Path) -> Listing:
         tensors.append(
             Stored(names[key], shape, DTYPES.get(dtype, dtype.lower()), partial(_load, file, key), longkey=key)
         )
-    return Listing(str(path), tensors)
-
-
-def safetensors_files(directory: Path) -> list[Path]:
-    """The ``*.safetensors`` files of a directory, by name."""
-    return sorted(file for file in directory.glob("*.safetensors") if file.is_file())
-
-
-def _check_shards(directory: Path, there: set[str]) -> None:
-    """Refuse a sharded checkpoint that lacks a shard, by its index and by the numbers in the names."""
-    expected: set[str] = set()
-    for index in directory.glob("*.safetensors.index.json"):
-        try:
-            expected |= set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())
-        except (ValueError, KeyError, AttributeError) as err:
-            raise InputError(
-                f"{index}: expected a JSON object with a weight_map, got {type(err).__name__}: {err}"
-            ) from err
-    for name in there:
-        numbered = re.fullmatch(r"(.*-)([0-9]+)-of-([0-9]+)\.safetensors", name)
-        if numbered:
-            stem, number, count = numbered.groups()
-            expected |= {f"{stem}{i:0{len(number)}d}-of-{count}.safetensors" for i in range(1, int(count) + 1)}
-    missing = sorted(expected - there)
-    if missing:
-        raise InputError(
-            f"{directory}: {len(missing)} of {len(expected)} shards are missing: {', '.join(missing[:3])}"
-            f"{', ...' if len(missing) > 3 else ''}; fetch them, or pass one shard as a file"
-        )
+    return Listing(str(path), tensors, config_beside(path))
 
 
 def _header(file: Path) -> list[tuple[str, tuple[int, ...], str]]:

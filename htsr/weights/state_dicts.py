@@ -2,6 +2,7 @@
 
 from collections.abc import Hashable, Mapping
 from functools import partial
+from typing import Any
 
 import numpy as np
 import torch
@@ -70,13 +71,17 @@ def model_of(checkpoint: Mapping[str, object]) -> tuple[Mapping[str, object], di
     return checkpoint, beside
 
 
-def _tensors(mapping: Mapping[object, object], depth: int = 0) -> bool:
+def _tensors(mapping: Mapping[Any, object]) -> bool:
     """Whether a mapping holds tensors, or a mapping that does."""
-    return any(
-        isinstance(value, torch.Tensor | np.ndarray)
-        or (isinstance(value, Mapping) and depth < MAX_DEPTH and _tensors(value, depth + 1))
-        for value in mapping.values()
-    )
+    todo, seen = [mapping], {id(mapping)}
+    while todo:
+        for value in todo.pop().values():
+            if isinstance(value, torch.Tensor | np.ndarray):
+                return True
+            if isinstance(value, Mapping) and id(value) not in seen:  # a pickle may hold itself
+                seen.add(id(value))
+                todo.append(value)
+    return False
 
 
 def _is_counter(key: str) -> bool:
