@@ -52,6 +52,7 @@ def analyze(
     min_eigenvalues: int = 0,
     conv: Conv = "pool",
     per_head: bool = False,
+    base: Source | None = None,
     xmin: XminRule = "ks",
     alternatives: bool = False,
     bootstrap: int = 0,
@@ -72,6 +73,8 @@ def analyze(
         conv: How convolutions are decomposed. ``"pool"`` pools the eigenvalues of all slices, one ``(out, in)`` matrix for
             each position in the kernel; ``"slices"`` gives each slice a row; ``"unfold"`` takes ``(out, in * positions)``.
         per_head: Cut attention weights into their heads, where the number of heads is known.
+        base: The model that an adapter was trained on, where the source is a PEFT directory: its weights are then analysed with
+            what the adapter adds.
         xmin: How the tail is chosen, as in ``fit_power_law``.
         alternatives: Compare each tail with a lognormal, an exponential, a stretched exponential and a truncated power law;
             about half a second a layer.
@@ -112,7 +115,9 @@ def analyze(
     check_xmin(xmin)
     check_resampling(bootstrap or MIN_RESAMPLES, seed)
     settings = _Settings(xmin, alternatives, bootstrap, bulk, convention, seed)
-    inventory = select(open_source(source, conv=conv, per_head=per_head), layers, skip, min_eigenvalues=min_eigenvalues)
+    inventory = select(
+        open_source(source, conv=conv, per_head=per_head, base=base), layers, skip, min_eigenvalues=min_eigenvalues
+    )
     results: dict[str, LayerAnalysis] = {}
     bar = tqdm(
         inventory.layers, desc="analyze", unit="layer", delay=1, disable=None if progress is None else not progress

@@ -123,8 +123,9 @@ def head_parts(key: str, weight: Part, heads: Heads) -> list[Part]:
     if len(weight.shape) != 2 or not heads.num:
         return [weight]
     named = HEADS_IN_ROWS.fullmatch(key)
-    letter = weight.label.strip("[]") or (named.group(1).lower() if named else "")
-    if letter in ("q", "k", "v"):
+    part = re.search(r"\[([qkv])\]$", weight.label)
+    letter = part.group(1) if part else named.group(1).lower() if named else ""
+    if letter:
         dim, num = 0, heads.num if letter == "q" else heads.num_kv or heads.num
     elif HEADS_IN_COLUMNS.fullmatch(key):
         dim, num = 1, heads.num

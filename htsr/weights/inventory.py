@@ -50,6 +50,7 @@ class Stored:
         quantised: ``read`` computes floating-point values from a type that holds none.
         reason: Why it cannot be analysed, where the reader knows.
         note: What to be wary of.
+        label: What its name has in brackets already: ``[delta]``.
     """
 
     key: str
@@ -62,6 +63,7 @@ class Stored:
     quantised: bool = False
     reason: str | None = None
     note: str = ""
+    label: str = ""
 
 
 @dataclass(frozen=True)

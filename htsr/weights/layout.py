@@ -100,7 +100,7 @@ def _parts(
     role = stored.role or role_by_name(stored.key, stored.shape, shapes)
     if isinstance(role, str):
         return role
-    weight = Part(stored.shape)
+    weight = Part(stored.shape, stored.label)
     if role.axes is not None:
         weight = weight.permute(role.axes)
     if role.heads is not None:
@@ -120,7 +120,7 @@ def _parts(
     if role.gates or (role.layer_type == "rnn" and len(weight.shape) == 3):
         directions = _stacked(weight) if len(weight.shape) > 2 else [weight]  # ONNX stacks them
         if len(directions) == 1:
-            directions = [replace(directions[0], label="")]
+            directions = [replace(directions[0], label=weight.label)]
         return role, [part for direction in directions for part in gate_parts(direction, role.gates)], ""
     while len(weight.shape) > 2:  # a table with leading sides of 1
         weight = weight.select(0, 0)

@@ -45,9 +45,8 @@ def read_onnx(path: Path) -> Listing:
         shape = tuple(tensor.dims)
         role, recurrent, node = _role(tensor.name, shape, uses)
         key = tensor.name
-        if ANONYMOUS.match(key) and node is not None and "/" in node.name:
-            operation = ".".join(part for part in node.name.split("/")[:-1] if part)
-            key = f"{operation}.{recurrent or 'weight'}".lstrip(".")
+        if ANONYMOUS.match(key) and node is not None and (module := _module(node)):
+            key = f"{module}.{recurrent or 'weight'}"
         if key in names:
             key = tensor.name
         names.add(key)
@@ -90,7 +89,7 @@ def _role(name: str, shape: tuple[int, ...], uses: dict[str, tuple[Any, int]]) -
         return Role(f"conv{'_transpose' * (node.op_type == 'ConvTranspose')}{sides - 2}d", groups=groups), "", node
     if node.op_type == "Gather" and place == 0 and sides == 2:
         return Role("embedding"), "", node
-    if node.op_type in GATES and place > 2:
+    if node.op_type in GATES and place > 2:  # the bias, or the first state
         return None, "bias", node
     if node.op_type in GATES and place in (1, 2) and sides == 3:
         gates = GATES[node.op_type]
@@ -100,6 +99,17 @@ def _role(name: str, shape: tuple[int, ...], uses: dict[str, tuple[Any, int]]) -
             node,
         )
     return None, "", node
+
+
+def _module(node: Any) -> str:
+    """The module that an operation was exported from, as torch's exporters write it down; empty if they did not."""
+    for entry in node.metadata_props:
+        if (
+            entry.key == "pkg.torch.onnx.name_scopes"
+        ):  # of the newer exporter: "['', 'encoder', 'encoder.fc', 'linear']"
+            names = re.findall(r"'([^']*)'", entry.value)
+            return names[-2] if len(names) > 1 else ""
+    return ".".join(part for part in node.name.split("/")[:-1] if part)  # of the older one: /encoder/fc/MatMul
 
 
 def _model(path: Path) -> Any:

@@ -3,6 +3,7 @@
 import os
 import zipfile
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 
 from torch import nn
@@ -17,6 +18,10 @@ from htsr.weights.layout import Splitting, lay_out
 from htsr.weights.modules import read_module
 from htsr.weights.npz import read_npz
 from htsr.weights.onnx import read_onnx
+from htsr.weights.peft import CONFIG as ADAPTER
+from htsr.weights.peft import read_peft
+from htsr.weights.quantised import multiply_scales
+from htsr.weights.remote import fetch, is_url
 from htsr.weights.safetensors import read_safetensors
 from htsr.weights.shards import shards
 from htsr.weights.state_dicts import read_state_dict
@@ -41,31 +46,44 @@ READERS: dict[str, Reader] = {
 }
 
 
-def open_source(source: Source, *, conv: Conv = "pool", per_head: bool = False) -> Inventory:
+def open_source(
+    source: Source, *, conv: Conv = "pool", per_head: bool = False, base: Source | None = None
+) -> Inventory:
     """List what a source holds: names and shapes, no values yet.
 
     Args:
         source: A module; a state dict, ``{name: array}`` or a checkpoint that holds one; or a path to a file or directory of
-            one of the formats in ``READERS``, or to a directory of ``torch.distributed.checkpoint``.
+            one of the formats in ``READERS``, to a directory of ``torch.distributed.checkpoint`` or of a PEFT adapter; or a URL
+            that fsspec can open.
         conv: How convolutions are decomposed: ``"pool"``, ``"slices"`` or ``"unfold"``; see ``kernel_parts``.
         per_head: Cut attention weights into their heads, where the number of heads is known.
+        base: The model that an adapter was trained on, where the source is the directory of one.
 
     Returns:
         Its layers and, with a reason each, all other tensors.
 
     Raises:
         FileNotFoundError: If the path does not exist.
-        InputError: If the path is no checkpoint, or the source holds no tensor at all.
+        InputError: If the path is no checkpoint, the source holds no tensor at all, or a base is given for what is no adapter.
         TypeError: If the source is of none of these kinds.
     """
     check_conv(conv)
-    listing = _list(source)
+    listing = multiply_scales(_list(source, base))
     if not listing.tensors:
         raise InputError(f"{listing.source} is empty: expected at least one weight, found no tensor at all")
     return lay_out(listing, Splitting(conv, per_head))
 
 
-def _list(source: Source) -> Listing:
+def _list(source: Source, base: Source | None = None) -> Listing:
+    if is_url(source):
+        listing = _list(fetch(str(source)), base)
+        return replace(listing, source=str(source))
+    if isinstance(source, str | os.PathLike) and (Path(source) / ADAPTER).is_file():
+        return read_peft(Path(source), None if base is None else _list(base))
+    if base is not None:
+        raise InputError(
+            f"expected the directory of an adapter, with its {ADAPTER}, since a base is given, got {source!r:.100}"
+        )
     if isinstance(source, nn.Module):
         return read_module(source)
     if isinstance(source, Mapping):

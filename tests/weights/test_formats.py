@@ -163,6 +163,14 @@ def onnx_external(model, path):
     return path / "e.onnx"
 
 
+def onnx_dynamo(model, path):
+    for library in ("onnx", "onnxscript"):
+        pytest.importorskip(library, reason=f"{library} is not installed")
+    inputs = (torch.zeros(2, 5, dtype=torch.int64), torch.zeros(1, 3, 8, 8))
+    torch.onnx.export(model, inputs, path / "d.onnx", dynamo=True, verbose=False)
+    return path / "d.onnx"
+
+
 def keras_model(model):
     os.environ["KERAS_BACKEND"] = KERAS_BACKEND
     keras = pytest.importorskip("keras", reason="keras is not installed")
@@ -193,10 +201,17 @@ def keras_h5(model, path):
     return path / "m.h5"
 
 
+def remote(model, path):
+    fsspec = pytest.importorskip("fsspec", reason="fsspec is not installed")
+    safetensors_shards(model, path)
+    fsspec.filesystem("memory").put(str(path), "/bucket/model", recursive=True)
+    return "memory://bucket/model"
+
+
 FORMATS = [
     module, state_dict, arrays, safetensors_file, safetensors_shards, safetensors_shards_and_index, torch_file,
     torch_file_of_the_old_format, training_state, lightning, data_parallel, compiled, bin_shards, distributed,
-    distributed_flat, npz, npz_compressed, gguf_file, onnx_file, onnx_external, keras_file, keras_h5,
+    distributed_flat, npz, npz_compressed, gguf_file, onnx_file, onnx_dynamo, onnx_external, keras_file, keras_h5, remote,
 ]  # fmt: skip
 
 
