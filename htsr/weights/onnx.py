@@ -57,7 +57,9 @@ def read_onnx(path: Path) -> Listing:
             "float8e4m3fn": "float8_e4m3fn",
             "float8e5m2": "float8_e5m2",
         }.get(dtype, dtype)
-        tensors.append(Stored(key, shape, dtype, partial(_read, path, number), longkey=tensor.name, role=role))
+        reason = "the bias or the first state of a recurrent layer" if recurrent == "bias" else None
+        read = partial(_read, path, number)
+        tensors.append(Stored(key, shape, dtype, read, longkey=tensor.name, role=role, reason=reason))
     for sparse in graph.sparse_initializer:
         tensors.append(
             Stored(sparse.values.name, tuple(sparse.dims), "", partial(_read, path, 0), reason="a sparse tensor")
@@ -89,7 +91,7 @@ def _role(name: str, shape: tuple[int, ...], uses: dict[str, tuple[Any, int]]) -
         return Role(f"conv{'_transpose' * (node.op_type == 'ConvTranspose')}{sides - 2}d", groups=groups), "", node
     if node.op_type == "Gather" and place == 0 and sides == 2:
         return Role("embedding"), "", node
-    if node.op_type in GATES and place > 2:  # the bias, or the first state
+    if node.op_type in GATES and place > 2:
         return None, "bias", node
     if node.op_type in GATES and place in (1, 2) and sides == 3:
         gates = GATES[node.op_type]
