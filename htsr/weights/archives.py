@@ -10,6 +10,12 @@ from htsr.errors import InputError
 MAX_GROWTH, MAX_GROWN_BYTES = 100, 2**28
 
 
+def is_archive(path: Path) -> bool:
+    """Whether a file begins as a zip archive does; ``zipfile.is_zipfile`` looks at its end, and stumbles over damage there."""
+    with path.open("rb") as file:
+        return file.read(4) == b"PK\x03\x04"
+
+
 def entries(path: Path, kind: str) -> dict[str, zipfile.ZipInfo]:
     """The entries of an archive, by name.
 
@@ -39,7 +45,11 @@ def entries(path: Path, kind: str) -> dict[str, zipfile.ZipInfo]:
 
 def unreadable(path: Path, kind: str, err: BaseException) -> InputError:
     """The error for a file that its reader cannot read."""
-    said = " ".join(str(err).split())[:300] or type(err).__name__
+    said = " ".join(str(err).split()).split(" In PyTorch 2.6")[0][
+        :300
+    ]  # what follows there is advice to execute the file
+    if not isinstance(err, InputError):
+        said = f"{type(err).__name__}: {said}" if said else type(err).__name__
     size = path.stat().st_size if path.is_file() else 0
     return InputError(
         f"{path}: not a readable {kind} ({size:,} bytes; the reader says: {said}): it is truncated, damaged or of another "

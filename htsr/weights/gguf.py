@@ -62,12 +62,31 @@ def read_gguf(path: Path) -> Listing:
 
 def _bounded_reader(gguf: Any) -> Any:
     class Reader(gguf.GGUFReader):
-        """Stops at the end of the file, where gguf's own reader goes on with nothing for as long as a header says."""
+        """Stops at the end of the file, where gguf's own goes on with nothing for as long as a header says; skips arrays."""
 
         def _get(self, offset: int, dtype: Any, count: int = 1, *args: Any, **kwargs: Any) -> Any:
-            if int(offset) + np.dtype(dtype).itemsize * int(count) > len(self.data):
-                raise ValueError(f"it ends before byte {int(offset) + np.dtype(dtype).itemsize * int(count):,}")
+            end = int(offset) + np.dtype(dtype).itemsize * int(count)
+            if end > len(self.data):
+                raise ValueError(f"it ends before byte {end:,}")
             return super()._get(offset, dtype, count, *args, **kwargs)
+
+        def _get_field_parts(self, offset: int, kind: int) -> Any:
+            if kind != gguf.GGUFValueType.ARRAY:
+                return super()._get_field_parts(offset, kind)
+            inner, count = self._get(offset, np.uint32), self._get(offset + 4, np.uint64)
+            end, left = offset + 12, int(count[0])
+            scalar = self.gguf_scalar_to_np.get(gguf.GGUFValueType(inner[0]))
+            if scalar is not None:
+                end += left * np.dtype(scalar).itemsize
+            elif left * 8 > len(self.data) - end:
+                raise ValueError(f"an array of {left:,} is longer than the file")
+            elif inner[0] == gguf.GGUFValueType.STRING:  # a vocabulary, not wanted here
+                for _ in range(left):
+                    end += 8 + int.from_bytes(self.data[end : end + 8].tobytes(), "little")
+            else:
+                for _ in range(left):
+                    end += self._get_field_parts(end, int(inner[0]))[0]
+            return end - offset, [inner, count], [], [gguf.GGUFValueType.ARRAY]
 
     return Reader
 

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import torch
 
 from htsr.errors import InputError
-from htsr.weights.archives import entries, unreadable
+from htsr.weights.archives import entries, is_archive, unreadable
 from htsr.weights.arrays import as_tensor
 from htsr.weights.inventory import Listing, Role, Stored
 from htsr.weights.optional import require
@@ -46,12 +46,14 @@ def read_keras(path: Path) -> Listing:
     Raises:
         InputError: If the file cannot be read, or h5py is not installed.
     """
-    require("h5py", "keras", path)
+    h5py = require("h5py", "keras", path)
     try:
         with _opened(path) as (file, config):
             layers = dict(_layers(config, legacy="model_weights" in file))
             found: list[tuple[str, Any]] = []
-            _walk(file["model_weights"] if "model_weights" in file else file, "", found)
+            _walk(
+                file["model_weights"] if "model_weights" in file else file, "", found, {h5py.h5o.get_info(file.id).addr}
+            )
             tensors = [_stored(path, name, dataset, layers) for name, dataset in found]
     except InputError:
         raise
@@ -65,7 +67,7 @@ def read_keras(path: Path) -> Listing:
 def _opened(path: Path) -> Iterator[tuple[Any, Mapping[str, Any]]]:
     """The HDF5 file of the weights, and the configuration of the model; empty if there is none."""
     h5py = require("h5py", "keras", path)
-    if zipfile.is_zipfile(path):
+    if is_archive(path):
         there = entries(path, KIND)
         if WEIGHTS not in there:
             raise InputError(f"{path}: expected {WEIGHTS} in a .keras file, found {', '.join(list(there)[:5])}")
@@ -81,15 +83,19 @@ def _opened(path: Path) -> Iterator[tuple[Any, Mapping[str, Any]]]:
         yield file, json.loads(text)
 
 
-def _walk(group: Any, prefix: str, found: list[tuple[str, Any]], depth: int = 0) -> None:
+def _walk(group: Any, prefix: str, found: list[tuple[str, Any]], seen: set[int]) -> None:
     """Datasets of a group and its groups, in natural order; links to other places and files are not followed."""
     h5py = require("h5py", "keras", prefix)
     for name in group:
-        if not isinstance(group.get(name, getlink=True), h5py.HardLink) or depth > 40:
+        if not isinstance(group.get(name, getlink=True), h5py.HardLink):
             continue
         item = group[name]
+        place = h5py.h5o.get_info(item.id).addr
+        if place in seen:  # a group may hold itself
+            continue
+        seen.add(place)
         if isinstance(item, h5py.Group):
-            _walk(item, f"{prefix}{name}/", found, depth + 1)
+            _walk(item, f"{prefix}{name}/", found, seen)
         elif isinstance(item, h5py.Dataset):
             found.append((f"{prefix}{name}", item))
 

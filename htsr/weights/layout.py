@@ -138,7 +138,7 @@ def _no_weight(stored: Stored) -> str | None:
         return f"dtype {stored.dtype}: not a floating-point weight"
     if len(stored.shape) < 2:
         return f"{len(stored.shape)}-D: not a matrix"
-    if 0 in stored.shape:
+    if min(stored.shape) < 1:
         return "empty"
     if OPTIMIZER.match(stored.key):
         return "state of the optimizer, not a weight"

@@ -1,7 +1,6 @@
 """Tell what a source is and open it with the right reader."""
 
 import os
-import zipfile
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -9,7 +8,7 @@ from pathlib import Path
 from torch import nn
 
 from htsr.errors import InputError
-from htsr.weights.archives import entries
+from htsr.weights.archives import entries, is_archive
 from htsr.weights.convolutions import Conv, check_conv
 from htsr.weights.gguf import read_gguf
 from htsr.weights.inventory import Inventory, Listing
@@ -117,7 +116,7 @@ def _reader_by_content(path: Path) -> Reader | None:
         return read_gguf
     if head == b"\x89HDF\r\n\x1a\n":
         return read_keras
-    if head.startswith(b"PK") and zipfile.is_zipfile(path):
+    if is_archive(path):
         names = entries(path, "zip archive")
         if WEIGHTS in names:
             return read_keras

@@ -4,6 +4,7 @@ These are pickles, which can hold any program. They are opened with ``weights_on
 and a file that asks for more than tensors is refused with the list of what it asks for.
 """
 
+import itertools
 import pickle
 import pickletools
 import warnings
@@ -16,7 +17,7 @@ from pathlib import Path
 import torch
 
 from htsr.errors import InputError
-from htsr.weights.archives import entries, unreadable
+from htsr.weights.archives import entries, is_archive, unreadable
 from htsr.weights.arrays import as_tensor
 from htsr.weights.inventory import Listing, Stored
 from htsr.weights.shards import check_complete, config_beside, shards
@@ -25,6 +26,10 @@ from htsr.weights.state_dicts import model_of, read_state_dict
 KIND = "torch checkpoint"
 # Names under which trainers of Hugging Face save weights; training_args.bin, optimizer.bin and the like are none.
 SHARDS = ("pytorch_model*.bin", "model*.bin", "adapter_model*.bin")
+# torch.serialization.MAGIC_NUMBER as a pickle holds it.
+MAGIC = 0x1950A86A20F9469CFC6C.to_bytes(10, "little")
+# Of a file that is refused anyway, so much is looked through for what it imports.
+MAX_OPCODES = 100_000
 
 
 def read_torch(path: Path) -> Listing:
@@ -68,12 +73,24 @@ def _read(path: Path, key: str, rows: slice | None) -> torch.Tensor:
 
 
 def _load(path: Path) -> Mapping[str, object]:
-    if not zipfile.is_zipfile(path):
+    if not is_archive(path):
+        _check_old_format(path)
         status = path.stat()
         return _unpickled(path, status.st_mtime_ns, status.st_size)
     if any(entry.compress_type != zipfile.ZIP_STORED for entry in entries(path, KIND).values()):
         raise InputError(f"{path}: compressed inside, which torch.save never does: unpack it and save it again")
     return _opened(path, mmap=True)
+
+
+def _check_old_format(path: Path) -> None:
+    """Refuse what does not begin as the old format does, before any of it is unpickled."""
+    with path.open("rb") as file:
+        if MAGIC in file.read(32):
+            return
+    wanted = _imports(path)
+    if wanted:
+        raise _asks_for(path, wanted)
+    raise unreadable(path, KIND, InputError("it begins neither as torch.save's zip format nor as the older one"))
 
 
 @lru_cache(maxsize=1)  # the old format has to be read as a whole for each of its tensors
@@ -89,11 +106,8 @@ def _opened(path: Path, *, mmap: bool) -> Mapping[str, object]:
     except pickle.UnpicklingError as err:
         wanted = _refused(path)
         if not wanted:
-            raise unreadable(path, KIND, err) from err
-        raise InputError(
-            f"{path}: refused, since it asks for more than tensors: {', '.join(wanted[:8])}{', ...' if len(wanted) > 8 else ''}. "
-            "Unpickling these could run any program. If you trust the file, load it yourself and pass the state dict or module"
-        ) from err
+            raise unreadable(path, KIND, InputError("its pickle is damaged")) from err
+        raise _asks_for(path, wanted) from err
     except Exception as err:  # a damaged pickle can make the unpickler stumble in any way
         raise unreadable(path, KIND, err) from err
     if isinstance(checkpoint, torch.Tensor):
@@ -103,6 +117,13 @@ def _opened(path: Path, *, mmap: bool) -> Mapping[str, object]:
             f"{path}: expected a state dict or a dictionary that holds one, got a {type(checkpoint).__name__}"
         )
     return checkpoint
+
+
+def _asks_for(path: Path, wanted: list[str]) -> InputError:
+    return InputError(
+        f"{path}: refused, since it asks for more than tensors: {', '.join(wanted[:8])}{', ...' if len(wanted) > 8 else ''}. "
+        "Unpickling these could run any program. If you trust the file, load it yourself and pass the state dict or module"
+    )
 
 
 def _refused(path: Path) -> list[str]:
@@ -120,7 +141,7 @@ def _imports(path: Path) -> list[str]:
     try:
         with path.open("rb") as file:
             for _ in range(4):  # a magic number, the protocol, the system, the object
-                for opcode, argument, _ in pickletools.genops(file):
+                for opcode, argument, _ in itertools.islice(pickletools.genops(file), MAX_OPCODES):
                     if opcode.name in ("GLOBAL", "INST"):
                         wanted.add(str(argument).replace(" ", "."))
                     elif opcode.name == "STACK_GLOBAL":
