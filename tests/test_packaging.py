@@ -160,6 +160,7 @@ def test_arrows_point_down():
         "errors",
         "_version",
         "progress",
+        "files",
         "weights",
         "spectrum",
         "metrics",
@@ -169,6 +170,9 @@ def test_arrows_point_down():
         "phases",
         "findings",
         "columns",
+        "layer_analysis",
+        "journal",
+        "jobs",
         "analysis",
         "crosscheck",
     ]

@@ -1,15 +1,12 @@
 """One look at a model in training, and the file that keeps it."""
 
 import json
-import os
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import BinaryIO
 
 import numpy as np
 
+from htsr.files import written_aside
 from htsr.spectrum import Spectrum
 
 
@@ -68,27 +65,3 @@ class Capture:
 def capture_name(step: int) -> str:
     """Name of the file of a capture; names sort as steps do."""
     return f"step-{step:012d}.npz"
-
-
-@contextmanager
-def written_aside(path: Path) -> Iterator[BinaryIO]:
-    """Open a file that appears at ``path`` complete, or not at all.
-
-    Bytes go to a hidden file beside it, are synced to disk, and the file is renamed, which is atomic. A process killed
-    at any moment leaves at most the hidden file.
-
-    Args:
-        path: Where the file is to appear.
-
-    Yields:
-        The file, open for writing bytes.
-    """
-    aside = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        with aside.open("wb") as file:
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(aside, path)
-    finally:
-        aside.unlink(missing_ok=True)

@@ -21,7 +21,8 @@ from torch.optim import Optimizer
 from htsr._version import __version__
 from htsr.analysis import Analysis, analyze
 from htsr.errors import InputError
-from htsr.training.capture import Capture, capture_name, written_aside
+from htsr.files import written_aside
+from htsr.training.capture import Capture, capture_name
 from htsr.training.history import ABOUT, CAPTURES, SCALARS, SCHEMA, History
 from htsr.weights.select import Patterns
 

@@ -5,7 +5,8 @@ import pytest
 import torch
 
 import htsr
-from htsr.training.capture import Capture, written_aside
+from htsr.files import written_aside
+from htsr.training.capture import Capture
 
 
 def capture(step=3):
