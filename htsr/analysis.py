@@ -13,6 +13,7 @@ import pandas as pd
 import torch
 
 from htsr.columns import COLUMNS
+from htsr.devices import check_device
 from htsr.jobs import analyze_layers
 from htsr.journal import Journal
 from htsr.layer_analysis import OVER_TRAINED, UNDER_TRAINED, Convention, LayerAnalysis, Settings
@@ -93,7 +94,8 @@ def analyze(
 
     Raises:
         FileNotFoundError: If a path does not exist.
-        InputError: If the source cannot be read, is empty, or ``layers`` or ``skip`` match nothing.
+        InputError: If the source cannot be read, is empty, or ``layers`` or ``skip`` match nothing; if there is no such
+            device; if ``journal`` holds another audit.
         TypeError: If the source is of no kind named above.
         ValueError: If ``convention`` or ``xmin`` is unknown, or ``bootstrap`` is between 1 and 19.
 
@@ -115,8 +117,18 @@ def analyze(
         raise ValueError(f"expected convention='htsr' or 'weightwatcher', got {convention!r}")
     check_xmin(xmin)
     check_resampling(bootstrap or MIN_RESAMPLES, seed)
+    if device is not None:
+        check_device(device)
     settings = Settings(
-        xmin, alternatives, bootstrap, randomize, bulk, vectors, convention, seed, None if device is None else str(device)
+        xmin,
+        alternatives,
+        bootstrap,
+        randomize,
+        bulk,
+        vectors,
+        convention,
+        seed,
+        None if device is None else str(device),
     )
     inventory = select(
         open_source(source, conv=conv, per_head=per_head, base=base), layers, skip, min_eigenvalues=min_eigenvalues

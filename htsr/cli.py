@@ -6,6 +6,7 @@ Exit status: 0 fine, 2 bad input (one line on stderr), 130 interrupted.
 import argparse
 import io
 import os
+import shutil
 import sys
 from collections.abc import Sequence
 from functools import partial
@@ -45,7 +46,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"htsr: {_one_line(err)}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        print("\nhtsr: interrupted; what was written stays readable", file=sys.stderr)
+        kept = "--resume goes on with the audit" if getattr(options, "output", None) else "nothing was written"
+        print(f"\nhtsr: interrupted; {kept}", file=sys.stderr)
         return 130
     return 0
 
@@ -85,6 +87,13 @@ def _parser() -> argparse.ArgumentParser:
     audit.add_argument("--randomize", action="store_true", help="shuffle each matrix and count correlation traps")
     audit.add_argument("--vectors", action="store_true", help="measure how localised the leading singular vectors are")
     audit.add_argument("--seed", type=_whole_number, default=0, help="seed of resamples and shuffles (default: 0)")
+    audit.add_argument(
+        "--n-jobs", type=_jobs, metavar="N", help="layers analysed at a time; -1 for every core (default: 1)"
+    )
+    audit.add_argument("--device", metavar="DEVICE", help="where to compute, cuda for instance (default: the CPU)")
+    audit.add_argument(
+        "--resume", action="store_true", help="go on with an audit to the same output that was interrupted"
+    )
     audit.set_defaults(run=_audit)
 
     demo = commands.add_parser("demo", help="audit a trained Transformer, then train a small GPT with HTMuon")
@@ -106,6 +115,9 @@ def _parser() -> argparse.ArgumentParser:
 def _audit(options: argparse.Namespace) -> None:
     for path in options.output:
         check_output(path)
+    people = sys.stderr if options.json else sys.stdout
+    journal = _journal(options)
+    done = 0 if journal is None else len(list(journal.glob("*.npz")))
     analysis = analyze(
         options.path,
         layers=options.layers,
@@ -115,14 +127,18 @@ def _audit(options: argparse.Namespace) -> None:
         alternatives=options.alternatives,
         randomize=options.randomize,
         vectors=options.vectors,
+        n_jobs=options.n_jobs,
+        device=options.device,
+        journal=journal,
         seed=options.seed,
     )
+    if done:
+        print(f"{done} of {len(analysis)} layers were done", file=people)
     if not len(analysis):
         reasons = "; ".join(
             f"{count} x {reason}" for reason, count in analysis.skipped["reason"].value_counts().items()
         )
         raise InputError(f"{options.path}: none of its {len(analysis.skipped)} tensors is a weight matrix ({reasons})")
-    people = sys.stderr if options.json else sys.stdout
     print(analysis, file=people)
     found = analysis.findings
     for name, finding in found.head(MAX_FINDINGS).itertuples(index=False):
@@ -133,6 +149,21 @@ def _audit(options: argparse.Namespace) -> None:
         print(analysis_json(analysis))
     for path in options.output:
         print(f"wrote {analysis.save(path)}", file=people)
+    if journal is not None:
+        shutil.rmtree(journal)
+
+
+def _journal(options: argparse.Namespace) -> Path | None:
+    """Where an audit keeps what it has done: beside its first output, until that is written."""
+    if not options.output:
+        if options.resume:
+            raise InputError("--resume needs an output: expected the -o FILE of the audit that was interrupted")
+        return None
+    first: Path = options.output[0]
+    journal = first.with_name(f"{first.name}.partial")
+    if journal.exists() and not options.resume:
+        shutil.rmtree(journal)
+    return journal
 
 
 def _demo(options: argparse.Namespace) -> None:
@@ -145,6 +176,12 @@ def _whole_number(text: str, least: int = 0) -> int:
     if not text.isdecimal() or int(text) < least:
         raise argparse.ArgumentTypeError(f"expected a whole number from {least} on, got {text!r}")
     return int(text)
+
+
+def _jobs(text: str) -> int:
+    if text == "-1":
+        return -1
+    return _whole_number(text, least=1)
 
 
 def _resamples(text: str) -> int:

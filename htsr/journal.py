@@ -1,7 +1,10 @@
 """What an audit has already found, kept while it runs, so that an interrupted one can go on."""
 
 import json
+import os
 import shutil
+import zipfile
+from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
 
@@ -36,6 +39,7 @@ class Journal:
         about = {
             "htsr": __version__,
             "source": inventory.source,
+            "files": [[str(path), stat.st_size, stat.st_mtime_ns] for path, stat in _files(inventory.source)],
             "layers": [[layer.name, list(layer.shape), layer.dtype] for layer in inventory.layers],
             **asdict(settings),
         }
@@ -67,20 +71,20 @@ class Journal:
             try:
                 with np.load(self._file(name), allow_pickle=False) as parts:
                     row = json.loads(parts["row"].tobytes())
-                    spectrum = Spectrum(parts["eigenvalues"], row.pop("shape")) if "eigenvalues" in parts else None
-            except (OSError, ValueError, KeyError, EOFError):
+                    shape = row.pop("shape", None)
+                    spectrum = None if shape is None else Spectrum(parts["eigenvalues"], shape)
+            except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
                 continue
             found[name] = restore_layer(row, spectrum, self._settings)
         return found
 
     def add(self, result: LayerAnalysis) -> None:
         """Keep a layer."""
-        row, arrays = dict(result.row), {}
+        row, evals = dict(result.row), np.empty(0)
         if result.spectrum is not None:
-            row["shape"] = list(result.spectrum.shape)
-            arrays["eigenvalues"] = result.spectrum.eigenvalues
+            row["shape"], evals = list(result.spectrum.shape), result.spectrum.eigenvalues
         with written_aside(self._file(result.name)) as file:
-            np.savez(file, row=np.frombuffer(json.dumps(row).encode(), dtype=np.uint8), **arrays)
+            np.savez(file, row=np.frombuffer(json.dumps(row).encode(), dtype=np.uint8), eigenvalues=evals)
 
     def discard(self) -> None:
         """Delete the folder."""
@@ -88,3 +92,11 @@ class Journal:
 
     def _file(self, name: str) -> Path:
         return self.path / f"{self._numbers[name]:06d}.npz"
+
+
+def _files(source: str) -> Iterator[tuple[Path, os.stat_result]]:
+    """The files that a path stands for, with what changes when they do."""
+    path = Path(source)
+    for file in sorted(path.rglob("*")) if path.is_dir() else [path]:
+        if file.is_file():
+            yield file, file.stat()

@@ -48,7 +48,6 @@ FLAT_EPS = 4
 MAX_FLAT = 0.5
 
 
-
 @dataclass(frozen=True)
 class LayerAnalysis:
     """One layer of an analysis.
@@ -139,7 +138,12 @@ def analyze_layer(layer: Layer, settings: Settings) -> "LayerAnalysis":
         if settings.device is not None:
             weight = weight.to(settings.device)
         spectrum = Spectrum.from_weight(weight)
-    except (ValueError, OSError, RuntimeError, MemoryError) as err:  # RuntimeError is all that torch knows, for memory, too
+    except (
+        ValueError,
+        OSError,
+        RuntimeError,
+        MemoryError,
+    ) as err:  # RuntimeError is all that torch knows, for memory, too
         fit = PowerLawFit.failed(" ".join(str(err).split()) or type(err).__name__)
         row |= {"status": fit.status, "reason": _reason(fit, layer)}
         return LayerAnalysis(layer.name, row | {"findings": " ".join(findings(row))}, None, fit, None)

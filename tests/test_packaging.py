@@ -161,6 +161,7 @@ def test_arrows_point_down():
         "_version",
         "progress",
         "files",
+        "devices",
         "weights",
         "spectrum",
         "metrics",
