@@ -1,6 +1,6 @@
 """The command line: ``htsr audit`` and ``htsr demo``.
 
-Exit status: 0 fine, 2 bad input (one line on stderr), 130 interrupted.
+Exit status: 0 fine, 1 a gate (``--fail-on``) failed, 2 bad input (one line on stderr), 130 interrupted.
 """
 
 import argparse
@@ -12,11 +12,18 @@ from functools import partial
 from pathlib import Path
 
 from htsr._version import __version__
-from htsr.analysis import analyze
+from htsr.analysis import analyze, details_frame
+from htsr.conditions import Condition
 from htsr.errors import InputError
 from htsr.report import FORMATS, check_output
 from htsr.report.save import analysis_json
 from htsr.tails.resampling import MIN_RESAMPLES
+
+# Columns that stay empty unless an option asks for them: a gate on them would pass unseen.
+NEEDS = {
+    "alpha_low": "bootstrap", "alpha_high": "bootstrap", "goodness_of_fit": "bootstrap",
+    "alternative": "alternatives", "alternative_p_value": "alternatives",
+}  # fmt: skip
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -44,12 +51,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("\nhtsr: interrupted; what was written stays readable", file=sys.stderr)
         return 130
-    return 0
+    for verdict in options.verdicts:
+        if doubts := verdict.doubts():
+            print(f"htsr: {doubts}", file=sys.stderr)
+        if verdict.holds:
+            print(f"htsr: failed on {verdict}", file=sys.stderr)
+    return int(any(verdict.holds for verdict in options.verdicts))
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="htsr", description="See and steer the weight spectra of neural networks.")
     parser.add_argument("--version", action="version", version=f"htsr {__version__}")
+    parser.set_defaults(verdicts=())
     commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
 
     audit = commands.add_parser("audit", help="analyse every weight matrix of a checkpoint")
@@ -79,6 +92,7 @@ def _parser() -> argparse.ArgumentParser:
         help=f"resamples for intervals and goodness of fit: none, the default, or {MIN_RESAMPLES} and more",
     )
     audit.add_argument("--alternatives", action="store_true", help="compare each tail with other distributions")
+    _add_gate(audit, "alpha > 8")
     audit.add_argument("--seed", type=_whole_number, default=0, help="seed of the resamples (default: 0)")
     audit.set_defaults(run=_audit)
 
@@ -98,9 +112,25 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
+def _add_gate(command: argparse.ArgumentParser, example: str) -> None:
+    command.add_argument(
+        "--fail-on",
+        action="append",
+        default=[],
+        metavar="CONDITION",
+        help=f'exit with status 1 and name the layers where this holds, e.g. "{example}"; may repeat',
+    )
+
+
 def _audit(options: argparse.Namespace) -> None:
     for path in options.output:
         check_output(path)
+    conditions = [Condition(text) for text in options.fail_on]
+    for condition in conditions:
+        condition.check_columns(details_frame([]))
+        for column in condition.columns:
+            if column in NEEDS and not getattr(options, NEEDS[column]):
+                raise InputError(f"{condition.text!r}: {column} is computed with --{NEEDS[column]} only; add it")
     analysis = analyze(
         options.path,
         layers=options.layers,
@@ -115,6 +145,7 @@ def _audit(options: argparse.Namespace) -> None:
             f"{count} x {reason}" for reason, count in analysis.skipped["reason"].value_counts().items()
         )
         raise InputError(f"{options.path}: none of its {len(analysis.skipped)} tensors is a weight matrix ({reasons})")
+    options.verdicts = [condition.check(analysis.details) for condition in conditions]
     people = sys.stderr if options.json else sys.stdout
     print(analysis, file=people)
     if options.json:

@@ -12,6 +12,7 @@ from torch import nn
 
 import htsr
 from htsr.cli import main
+from tests.conftest import pareto, planted
 
 
 @pytest.fixture
@@ -69,6 +70,67 @@ def test_a_nan_layer_leaves_the_rest_of_the_table(checkpoint, capsys):
     assert status == 0
     assert "failed: non-finite (200 of 200)" in out
     assert "1 failed" in out
+
+
+@pytest.fixture
+def three_layers(tmp_path):
+    """A tail planted at alpha 2, one at alpha 6, and a layer of NaN."""
+    path = tmp_path / "gated.safetensors"
+    tensors = {
+        "heavy": planted(pareto(2, 100), 120).float(),
+        "light": planted(pareto(9, 100), 120).float(),
+        "bad": torch.full((20, 10), float("nan")),
+    }
+    save_file(tensors, path)
+    return path
+
+
+def test_a_gate_that_fails_names_its_layers_and_what_it_could_not_check(three_layers, tmp_path, capsys):
+    status, out, err = run(capsys, "audit", three_layers, "--fail-on", "alpha > 5", "-o", tmp_path / "a.csv")
+    alpha = htsr.analyze(three_layers)["light"].row["alpha"]
+    assert alpha > 5
+    assert status == 1
+    assert "3 layers" in out  # the table comes all the same
+    assert (tmp_path / "a.csv").exists()
+    assert f"htsr: failed on alpha > 5: holds for 1 layer: light (alpha {alpha:.4g})" in err
+    assert "could not be said of 1 layer without a value there, which never match: bad" in err
+
+
+def test_one_failing_gate_of_several_is_enough(three_layers, capsys):
+    passing = ["--fail-on", "alpha > 100", "--fail-on", "median(alpha) < 1.1"]
+    status, _, err = run(capsys, "audit", three_layers, *passing)
+    assert status == 0
+    assert "failed on" not in err
+    status, out, err = run(capsys, "audit", three_layers, "--json", *passing, "--fail-on", "status == 'failed'")
+    assert status == 1
+    assert json.loads(out)["summary"]["num_failed"] == 1
+    assert "failed on status == 'failed': holds for 1 layer: bad" in err
+
+
+@pytest.mark.parametrize(
+    ("condition", "message"),
+    [
+        ("alpah > 8", "did you mean alpha"),
+        ("alpha = 8", "equality is written =="),
+        ("__import__('os').abort() == 1", "cannot use"),
+        ("layer_type > 3", "compares a number with a text"),
+        ("goodness_of_fit < 0.1", "--bootstrap"),
+        ("alternative == 'lognormal'", "--alternatives"),
+    ],
+)
+def test_a_condition_that_cannot_be_is_refused_before_the_work(checkpoint, capsys, condition, message, monkeypatch):
+    monkeypatch.setattr("htsr.cli.analyze", lambda *_, **__: pytest.fail("analysed before the condition was checked"))
+    status, out, err = run(capsys, "audit", checkpoint, "--fail-on", condition)
+    assert (status, out) == (2, "")
+    assert err.count("\n") == 1
+    assert message in err
+
+
+def test_a_gate_fails_also_when_nobody_reads_the_table(three_layers):
+    command = f"{sys.executable} -m htsr audit {three_layers} --fail-on 'alpha > 5' | head -0"
+    result = subprocess.run(["bash", "-o", "pipefail", "-c", command], capture_output=True, text=True, check=False)
+    assert result.returncode == 1
+    assert "light" in result.stderr
 
 
 def broken(tmp_path, kind):

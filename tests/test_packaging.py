@@ -166,6 +166,7 @@ def test_arrows_point_down():
         "tails",
         "metrics",
         "columns",
+        "conditions",
         "analysis",
         "crosscheck",
     ]
