@@ -14,7 +14,7 @@ import torch
 
 from htsr import metrics
 from htsr.bulk import fit_marchenko_pastur
-from htsr.columns import COLUMNS
+from htsr.columns import COLUMNS, Column
 from htsr.progress import tqdm
 from htsr.spectrum import Spectrum
 from htsr.tails import ALTERNATIVES, PowerLawFit, fit_power_law
@@ -126,23 +126,23 @@ def analyze(
 class _Settings:
     """What ``analyze`` was asked to do with each layer."""
 
-    xmin: XminRule
-    alternatives: bool
-    bootstrap: int
-    bulk: bool
-    convention: Convention
-    seed: int
+    xmin: XminRule = "ks"
+    alternatives: bool = False
+    bootstrap: int = 0
+    bulk: bool = True
+    convention: Convention = "htsr"
+    seed: int = 0
 
 
-def _analyze_layer(layer: Layer, settings: _Settings) -> "LayerAnalysis":
-    """One layer's spectrum, fit and row. Whatever cannot be computed is NaN, with the reason in the row."""
+def _analyze_layer(layer: Layer, settings: _Settings, floor: float = 0.0) -> "LayerAnalysis":
+    """One layer's spectrum, fit and row. What cannot be computed is NaN, with the reason. ``floor`` as in ``esd``."""
     N, M = max(layer.shape[:2]), min(layer.shape[:2])
     rf = math.prod(layer.shape[2:])
     row: dict[str, object] = {"name": layer.name, "longname": layer.longname, "layer_type": layer.layer_type}
     row |= {"N": N, "M": M, "Q": N / M, "rf": rf, "num_evals": M * rf, "warning": "", "tied_to": "", "alternative": ""}
     try:
         weight = layer.load()
-        spectrum = Spectrum.from_weight(weight)
+        spectrum = Spectrum.from_weight(weight, floor)
     except (ValueError, torch.linalg.LinAlgError) as err:
         fit = PowerLawFit.failed(str(err))
         return LayerAnalysis(layer.name, row | {"status": fit.status, "reason": fit.reason}, None, fit)
@@ -396,10 +396,10 @@ class Analysis:
         )
 
 
-def details_frame(rows: list[dict[str, object]]) -> pd.DataFrame:
-    """Rows as a table with every column of ``htsr.columns``, in order; what a row lacks is missing, never invented."""
-    table = pd.DataFrame({column.name: [row.get(column.name) for row in rows] for column in COLUMNS})
-    return table.astype({column.name: column.dtype for column in COLUMNS})
+def details_frame(rows: list[dict[str, object]], columns: Sequence[Column] = COLUMNS) -> pd.DataFrame:
+    """Rows as a table with every one of the columns, in order; what a row lacks is missing, never invented."""
+    table = pd.DataFrame({column.name: [row.get(column.name) for row in rows] for column in columns})
+    return table.astype({column.name: column.dtype for column in columns})
 
 
 def some(items: Sequence[object]) -> str:

@@ -1,4 +1,4 @@
-"""The command line: ``htsr audit`` and ``htsr demo``.
+"""The command line: ``htsr audit``, ``htsr compare`` and ``htsr demo``.
 
 Exit status: 0 fine, 1 a gate (``--fail-on``) failed, 2 bad input (one line on stderr), 130 interrupted.
 """
@@ -7,17 +7,23 @@ import argparse
 import io
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
+from typing import TypeVar
+
+import pandas as pd
 
 from htsr._version import __version__
-from htsr.analysis import analyze, details_frame
+from htsr.analysis import Analysis, analyze, details_frame
+from htsr.compare import COMPARED, Comparison, compare
 from htsr.conditions import Condition
 from htsr.errors import InputError
 from htsr.report import FORMATS, check_output
-from htsr.report.save import analysis_json
+from htsr.report.save import analysis_json, comparison_json
 from htsr.tails.resampling import MIN_RESAMPLES
+
+Result = TypeVar("Result", Analysis, Comparison)
 
 # Columns that stay empty unless an option asks for them: a gate on them would pass unseen.
 NEEDS = {
@@ -67,20 +73,7 @@ def _parser() -> argparse.ArgumentParser:
 
     audit = commands.add_parser("audit", help="analyse every weight matrix of a checkpoint")
     audit.add_argument("path", type=Path, help="a .safetensors file, or a directory of them")
-    audit.add_argument(
-        "-o",
-        "--output",
-        action="append",
-        default=[],
-        type=Path,
-        metavar="FILE",
-        help=f"write the result; may repeat; the suffix picks the format ({', '.join(FORMATS)})",
-    )
-    audit.add_argument("--json", action="store_true", help="write JSON to stdout; what is for people goes to stderr")
-    audit.add_argument(
-        "--layers", action="append", metavar="GLOB", help="only these names, globs or layer types; may repeat"
-    )
-    audit.add_argument("--skip", action="append", metavar="GLOB", help="leave these out; may repeat")
+    _add_common(audit, "alpha > 8")
     audit.add_argument(
         "--convention", choices=["htsr", "weightwatcher"], default="htsr", help="scaling and cut-offs (default: htsr)"
     )
@@ -92,9 +85,20 @@ def _parser() -> argparse.ArgumentParser:
         help=f"resamples for intervals and goodness of fit: none, the default, or {MIN_RESAMPLES} and more",
     )
     audit.add_argument("--alternatives", action="store_true", help="compare each tail with other distributions")
-    _add_gate(audit, "alpha > 8")
     audit.add_argument("--seed", type=_whole_number, default=0, help="seed of the resamples (default: 0)")
     audit.set_defaults(run=_audit)
+
+    compared = commands.add_parser("compare", help="compare two checkpoints layer by layer")
+    compared.add_argument("a", type=Path, metavar="A", help="the earlier or base checkpoint, as for audit")
+    compared.add_argument("b", type=Path, metavar="B", help="the later one")
+    compared.add_argument(
+        "--rank",
+        type=partial(_whole_number, least=1),
+        default=10,
+        help="dimension of the leading subspaces whose angles are taken (default: 10)",
+    )
+    _add_common(compared, "relative_change > 0.1")
+    compared.set_defaults(run=_compare)
 
     demo = commands.add_parser("demo", help="audit a trained Transformer, then train a small GPT with HTMuon")
     demo.add_argument(
@@ -112,7 +116,22 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _add_gate(command: argparse.ArgumentParser, example: str) -> None:
+def _add_common(command: argparse.ArgumentParser, example: str) -> None:
+    """What every command has that makes a table of layers."""
+    command.add_argument(
+        "-o",
+        "--output",
+        action="append",
+        default=[],
+        type=Path,
+        metavar="FILE",
+        help=f"write the result; may repeat; the suffix picks the format ({', '.join(FORMATS)})",
+    )
+    command.add_argument("--json", action="store_true", help="write JSON to stdout; what is for people goes to stderr")
+    command.add_argument(
+        "--layers", action="append", metavar="GLOB", help="only these names, globs or layer types; may repeat"
+    )
+    command.add_argument("--skip", action="append", metavar="GLOB", help="leave these out; may repeat")
     command.add_argument(
         "--fail-on",
         action="append",
@@ -123,14 +142,7 @@ def _add_gate(command: argparse.ArgumentParser, example: str) -> None:
 
 
 def _audit(options: argparse.Namespace) -> None:
-    for path in options.output:
-        check_output(path)
-    conditions = [Condition(text) for text in options.fail_on]
-    for condition in conditions:
-        condition.check_columns(details_frame([]))
-        for column in condition.columns:
-            if column in NEEDS and not getattr(options, NEEDS[column]):
-                raise InputError(f"{condition.text!r}: {column} is computed with --{NEEDS[column]} only; add it")
+    conditions = _conditions(options, details_frame([]))
     analysis = analyze(
         options.path,
         layers=options.layers,
@@ -145,13 +157,39 @@ def _audit(options: argparse.Namespace) -> None:
             f"{count} x {reason}" for reason, count in analysis.skipped["reason"].value_counts().items()
         )
         raise InputError(f"{options.path}: none of its {len(analysis.skipped)} tensors is a weight matrix ({reasons})")
-    options.verdicts = [condition.check(analysis.details) for condition in conditions]
-    people = sys.stderr if options.json else sys.stdout
-    print(analysis, file=people)
-    if options.json:
-        print(analysis_json(analysis))
+    _deliver(options, conditions, analysis, analysis_json)
+
+
+def _compare(options: argparse.Namespace) -> None:
+    conditions = _conditions(options, details_frame([], COMPARED))
+    comparison = compare(options.a, options.b, layers=options.layers, skip=options.skip, rank=options.rank)
+    _deliver(options, conditions, comparison, comparison_json)
+
+
+def _conditions(options: argparse.Namespace, table: pd.DataFrame) -> list[Condition]:
+    """Check, before the work, what would only fail after it: the outputs, and the gates against an empty table."""
     for path in options.output:
-        print(f"wrote {analysis.save(path)}", file=people)
+        check_output(path)
+    conditions = [Condition(text) for text in options.fail_on]
+    for condition in conditions:
+        condition.check_columns(table)
+        for column in condition.columns:
+            if column in NEEDS and not getattr(options, NEEDS[column]):
+                raise InputError(f"{condition.text!r}: {column} is computed with --{NEEDS[column]} only; add it")
+    return conditions
+
+
+def _deliver(
+    options: argparse.Namespace, conditions: list[Condition], result: Result, document: Callable[[Result], str]
+) -> None:
+    """Print a result, write it where it was asked for, and keep what the gates say of it for the end."""
+    options.verdicts = [condition.check(result.details) for condition in conditions]
+    people = sys.stderr if options.json else sys.stdout
+    print(result, file=people)
+    if options.json:
+        print(document(result))
+    for path in options.output:
+        print(f"wrote {result.save(path)}", file=people)
 
 
 def _demo(options: argparse.Namespace) -> None:

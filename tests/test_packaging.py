@@ -162,12 +162,14 @@ def test_arrows_point_down():
         "progress",
         "weights",
         "spectrum",
+        "distances",
         "bulk",
         "tails",
         "metrics",
         "columns",
         "conditions",
         "analysis",
+        "compare",
         "crosscheck",
     ]
     order += ["training", "plots", "report", "demo", "cli", "__main__", "__init__"]
