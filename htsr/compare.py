@@ -102,10 +102,14 @@ def compare(
         often lies between 2 and 6. ``num_spikes_delta`` says whether anything stands out of noise.
 
     Example:
-        >>> W = torch.randn(80, 60, generator=torch.Generator().manual_seed(0))
-        >>> c = compare({"w": W}, {"w": W + 0.1 * torch.outer(torch.ones(80), torch.ones(60))})
-        >>> c.details.loc[0, ["relative_change", "num_spikes_delta", "hard_rank_delta", "status"]].tolist()
-        [0.09977475268612837, 1, 1, 'changed']
+        >>> _ = torch.manual_seed(0)
+        >>> base, noise = torch.randn(80, 60), torch.randn(80, 60)
+        >>> c = compare({"w": base}, {"w": base + 0.1 * noise + 0.1})
+        >>> c.details[["name", "status", "num_spikes_delta", "hard_rank_delta"]]
+          name   status  num_spikes_delta  hard_rank_delta
+        0    w  changed                 1               60
+        >>> print(f"{c['w'].row['relative_change']:.2f}")
+        0.14
     """
     if isinstance(rank, bool) or not isinstance(rank, int) or rank < 1:
         raise ValueError(f"expected rank= as a whole number from 1 on, got {rank!r}")

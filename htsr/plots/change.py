@@ -4,7 +4,6 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 from matplotlib.figure import Figure
-from matplotlib.lines import Line2D
 
 from htsr.plots.depth import MAX_NAMED
 from htsr.plots.esd import _log_axes, _log_histogram
@@ -37,20 +36,13 @@ def plot_change(comparison: "Comparison") -> Figure:
 
     change = details["relative_change"].to_numpy()
     moved = change > 0
-    size.plot(at[moved], change[moved], "o", color=BLUE, markersize=4)
+    size.plot(at[moved], change[moved], "o", color=BLUE, markersize=4, label="changed")
     if moved.any():
         size.set_yscale("log")
     still = details["status"] == "unchanged"
-    size.plot(at[still], np.zeros(still.sum()), "|", color=GREY, transform=size.get_xaxis_transform(), clip_on=False)
+    low = np.full(still.sum(), 0.05)
+    size.plot(at[still], low, "x", color=GREY, markersize=4, transform=size.get_xaxis_transform(), label="unchanged")
     size.set_ylabel("$||B - A||_F$ / $||A||_F$", fontsize=9)
-    size.legend(
-        [Line2D([], [], color=GREY, marker="|", linestyle="")],
-        ["unchanged"],
-        fontsize=8,
-        frameon=False,
-        loc="upper left",
-    )
-
     before, after = details["alpha_a"].to_numpy(), details["alpha_b"].to_numpy()
     for bound in (2, 6):
         alpha.axhline(bound, color=GREY, linewidth=0.8, linestyle=":")
@@ -58,14 +50,14 @@ def plot_change(comparison: "Comparison") -> Figure:
     alpha.plot(at, before, "o", color=GREY, markersize=5, markerfacecolor="none", label="A")
     alpha.plot(at, after, "o", color=VERMILION, markersize=3, label="B")
     alpha.set_ylabel("alpha", fontsize=9)
-    alpha.legend(fontsize=8, frameon=False, ncols=2, loc="upper left")
 
     angle.plot(at, details["overlap_out"], "^", color=GREEN, markersize=4, label="overlap, outputs")
     angle.plot(at, details["overlap_in"], "v", color=BLUE, markersize=4, label="overlap, inputs")
     angle.plot(at, details["cka"], "_", color=VERMILION, markersize=6, label="CKA")
     angle.set_ylim(-0.03, 1.05)
     angle.set_ylabel("likeness of A and B", fontsize=9)
-    angle.legend(fontsize=8, frameon=False, ncols=3, loc="lower left")
+    for ax in axes[:, 0]:
+        ax.legend(fontsize=8, frameon=False, ncols=3, loc="lower right", bbox_to_anchor=(1, 0.98), borderaxespad=0)
     angle.set_xlim(-0.7, len(details) - 0.3)
     if named:
         angle.set_xticks(at, details["name"], rotation=90, fontsize=6)
