@@ -355,6 +355,21 @@ class Analysis:
             return plot_esds(self)
         return plot_depth(self.details, kind)
 
+    def to_weightwatcher(self, *, mp_fit: bool = False, ERG: bool = False) -> pd.DataFrame:
+        """The details under exactly WeightWatcher's column names, in its order.
+
+        Args:
+            mp_fit: Add the columns that ``mp_fit=True`` adds there.
+            ERG: Add those that ``ERG=True`` adds.
+
+        Returns:
+            One row a layer, tied ones too. An analysis with ``convention="weightwatcher"`` has its numbers, too; see
+            ``htsr.compat.WeightWatcher`` for what still differs. Fits that failed are NaN, not -1.
+        """
+        from htsr.compat import weightwatcher_table
+
+        return weightwatcher_table(self, mp_fit=mp_fit, ERG=ERG)
+
     def save(self, path: str | Path) -> Path:
         """Write the analysis.
 

@@ -171,6 +171,7 @@ def test_arrows_point_down():
         "analysis",
         "compare",
         "crosscheck",
+        "compat",
     ]
     order += ["training", "plots", "report", "demo", "cli", "__main__", "__init__"]
     rank = {room: i for i, room in enumerate(order)}
