@@ -94,10 +94,27 @@ def test_options_add_the_same_columns(models, real):
     details = WeightWatcher(model=models[0]).analyze(mp_fit=True, randomize=True, ERG=True)
     theirs = real["options"]
     assert list(details) == list(theirs)
-    same = ["W_scale", "detX_num", "num_ERG_spikes", "ERG_gap", "detX_val", "detX_val_unrescaled", "rand_W_scale", "alpha"]
+    same = [
+        "W_scale",
+        "detX_num",
+        "num_ERG_spikes",
+        "ERG_gap",
+        "detX_val",
+        "detX_val_unrescaled",
+        "rand_W_scale",
+        "alpha",
+    ]
     assert_same_numbers(details[same], theirs[same])
     # a shuffle of its own, a fit of its own: the same to within what noise and the better fit make
-    for column in ("max_rand_eval", "ww_softrank", "sigma_mp", "mp_softrank", "bulk_max", "rand_sigma_mp", "rand_bulk_max"):
+    for column in (
+        "max_rand_eval",
+        "ww_softrank",
+        "sigma_mp",
+        "mp_softrank",
+        "bulk_max",
+        "rand_sigma_mp",
+        "rand_bulk_max",
+    ):
         np.testing.assert_allclose(details[column], theirs[column], rtol=0.3, err_msg=column)
     again = WeightWatcher(model=models[0]).analyze(mp_fit=True, randomize=True, ERG=True)
     pd.testing.assert_frame_equal(details, again)
@@ -151,7 +168,7 @@ def test_distances(models, real, method, kind):
 def test_distances_of_files_and_of_what_does_not_match(models, tmp_path):
     for number, model in enumerate(models):
         save_file(model.state_dict(), tmp_path / f"{number}.safetensors")
-    mean_W, mean_b, table = WeightWatcher().distances(tmp_path / "0.safetensors", tmp_path / "1.safetensors")
+    mean_W, mean_b, _ = WeightWatcher().distances(tmp_path / "0.safetensors", tmp_path / "1.safetensors")
     assert mean_W == pytest.approx(WeightWatcher().distances(*models)[0])
     assert np.isnan(mean_b)
     watcher = WeightWatcher()
@@ -181,12 +198,15 @@ def test_filters_that_match_nothing(models):
     for layers, message in (([99], "expected an id"), ("blok", "block"), ([2.5], "expected ids, names or types")):
         with pytest.raises(InputError, match=message):
             watcher.analyze(layers=layers)
-    with pytest.raises(InputError, match="is left to analyse: .* fewer than min_evals=9999"):
+    with pytest.raises(InputError, match=r"is left to analyse: .* fewer than min_evals=9999"):
         watcher.analyze(min_evals=9999)
 
 
 def test_names_that_are_globs_or_types():
-    W = {name: torch.randn(20, 20, generator=torch.Generator().manual_seed(i)) for i, name in enumerate(("dense", "a[1]", "a1", "*"))}
+    W = {
+        name: torch.randn(20, 20, generator=torch.Generator().manual_seed(i))
+        for i, name in enumerate(("dense", "a[1]", "a1", "*"))
+    }
     for name in W:
         assert name in list(WeightWatcher(model=W).analyze(layers=[1, 2, 3, 4])["longname"])
     assert list(WeightWatcher(model=W).analyze(layers="a[1]")["longname"]) == ["a[1]"]
@@ -270,4 +290,6 @@ def test_to_weightwatcher(models, real):
     assert list(table["layer_id"]) == list(range(len(table)))
     own = htsr.analyze(models[0], skip="tiny").to_weightwatcher(mp_fit=True, ERG=True)
     extra = set(own) - set(table)
-    assert extra == set(real["options"]) - set(real["analyze"]) - {c for c in real["options"] if "rand" in c or "trap" in c or c.startswith("ww_")}
+    assert extra == set(real["options"]) - set(real["analyze"]) - {
+        c for c in real["options"] if "rand" in c or "trap" in c or c.startswith("ww_")
+    }
