@@ -1,7 +1,7 @@
 """Two sources side by side: what changed between them, layer by layer, and what the change looks like."""
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from html import escape
 from pathlib import Path
@@ -115,7 +115,7 @@ def compare(
         raise ValueError(f"expected rank= as a whole number from 1 on, got {rank!r}")
     check_xmin(xmin)
     settings = _Settings(xmin=xmin, bulk=bulk, seed=seed)
-    inventory_a, inventory_b = (select(open_source(source), layers, skip) for source in (a, b))
+    inventory_a, inventory_b = _select(open_source(a), open_source(b), layers, skip)
     pairs, unmatched = _match(inventory_a, inventory_b)
     results: dict[str, LayerComparison] = {}
     bar = tqdm(pairs, desc="compare", unit="layer", delay=1, disable=None if progress is None else not progress)
@@ -127,6 +127,28 @@ def compare(
         else:
             results[layer_a.name] = _compare_layer(layer_a, layer_b, rank, settings)
     return Comparison(inventory_a, inventory_b, results, unmatched)
+
+
+def _select(a: Inventory, b: Inventory, layers: Patterns, skip: Patterns) -> tuple[Inventory, Inventory]:
+    """Both inventories, filtered alike. A pattern that matches in one of them only is fine; in neither it is refused."""
+
+    def known(patterns: Patterns, here: Inventory, there: Inventory) -> Patterns:
+        if patterns is None:
+            return None
+        found = []
+        for pattern in [patterns] if isinstance(patterns, str) or not isinstance(patterns, Iterable) else patterns:
+            try:
+                select(here, pattern)
+            except InputError:
+                select(there, pattern)
+            else:
+                found.append(pattern)
+        return found
+
+    return (
+        select(a, known(layers, a, b), known(skip, a, b)),
+        select(b, known(layers, b, a), known(skip, b, a)),
+    )
 
 
 def _match(a: Inventory, b: Inventory) -> tuple[list[tuple[Layer, Layer]], pd.DataFrame]:

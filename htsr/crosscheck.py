@@ -168,6 +168,7 @@ def quiet_weightwatcher() -> Iterator[ModuleType]:
         try:
             import weightwatcher
 
+            warnings.simplefilter("ignore")
             own.setLevel(logging.ERROR)
             yield weightwatcher
         finally:
