@@ -152,7 +152,7 @@ def _analyze_layer(layer: Layer, settings: _Settings, floor: float = 0.0) -> "La
         if layer.layer_type == "conv2d":
             spectrum = Spectrum(spectrum.eigenvalues * WEIGHTWATCHER_CONV2D_SCALE, spectrum.shape)
         fitted = spectrum.eigenvalues[spectrum.eigenvalues > WEIGHTWATCHER_CUTOFF]
-    resolution = max(MIN_SPREAD, FLAT_EPS * torch.finfo(weight.dtype).eps)
+    resolution = max(MIN_SPREAD, min(0.5, FLAT_EPS * torch.finfo(weight.dtype).eps))  # float8 has an eps of 1/8 or 1/4
     fit = fit_power_law(fitted, xmin=settings.xmin, resolution=resolution)
     row |= {"status": fit.status, "reason": fit.reason} | _scalar_metrics(spectrum)
     if settings.bulk:

@@ -16,7 +16,7 @@ from htsr.columns import COLUMNS, Column
 from htsr.distances import overlap, similarity
 from htsr.errors import InputError
 from htsr.progress import tqdm
-from htsr.spectrum import esd, rounding_edge
+from htsr.spectrum import BLOCK_ROWS, esd, rounding_edge
 from htsr.tails.power_law import XminRule, check_xmin
 from htsr.weights import Inventory, Layer, open_source, select
 from htsr.weights.select import Patterns
@@ -231,7 +231,7 @@ def _compare_layer(layer_a: Layer, layer_b: Layer, rank: int, settings: _Setting
     A, B = (_on_a_device_with_float64(layer.load()) for layer in (layer_a, layer_b))
     B = B.to(A.device)
     same = A.dtype == B.dtype and torch.equal(A, B)
-    wide = torch.promote_types(torch.promote_types(A.dtype, B.dtype), torch.float32)
+    wide = torch.float64 if torch.float64 in (A.dtype, B.dtype) else torch.float32
     delta = B.to(wide) - A.to(wide)
     N, M = max(A.shape[:2]), min(A.shape[:2])
     noise = sum(rounding_edge(torch.finfo(W.dtype).eps, _norm(W) ** 2 / W.numel(), N, M) for W in (A, B))
@@ -297,7 +297,8 @@ def _on_a_device_with_float64(weight: torch.Tensor) -> torch.Tensor:
 
 
 def _norm(weight: torch.Tensor) -> float:
-    return float(torch.linalg.vector_norm(weight, dtype=torch.float64))
+    """Frobenius norm in float64, a block of rows at a time."""
+    return math.sqrt(sum(float(block.to(torch.float64).square().sum()) for block in weight.split(BLOCK_ROWS)))
 
 
 def _ratio(part: float, whole: float) -> float:

@@ -162,6 +162,8 @@ def test_what_is_not_finite_leaves_the_rest():
         (normal(1, 20), normal(1, 20, seed=1)),
         (normal(30, 20) * 1e-30, normal(30, 20, seed=1) * 1e-30),
         (normal(30, 20), normal(30, 20).half()),
+        (normal(30, 20), normal(30, 20).to(torch.float8_e4m3fn)),
+        (normal(30, 20).to(torch.float8_e4m3fn), normal(30, 20).to(torch.float8_e4m3fn)),
         (normal(30, 20).double() * 1e150, -normal(30, 20).double() * 1e150),
         (torch.full((30, 20), 3e38), torch.full((30, 20), -3e38)),
         (normal(30, 20).numpy(), normal(30, 20).numpy()[:, ::-1]),
