@@ -49,6 +49,19 @@ def median_ratio(numerator: list[float], denominator: list[float]) -> float:
     return statistics.median(a / b for a, b in zip(numerator, denominator, strict=True))
 
 
+def table(header: list[str], rows: list[list[object]]) -> list[str]:
+    """Lines of a Markdown table; fractions with three digits."""
+
+    def cell(value: object) -> str:
+        return f"{value:.3f}" if isinstance(value, float | numpy.floating) else str(value)
+
+    return [
+        "| " + " | ".join(header) + " |",
+        "|" + "---|" * len(header),
+        *("| " + " | ".join(map(cell, row)) + " |" for row in rows),
+    ]
+
+
 def write(name: str, text: str) -> None:
     """Print a result and keep it in benchmarks/results."""
     text = f"{text}\n\n{provenance()}\n"

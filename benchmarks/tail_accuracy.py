@@ -16,7 +16,7 @@ from concurrent.futures import ProcessPoolExecutor
 from functools import partial
 
 import numpy as np
-from provenance import RESULTS, alternate, median_ratio, provenance, write
+from provenance import RESULTS, alternate, median_ratio, provenance, table, write
 
 from htsr import fit_power_law
 from htsr.crosscheck import quiet_weightwatcher
@@ -141,17 +141,6 @@ def timings(quick: bool) -> list[str]:
         f"At n = 1000: goodness of fit, 200 resamples {middle - start:.2f} s; interval, 500 resamples {end - middle:.2f} s.",
     ]
     return lines
-
-
-def table(header: list[str], rows: list[list[object]]) -> list[str]:
-    def cell(value: object) -> str:
-        return f"{value:.3f}" if isinstance(value, float | np.floating) else str(value)
-
-    return [
-        "| " + " | ".join(header) + " |",
-        "|" + "---|" * len(header),
-        *("| " + " | ".join(map(cell, row)) + " |" for row in rows),
-    ]
 
 
 def picture(rows: list[list[object]]) -> None:

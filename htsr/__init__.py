@@ -2,13 +2,14 @@
 
 from htsr._version import __version__
 from htsr.analysis import Analysis, LayerAnalysis, analyze
-from htsr.bulk import MarchenkoPasturFit, fit_marchenko_pastur
+from htsr.bulk import MarchenkoPasturFit, NoiseNull, fit_marchenko_pastur, noise_null, shuffle
 from htsr.compare import Comparison, LayerComparison, compare
 from htsr.crosscheck import crosscheck
 from htsr.errors import InputError
 from htsr.spectrum import Spectrum, esd
 from htsr.tails import PowerLawFit, fit_power_law
 from htsr.training import History, Monitor
+from htsr.vectors import localization
 
 __all__ = [  # noqa: RUF022 - grouped by what they are for
     # audit a model
@@ -17,6 +18,8 @@ __all__ = [  # noqa: RUF022 - grouped by what they are for
     "compare", "Comparison", "LayerComparison",
     # spectra and fits
     "esd", "Spectrum", "fit_power_law", "PowerLawFit", "fit_marchenko_pastur", "MarchenkoPasturFit",
+    # what noise would look like
+    "noise_null", "NoiseNull", "shuffle", "localization",
     # watch a training run
     "Monitor", "History",
     # the rest

@@ -6,20 +6,24 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from html import escape
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import pandas as pd
 import torch
 
 from htsr import metrics
-from htsr.bulk import fit_marchenko_pastur
+from htsr.bulk import density_distance, excess_kurtosis, fit_marchenko_pastur, noise_null, rand_distance, shuffle
+from htsr.bulk.bbp import bbp_threshold
 from htsr.columns import COLUMNS, Column
+from htsr.findings import findings
+from htsr.phases import phase
 from htsr.progress import tqdm
 from htsr.spectrum import Spectrum
 from htsr.tails import ALTERNATIVES, PowerLawFit, fit_power_law
 from htsr.tails.power_law import MIN_SPREAD, XminRule, check_resampling, check_xmin
 from htsr.tails.resampling import MIN_RESAMPLES
+from htsr.vectors import localization
 from htsr.weights import Layer, open_source, select
 from htsr.weights.select import Patterns
 from htsr.weights.source import Source
@@ -49,7 +53,9 @@ def analyze(
     xmin: XminRule = "ks",
     alternatives: bool = False,
     bootstrap: int = 0,
+    randomize: bool = False,
     bulk: bool = True,
+    vectors: bool = False,
     convention: Convention = "htsr",
     seed: int = 0,
     progress: bool | None = None,
@@ -66,11 +72,16 @@ def analyze(
             about half a second a layer.
         bootstrap: Number of resamples for the 95 % interval of alpha and for the goodness of fit, with xmin chosen anew in
             each; 0 leaves both out. 500 resamples of 1000 eigenvalues take about 0.2 s.
-        bulk: Fit the Marchenko-Pastur bulk and count spikes above it.
+        randomize: Shuffle the entries and count correlation traps, eigenvalues that survive it; with the elements and the
+            mean that cause them, and the distance between the two spectra. Doubles the time.
+        bulk: Say what noise would look like: Marchenko-Pastur bulk, spikes above it, what alpha Gaussian noise of this shape
+            gives, and the phase. The noise is drawn once for each shape, one to two seconds up to a side of 1024 and a
+            quarter of a minute at 4096, and kept in the user's cache folder.
+        vectors: Measure how localised the leading singular vectors are; needs eigenvectors, some five times the time.
         convention: ``"weightwatcher"`` restores WeightWatcher's scaling of Conv2d and its absolute cut-off of 1e-5, for
             comparison with published numbers.
-        seed: Seed of the resamples. They depend on it and on the layer's name alone (for a tied weight, its first layer's),
-            so a layer has the same row whatever else is analysed.
+        seed: Seed of the resamples and of the shuffles. They depend on it and on the layer's name alone (for a tied weight,
+            its first layer's), so a layer has the same row whatever else is analysed.
         progress: True or False shows or hides the progress bar. By default it is shown on a terminal, after a second.
 
     Returns:
@@ -100,7 +111,7 @@ def analyze(
         raise ValueError(f"expected convention='htsr' or 'weightwatcher', got {convention!r}")
     check_xmin(xmin)
     check_resampling(bootstrap or MIN_RESAMPLES, seed)
-    settings = _Settings(xmin, alternatives, bootstrap, bulk, convention, seed)
+    settings = _Settings(xmin, alternatives, bootstrap, randomize, bulk, vectors, convention, seed)
     inventory = select(open_source(source), layers, skip)
     results: dict[str, LayerAnalysis] = {}
     bar = tqdm(
@@ -129,7 +140,9 @@ class _Settings:
     xmin: XminRule = "ks"
     alternatives: bool = False
     bootstrap: int = 0
+    randomize: bool = False
     bulk: bool = True
+    vectors: bool = False
     convention: Convention = "htsr"
     seed: int = 0
 
@@ -139,13 +152,17 @@ def _analyze_layer(layer: Layer, settings: _Settings, floor: float = 0.0) -> "La
     N, M = max(layer.shape[:2]), min(layer.shape[:2])
     rf = math.prod(layer.shape[2:])
     row: dict[str, object] = {"name": layer.name, "longname": layer.longname, "layer_type": layer.layer_type}
-    row |= {"N": N, "M": M, "Q": N / M, "rf": rf, "num_evals": M * rf, "warning": "", "tied_to": "", "alternative": ""}
+    row |= {"N": N, "M": M, "Q": N / M, "rf": rf, "num_evals": M * rf}
+    row |= dict.fromkeys(
+        ("warning", "tied_to", "alternative", "phase", "phase_evidence", "trap_elements", "findings"), ""
+    )
     try:
         weight = layer.load()
         spectrum = Spectrum.from_weight(weight, floor)
     except (ValueError, torch.linalg.LinAlgError) as err:
         fit = PowerLawFit.failed(str(err))
-        return LayerAnalysis(layer.name, row | {"status": fit.status, "reason": fit.reason}, None, fit)
+        row |= {"status": fit.status, "reason": fit.reason}
+        return LayerAnalysis(layer.name, row | {"findings": " ".join(findings(row))}, None, fit)
 
     fitted = spectrum.nonzero
     if settings.convention == "weightwatcher":
@@ -154,22 +171,32 @@ def _analyze_layer(layer: Layer, settings: _Settings, floor: float = 0.0) -> "La
         fitted = spectrum.eigenvalues[spectrum.eigenvalues > WEIGHTWATCHER_CUTOFF]
     resolution = max(MIN_SPREAD, min(0.5, FLAT_EPS * torch.finfo(weight.dtype).eps))  # float8 has an eps of 1/8 or 1/4
     fit = fit_power_law(fitted, xmin=settings.xmin, resolution=resolution)
+    seed = settings.seed + zlib.crc32(layer.name.encode())
     row |= {"status": fit.status, "reason": fit.reason} | _scalar_metrics(spectrum)
-    if settings.bulk:
-        row |= _bulk_metrics(spectrum)
     if fit.status == "success":
         row |= _tail_metrics(spectrum, fit)
         if settings.bootstrap:
-            row |= _resampled_metrics(fit, settings.bootstrap, settings.seed + zlib.crc32(layer.name.encode()))
+            row |= _resampled_metrics(fit, settings.bootstrap, seed)
         if settings.alternatives:
             row |= _best_alternative(fit)
+    if spectrum.eigenvalues[-1] > 0:
+        if settings.bulk:
+            row |= _bulk_metrics(spectrum, excess_kurtosis(weight))
+            row |= _null_metrics(spectrum, row, settings.xmin)
+            named = phase(row)
+            row |= {"phase": named.name, "phase_evidence": named.evidence}
+        if settings.randomize:
+            row |= _shuffled_metrics(spectrum, weight, seed)
+        if settings.vectors:
+            row |= _vector_metrics(weight)
+    row["findings"] = " ".join(findings(row))
     return LayerAnalysis(layer.name, row, spectrum, fit)
 
 
 def _scalar_metrics(spectrum: Spectrum) -> dict[str, object]:
     evals = spectrum.eigenvalues
     if evals[-1] == 0:
-        return {"spectral_norm": 0.0, "hard_rank": 0}
+        return {"spectral_norm": 0.0, "hard_rank": 0, "rank_loss": len(evals)}
     return {
         "log_norm": metrics.log_norm(evals),
         "log_spectral_norm": metrics.log_spectral_norm(evals),
@@ -177,21 +204,84 @@ def _scalar_metrics(spectrum: Spectrum) -> dict[str, object]:
         "stable_rank": metrics.stable_rank(evals),
         "entropy": metrics.entropy(evals),
         "hard_rank": metrics.hard_rank(evals),
+        "rank_loss": len(evals) - metrics.hard_rank(evals),
+        "weak_rank_loss": metrics.weak_rank_loss(evals),
         "effective_rank": metrics.effective_rank(evals),
         "num_ERG_spikes": metrics.num_ERG_spikes(evals),
     }
 
 
-def _bulk_metrics(spectrum: Spectrum) -> dict[str, object]:
-    fit = fit_marchenko_pastur(spectrum, spectrum.N, spectrum.M)
+def _bulk_metrics(spectrum: Spectrum, kurtosis: float) -> dict[str, object]:
+    fit = fit_marchenko_pastur(spectrum, spectrum.N, spectrum.M, kurtosis=kurtosis)
     if fit is None:
-        return {}
+        return {"kurtosis": kurtosis}
+    unit = math.sqrt(spectrum.N / spectrum.eigenvalues.mean())
+    weakest = fit.sigma * bbp_threshold(spectrum.N, spectrum.M)
     return {
+        "kurtosis": kurtosis,
         "num_spikes": fit.num_spikes,
+        "spike_threshold": fit.spike_threshold,
+        "spike_strength": float(fit.spike_strengths[0]) / weakest if fit.num_spikes else None,
         "mp_softrank": fit.softrank,
-        "sigma_mp": fit.sigma * math.sqrt(spectrum.N) / math.sqrt(spectrum.eigenvalues.mean()),
+        "sigma_mp": fit.sigma * unit,
+        "sigma_mp_error": fit.sigma_error * unit,
         "bulk_max": fit.edge_high,
         "bulk_min": fit.edge_low,
+        "bulk_D": fit.D,
+    }
+
+
+def _null_metrics(spectrum: Spectrum, row: Mapping[str, Any], xmin: XminRule) -> dict[str, object]:
+    """What noise of this shape would have given; no alpha of noise for a tail that starts at a given value."""
+    comparable = isinstance(xmin, str)
+    null = noise_null(spectrum.N, spectrum.M, spectrum.rf, xmin if comparable else "ks")
+    if null is None:
+        return {}
+    cells: dict[str, object] = {f"null_{name}": null.band(name)[0] for name in ("stable_rank", "entropy")}
+    if "bulk_D" in row:
+        cells["bulk_p_value"] = null.bulk_p_value(row["bulk_D"])
+    if comparable:
+        cells |= dict(zip(("null_alpha", "null_alpha_low", "null_alpha_high"), null.band("alpha"), strict=True))
+        cells["null_D"] = null.band("D")[0]
+    if comparable and "alpha" in row:
+        cells["null_p_value"] = null.p_value(
+            alpha=row["alpha"], D=row["D"], stable_rank=row["stable_rank"], kurtosis=row["kurtosis"]
+        )
+    return cells
+
+
+def _shuffled_metrics(spectrum: Spectrum, weight: torch.Tensor, seed: int) -> dict[str, object]:
+    shuffled = shuffle(weight, seed=seed)
+    evals, first = spectrum.eigenvalues, shuffled.spectra[0].eigenvalues
+    named = [f"{place} = {value:.3g}" for place, value in zip(shuffled.elements, shuffled.values, strict=True)]
+    cells: dict[str, object] = {
+        "num_traps": shuffled.num_traps,
+        "trap_elements": "; ".join(named),
+        "trap_mean": shuffled.mean,
+        "trap_mean_strength": shuffled.mean_strength,
+        "max_rand_eval": shuffled.lambda_max,
+        "ww_softrank": shuffled.lambda_max / evals[-1],
+        "ww_maxdist": evals[-1] - shuffled.lambda_max,
+        "rand_distance": rand_distance(evals, first),
+        "density_distance": density_distance(evals, np.concatenate(shuffled.spectra)),
+    }
+    if shuffled.fit is not None:
+        cells |= {
+            "rand_sigma_mp": shuffled.fit.sigma * math.sqrt(spectrum.N / first.mean()),
+            "rand_mp_softrank": shuffled.fit.softrank,
+            "rand_bulk_max": shuffled.fit.edge_high,
+            "rand_bulk_min": shuffled.fit.edge_low,
+        }
+    return cells
+
+
+def _vector_metrics(weight: torch.Tensor) -> dict[str, object]:
+    left, right = localization(weight, k=1)
+    return {
+        "participation_left": float(left.participation_ratio[0]),
+        "participation_right": float(right.participation_ratio[0]),
+        "vector_entropy_left": float(left.entropy[0]),
+        "vector_entropy_right": float(right.entropy[0]),
     }
 
 

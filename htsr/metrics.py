@@ -42,6 +42,26 @@ def hard_rank(evals: np.ndarray) -> int:
     return int(np.count_nonzero(evals))
 
 
+def weak_rank_loss(evals: np.ndarray) -> int:
+    """Number of eigenvalues that are zero, or as good as zero.
+
+    Args:
+        evals: Eigenvalues, ascending.
+
+    Returns:
+        Eigenvalues below the widest gap among those under 1e-6 of the mean, where that gap is at least a factor of 10: the
+        noise that is left beside a matrix of low rank. Zeros always count. A spectrum that reaches down without a gap, as
+        heavy-tailed and decaying ones do, loses none.
+
+    Notes:
+        WeightWatcher's counts eigenvalues below an absolute 1e-6, which depends on the scale of the weights.
+    """
+    zeros = len(evals) - hard_rank(evals)
+    below = int(np.searchsorted(evals, 1e-6 * evals.mean()))
+    steps = evals[zeros + 1 : below + 1] / evals[zeros:below]
+    return zeros if not len(steps) or steps.max() < 10 else zeros + int(steps.argmax()) + 1
+
+
 def entropy(evals: np.ndarray) -> float:
     """Shannon entropy of the normalised eigenvalues over its maximum, ln(hard rank): 1 for a flat spectrum.
 

@@ -1,6 +1,20 @@
 """What noise would look like."""
 
-from htsr.bulk.marchenko_pastur import MarchenkoPasturFit, fit_marchenko_pastur
+from htsr.bulk.bulk_fit import MarchenkoPasturFit, fit_marchenko_pastur
+from htsr.bulk.entries import excess_kurtosis
+from htsr.bulk.noise_null import NoiseNull, noise_null
+from htsr.bulk.shuffles import Shuffled, density_distance, rand_distance, shuffle
 from htsr.bulk.tracy_widom import tracy_widom_edge
 
-__all__ = ["MarchenkoPasturFit", "fit_marchenko_pastur", "tracy_widom_edge"]
+__all__ = [
+    "MarchenkoPasturFit",
+    "NoiseNull",
+    "Shuffled",
+    "density_distance",
+    "excess_kurtosis",
+    "fit_marchenko_pastur",
+    "noise_null",
+    "rand_distance",
+    "shuffle",
+    "tracy_widom_edge",
+]

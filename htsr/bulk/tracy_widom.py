@@ -1,6 +1,7 @@
 """Where the largest eigenvalue of pure noise ends: the Tracy-Widom law at the Marchenko-Pastur edge."""
 
 import math
+from functools import lru_cache
 
 from scipy import stats
 
@@ -9,11 +10,13 @@ from scipy import stats
 _SHAPE, _SCALE, _SHIFT = 46.446, 0.186054, 9.84801
 
 
-def tracy_widom_edge(N: int, M: int, *, level: float = 0.99, matrices: int = 1, variance_error: float = 0.0) -> float:
+def tracy_widom_edge(
+    N: float, M: float, *, level: float = 0.99, matrices: int = 1, variance_error: float = 0.0
+) -> float:
     """Quantile of the largest eigenvalue of ``W^T W`` for an N x M matrix W of independent standard normals.
 
     Args:
-        N: The larger side.
+        N: The larger side; it need not be whole.
         M: The smaller side.
         level: The quantile.
         matrices: Number of independent matrices that the largest eigenvalue is taken over, as for a convolution whose
@@ -36,7 +39,12 @@ def tracy_widom_edge(N: int, M: int, *, level: float = 0.99, matrices: int = 1, 
     root_N, root_M = math.sqrt(N - 1), math.sqrt(M)
     centre = (root_N + root_M) ** 2
     width = (root_N + root_M) * (1 / root_N + 1 / root_M) ** (1 / 3)
-    quantile = stats.gamma.ppf(level ** (1 / matrices), _SHAPE, scale=_SCALE) - _SHIFT
+    quantile = _quantile(level ** (1 / matrices))
     mean, deviation = _SHAPE * _SCALE - _SHIFT, math.sqrt(_SHAPE) * _SCALE
     standard_errors = (quantile - mean) / deviation
     return float(centre + width * mean + standard_errors * math.hypot(width * deviation, centre * variance_error))
+
+
+@lru_cache
+def _quantile(level: float) -> float:
+    return float(stats.gamma.ppf(level, _SHAPE, scale=_SCALE)) - _SHIFT

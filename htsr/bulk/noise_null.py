@@ -1,0 +1,175 @@
+"""What a layer of a given shape measures when it holds nothing but noise."""
+
+import os
+import tempfile
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+
+import numpy as np
+import platformdirs
+from scipy import stats
+
+from htsr import metrics
+from htsr.bulk.bulk_fit import MAX_KURTOSIS, MIN_EIGENVALUES, fit_marchenko_pastur
+from htsr.bulk.wishart import wishart_eigenvalues
+from htsr.tails import fit_power_law
+from htsr.tails.power_law import XminName
+
+# Raise this whenever a draw would come out differently: what older versions left on disk is then not read.
+VERSION = 1
+# A draw costs about M^2, so this bounds the time for a shape that was not seen before: 1 to 2 s up to M = 1024,
+# 15 s at 4096 on one core.
+DRAWS, MIN_DRAWS, DRAWS_TIMES_M_SQUARED = 1000, 50, 1e8
+# p-values below this are not told apart.
+SMALLEST_P = 1e-6
+
+STATISTICS = ("alpha", "D", "stable_rank", "entropy", "bulk_distance")
+
+
+@dataclass(frozen=True, eq=False)
+class NoiseNull:
+    """Statistics of draws of Gaussian noise, one array each; all free of the scale of the weights.
+
+    Attributes:
+        N: The larger side.
+        M: The smaller side.
+        matrices: Slices pooled.
+        alpha: Exponent of the power law fitted to noise, ascending.
+        D: KS distance of that fit, ascending.
+        stable_rank: Stable rank of noise, ascending.
+        entropy: Entropy of noise, ascending.
+        bulk_distance: KS distance between noise and the Marchenko-Pastur law fitted to it, ascending.
+    """
+
+    N: int
+    M: int
+    matrices: int
+    alpha: np.ndarray
+    D: np.ndarray
+    stable_rank: np.ndarray
+    entropy: np.ndarray
+    bulk_distance: np.ndarray
+
+    def band(self, statistic: str, level: float = 0.9) -> tuple[float, float, float]:
+        """Median and equal-tailed band.
+
+        Args:
+            statistic: One of ``alpha``, ``D``, ``stable_rank``, ``entropy``, ``bulk_distance``.
+            level: How much of the noise the band holds.
+
+        Returns:
+            Median, lower and upper end.
+
+        Raises:
+            ValueError: If there is no such statistic.
+        """
+        if statistic not in STATISTICS:
+            raise ValueError(f"expected one of {', '.join(STATISTICS)}, got {statistic!r}")
+        low, median, high = np.quantile(getattr(self, statistic), [(1 - level) / 2, 0.5, (1 + level) / 2])
+        return float(median), float(low), float(high)
+
+    def p_value(self, *, alpha: float, D: float, stable_rank: float, kurtosis: float = 0.0) -> float:
+        """How rarely noise looks this little like noise.
+
+        Args:
+            alpha: Fitted exponent; noise has a large one.
+            D: KS distance of that fit; noise has a large one, power laws do not fit it.
+            stable_rank: Stable rank; noise has a large one.
+            kurtosis: Excess kurtosis of the entries, which moves the largest eigenvalue of noise.
+
+        Returns:
+            Three times the smallest share of noise that has an alpha, a D or a stable rank at most as large (Bonferroni),
+            at most 1. Under noise it is below q in at most a share q of the draws.
+        """
+        seen = {
+            "alpha": alpha,
+            "D": D,
+            "stable_rank": stable_rank * (1 + min(kurtosis, MAX_KURTOSIS) / np.sqrt(self.N * self.M)),
+        }
+        shares = []
+        for name, value in seen.items():
+            null = getattr(self, name)
+            shares.append((1 + np.searchsorted(null, value, side="right")) / (1 + len(null)))
+        return float(min(1.0, len(shares) * min(shares)))
+
+    def bulk_p_value(self, D: float) -> float:
+        """How rarely the bulk of noise is this far from the Marchenko-Pastur law.
+
+        Args:
+            D: KS distance of the bulk, ``MarchenkoPasturFit.D``.
+
+        Returns:
+            The p-value, from a lognormal law fitted to the draws, which noise follows down to levels of 0.1 %
+            (tests/bulk/test_noise_null.py); never below 1e-6, where nobody has checked it.
+        """
+        logs = np.log(self.bulk_distance)
+        return max(SMALLEST_P, float(stats.norm.sf(np.log(D), logs.mean(), logs.std(ddof=1))))
+
+
+@lru_cache(maxsize=1024)
+def noise_null(N: int, M: int, matrices: int = 1, xmin: XminName = "ks") -> NoiseNull | None:
+    """The null of a shape, drawn once and kept: in memory and in the user's cache folder.
+
+    Args:
+        N: The larger side.
+        M: The smaller side.
+        matrices: Slices pooled, ``prod(kernel)`` for a convolution.
+        xmin: Rule for the tail, as in ``fit_power_law``.
+
+    Returns:
+        The null; None for fewer than 8 eigenvalues or sides below 2.
+
+    Notes:
+        The draws are seeded by the shape alone, so every machine and every run compares with the same noise. The folder is
+        ``$HTSR_CACHE_DIR``, or else the platform's folder for caches; where it cannot be written, the null is drawn anew by
+        each process.
+    """
+    if M < 2 or M * matrices < MIN_EIGENVALUES:
+        return None
+    path = cache_folder() / f"noise-v{VERSION}" / f"{N}x{M}x{matrices}-{xmin}.npy"
+    draws = _read(path)
+    if draws is None:
+        draws = np.sort(_draw(N, M, matrices, xmin), axis=1)
+        _write(path, draws)
+    return NoiseNull(N, M, matrices, *draws)
+
+
+def cache_folder() -> Path:
+    """Where nulls are kept between runs."""
+    return Path(os.environ.get("HTSR_CACHE_DIR") or platformdirs.user_cache_dir("htsr", appauthor=False))
+
+
+def _draw(N: int, M: int, matrices: int, xmin: XminName) -> np.ndarray:
+    """Statistics of noise, shape ``(5, draws)``."""
+    rng = np.random.default_rng([VERSION, N, M, matrices])
+    count = int(np.clip(DRAWS_TIMES_M_SQUARED / (M**2 * matrices), MIN_DRAWS, DRAWS))
+    rows = []
+    for _ in range(count):
+        evals = np.sort(np.concatenate([wishart_eigenvalues(N, M, rng) for _ in range(matrices)]))
+        fit = fit_power_law(evals[evals > 0], xmin=xmin)
+        bulk = fit_marchenko_pastur(evals, N, M)
+        bulk_distance = np.nan if bulk is None else bulk.D
+        rows.append((fit.alpha, fit.D, metrics.stable_rank(evals), metrics.entropy(evals), bulk_distance))
+    return np.array(rows).T
+
+
+def _read(path: Path) -> np.ndarray | None:
+    """What is kept; None if it is not there or not whole."""
+    try:
+        draws = np.load(path, allow_pickle=False)
+    except (OSError, ValueError, EOFError):
+        return None
+    whole = draws.ndim == 2 and draws.shape[0] == len(STATISTICS) and draws.shape[1] >= MIN_DRAWS
+    return draws if whole and draws.dtype == np.float64 else None
+
+
+def _write(path: Path, draws: np.ndarray) -> None:
+    """Keep it, whole or not at all; a folder that cannot be written is no reason to fail."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.NamedTemporaryFile(dir=path.parent, delete=False) as file:
+            np.save(file, draws)
+        os.replace(file.name, path)
+    except OSError:
+        pass

@@ -1,0 +1,65 @@
+"""How localised the leading singular vectors are: spread over all coordinates, or resting on a few."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from htsr.weights.arrays import as_tensor
+
+
+@dataclass(frozen=True)
+class Localization:
+    """Localisation of the leading singular vectors of one side, one value a vector, largest singular value first.
+
+    Attributes:
+        participation_ratio: ``1 / (m sum v^4)``, the share of the m coordinates that carry the vector: 1 when all are equal,
+            1/3 for a random vector, 1/m when it is one coordinate.
+        entropy: Shannon entropy of ``v^2`` over its maximum, ln m: 1 when all are equal, 0 when it is one coordinate.
+    """
+
+    participation_ratio: np.ndarray
+    entropy: np.ndarray
+
+
+def localization(weight: "torch.Tensor | np.ndarray", k: int = 10) -> tuple[Localization, Localization]:
+    """Localisation of the leading singular vectors.
+
+    Args:
+        weight: ``(out, in)``; the slices ``(out, in)`` of a convolution are taken one by one, and the leading vectors are
+            those of the slice with the largest singular value.
+        k: Number of vectors, at most the smaller side.
+
+    Returns:
+        Of the left vectors, with out coordinates, and of the right ones, with in.
+
+    Raises:
+        ValueError: If the weight has fewer than two dimensions or k is below 1.
+
+    Notes:
+        ``eigh`` of the smaller Gram matrix, in float64; the vectors of the longer side are W v / |W v|. WeightWatcher's
+        ``part_ratio`` is the ratio of two norms, and its ``vec_entropy`` is not an entropy.
+    """
+    W = as_tensor(weight).detach()
+    if W.ndim < 2 or k < 1:
+        raise ValueError(f"expected a weight of shape (out, in, ...) and k >= 1, got {tuple(W.shape)} and k={k}")
+    slices = W.flatten(2).permute(2, 0, 1) if W.ndim > 2 else W[None]
+    norms = (
+        [torch.linalg.matrix_norm(piece.double(), 2) for piece in slices] if len(slices) > 1 else [torch.tensor(0.0)]
+    )
+    A = slices[int(torch.stack(norms).argmax())].double()
+    tall = A if A.shape[0] >= A.shape[1] else A.mT
+    short = torch.linalg.eigh(tall.mT @ tall).eigenvectors.flip(1)[:, :k]
+    long = torch.nn.functional.normalize(tall @ short, dim=0)
+    left, right = (long, short) if A.shape[0] >= A.shape[1] else (short, long)
+    return _localization(left), _localization(right)
+
+
+def _localization(vectors: torch.Tensor) -> Localization:
+    squares = vectors.square().cpu().numpy()
+    m = len(squares)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        logs = np.where(squares > 0, np.log(squares), 0.0)
+        participation = 1 / (m * (squares**2).sum(axis=0))
+    entropy = -(squares * logs).sum(axis=0) / np.log(m) if m > 1 else np.zeros(squares.shape[1])
+    return Localization(participation, entropy)
