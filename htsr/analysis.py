@@ -168,6 +168,7 @@ def _analyze_layer(layer: Layer, settings: _Settings, floor: float = 0.0) -> "La
     if settings.convention == "weightwatcher":
         if layer.layer_type == "conv2d":
             spectrum = Spectrum(spectrum.eigenvalues * WEIGHTWATCHER_CONV2D_SCALE, spectrum.shape)
+            weight = weight * math.sqrt(WEIGHTWATCHER_CONV2D_SCALE)  # its shuffles scale alike
         fitted = spectrum.eigenvalues[spectrum.eigenvalues > WEIGHTWATCHER_CUTOFF]
     resolution = max(MIN_SPREAD, min(0.5, FLAT_EPS * torch.finfo(weight.dtype).eps))  # float8 has an eps of 1/8 or 1/4
     fit = fit_power_law(fitted, xmin=settings.xmin, resolution=resolution)
@@ -445,12 +446,13 @@ class Analysis:
             return plot_esds(self)
         return plot_depth(self.details, kind)
 
-    def to_weightwatcher(self, *, mp_fit: bool = False, ERG: bool = False) -> pd.DataFrame:
+    def to_weightwatcher(self, *, mp_fit: bool = False, ERG: bool = False, randomize: bool = False) -> pd.DataFrame:
         """The details under exactly WeightWatcher's column names, in its order.
 
         Args:
             mp_fit: Add the columns that ``mp_fit=True`` adds there.
             ERG: Add those that ``ERG=True`` adds.
+            randomize: Add those that ``randomize=True`` adds; empty unless the analysis was made with it.
 
         Returns:
             One row a layer, tied ones too. An analysis with ``convention="weightwatcher"`` has its numbers, too; see
@@ -458,7 +460,7 @@ class Analysis:
         """
         from htsr.compat import weightwatcher_table
 
-        return weightwatcher_table(self, mp_fit=mp_fit, ERG=ERG)
+        return weightwatcher_table(self, mp_fit=mp_fit, ERG=ERG, randomize=randomize)
 
     def save(self, path: str | Path) -> Path:
         """Write the analysis.

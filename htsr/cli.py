@@ -29,6 +29,10 @@ Result = TypeVar("Result", Analysis, Comparison)
 NEEDS = {
     "alpha_low": "bootstrap", "alpha_high": "bootstrap", "goodness_of_fit": "bootstrap",
     "alternative": "alternatives", "alternative_p_value": "alternatives",
+    **dict.fromkeys((
+        "num_traps", "trap_elements", "trap_mean", "trap_mean_strength", "rand_sigma_mp", "rand_mp_softrank", "rand_bulk_max",
+        "rand_bulk_min", "max_rand_eval", "ww_softrank", "ww_maxdist", "rand_distance", "density_distance"), "randomize"),
+    **dict.fromkeys(("participation_left", "participation_right", "vector_entropy_left", "vector_entropy_right"), "vectors"),
 }  # fmt: skip
 
 
@@ -174,7 +178,7 @@ def _conditions(options: argparse.Namespace, table: pd.DataFrame) -> list[Condit
     for condition in conditions:
         condition.check_columns(table)
         for column in condition.columns:
-            if column in NEEDS and not getattr(options, NEEDS[column]):
+            if column in NEEDS and not getattr(options, NEEDS[column], None):
                 raise InputError(f"{condition.text!r}: {column} is computed with --{NEEDS[column]} only; add it")
     return conditions
 

@@ -82,7 +82,7 @@ def compare(
         rank: Dimension of the leading singular subspaces whose principal angles are taken; 10 was chosen here, less where a
             matrix has less rank.
         xmin: How tails are chosen, as in ``fit_power_law``.
-        bulk: Fit the Marchenko-Pastur bulk, which tells a change with structure from one that looks like noise.
+        bulk: Say what noise would look like, as in ``analyze``; tells a change with structure from noise.
         seed: As in ``analyze``.
         progress: True or False shows or hides the progress bar; by default as in ``analyze``.
 
@@ -99,7 +99,8 @@ def compare(
         can make are zero: a merged LoRA of rank 8 changes a layer by hard rank 8 whatever the precision.
 
         The alpha of a change needs care. A change that looks like noise has an alpha, too, and for small matrices it
-        often lies between 2 and 6. ``num_spikes_delta`` says whether anything stands out of noise.
+        often lies between 2 and 6. ``null_alpha_delta`` says what noise of this shape has, ``null_p_value_delta`` and
+        ``phase_delta`` whether the change differs from it.
 
     Example:
         >>> _ = torch.manual_seed(0)
@@ -287,7 +288,7 @@ def _cautions(
         found.append("most of the change may be rounding")
     elif of_delta.fit.reason:
         found.append(f"the change: {of_delta.fit.reason}")
-    elif of_delta.row.get("num_spikes") == 0:
+    elif of_delta.row.get("phase") == "random-like":
         found.append("the change looks like noise, whatever its alpha")
     return "; ".join(found)
 

@@ -7,7 +7,6 @@ left out of fits. What differs, because it must, is listed at the class.
 
 import glob
 import math
-import zlib
 from collections.abc import Iterable, Mapping
 from difflib import get_close_matches
 from numbers import Integral
@@ -17,15 +16,14 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import torch
-from scipy.spatial.distance import jensenshannon
 from torch import nn
 
 from htsr import metrics
-from htsr.analysis import WEIGHTWATCHER_CONV2D_SCALE, Analysis, LayerAnalysis, analyze, some
-from htsr.bulk import fit_marchenko_pastur
+from htsr.analysis import Analysis, analyze, some
+from htsr.bulk import shuffle
 from htsr.distances import similarity
 from htsr.errors import InputError
-from htsr.spectrum import Spectrum, esd
+from htsr.spectrum import esd
 from htsr.weights import Inventory, Layer, open_source
 from htsr.weights.source import Source
 
@@ -85,6 +83,7 @@ def weightwatcher_table(
     *,
     mp_fit: bool = False,
     ERG: bool = False,
+    randomize: bool = False,
     tolerance: float = WEAK_RANK_TOLERANCE,
     layer_ids: Mapping[str, int] | None = None,
 ) -> pd.DataFrame:
@@ -94,6 +93,7 @@ def weightwatcher_table(
         analysis: Best made with ``convention="weightwatcher"``; otherwise the numbers are htsr's.
         mp_fit: Add the columns of the Marchenko-Pastur fit.
         ERG: Add those of the trace-log condition.
+        randomize: Add those of the shuffled weights; the analysis must have been made with ``randomize=True``.
         tolerance: Eigenvalues below count for ``weak_rank_loss``.
         layer_ids: ``layer_id`` of each layer by name; by default its number in the table.
 
@@ -108,8 +108,14 @@ def weightwatcher_table(
         row["name"] = str(row["longname"]).rpartition(".")[2] if of_module else row["longname"]
         if layer.spectrum is not None:
             row |= _from_eigenvalues(layer.spectrum.eigenvalues, tolerance)
+            row |= {"rand_num_spikes": row.get("num_traps"), "rand_W_scale": row.get("W_scale")}
         rows.append(row)
-    columns = [*COLUMNS, *(MP_COLUMNS if mp_fit else ()), *(ERG_COLUMNS if ERG else ())]
+    columns = [
+        *COLUMNS,
+        *(MP_COLUMNS if mp_fit else ()),
+        *(ERG_COLUMNS if ERG else ()),
+        *(RANDOM_COLUMNS if randomize else ()),
+    ]
     return _table(rows, _sorted(columns))
 
 
@@ -171,7 +177,7 @@ class WeightWatcher:
         - ``num_spikes``, ``mp_softrank``, ``sigma_mp`` and the bulk are those of ``htsr.fit_marchenko_pastur``.
         - ``detX_num`` does not overflow; fits of fewer than 20 eigenvalues follow the same rule as all others; Conv1d is
           decomposed slice by slice.
-        - ``randomize=True`` takes a seed, one shuffle, and the same shuffle for all its columns.
+        - ``randomize=True`` takes a seed; ``num_traps`` is a median over its shuffles, not a sum.
         - Layers that WeightWatcher does not know appear, too. What is left out stands in ``skipped`` with the reason.
         - ``layers=`` matches full names as well as last components; nothing selected is an error.
     """
@@ -272,14 +278,21 @@ class WeightWatcher:
         source = self._model(model)
         chosen, ids = self._chosen(source, layers, min_evals, max_evals, max_N, start_ids)
         self.analysis = analyze(
-            source, layers=[_exactly(layer.name) for layer in chosen.layers], bulk=mp_fit, convention="weightwatcher"
+            source,
+            layers=[_exactly(layer.name) for layer in chosen.layers],
+            bulk=mp_fit,
+            randomize=randomize,
+            convention="weightwatcher",
+            seed=seed,
         )
-        details = weightwatcher_table(self.analysis, mp_fit=mp_fit, ERG=ERG or detX, tolerance=tolerance, layer_ids=ids)
-        if randomize:
-            by_name = {layer.name: layer for layer in chosen.layers}
-            rows = [_randomized(layer, by_name[layer.name], seed) for layer in self.analysis]
-            details = pd.concat([details, _table(rows, list(RANDOM_COLUMNS))], axis=1)
-            details = details[_sorted(details)]
+        details = weightwatcher_table(
+            self.analysis,
+            mp_fit=mp_fit,
+            ERG=ERG or detX,
+            randomize=randomize,
+            tolerance=tolerance,
+            layer_ids=ids,
+        )
         if plot:
             folder = Path("ww-img" if savefig is True else savefig or "ww-img")
             folder.mkdir(parents=True, exist_ok=True)
@@ -328,7 +341,7 @@ class WeightWatcher:
         first = chosen.layers[0]
         weight = first.load()
         try:
-            return esd(_shuffled(weight, first.name, seed) if random else weight)
+            return shuffle(weight, seed=seed).spectra[0].eigenvalues if random else esd(weight)
         except ValueError as err:
             raise InputError(f"layer {first.name!r} has no spectrum: {err}") from err
 
@@ -514,42 +527,6 @@ def _described(layer: Layer, layer_id: int, inventory: Inventory) -> dict[str, A
     name = layer.longname.rpartition(".")[2] if inventory.source.startswith("module ") else layer.longname
     return {"layer_id": layer_id, "name": name, "M": M, "N": N, "Q": N / M, "layer_type": layer.layer_type,
             "longname": layer.longname, "num_evals": M * rf, "rf": rf}  # fmt: skip
-
-
-def _shuffled(weight: torch.Tensor, name: str, seed: int) -> torch.Tensor:
-    """The entries of each slice in random order."""
-    draw = np.random.default_rng([seed, zlib.crc32(name.encode())])
-    slices = weight.flatten(2).cpu() if weight.ndim > 2 else weight[..., None].cpu()
-    parts = [part.flatten()[torch.from_numpy(draw.permutation(part.numel()))] for part in slices.unbind(-1)]
-    return torch.stack([part.reshape(weight.shape[:2]) for part in parts], dim=-1).reshape(weight.shape)
-
-
-def _randomized(analysed: LayerAnalysis, layer: Layer, seed: int) -> dict[str, object]:
-    """WeightWatcher's columns of the shuffled weight."""
-    if analysed.spectrum is None or analysed.spectrum.eigenvalues[-1] == 0:
-        return {}
-    scale = WEIGHTWATCHER_CONV2D_SCALE if layer.layer_type == "conv2d" else 1.0
-    evals = analysed.spectrum.eigenvalues
-    shuffled = esd(_shuffled(layer.load(), layer.name, seed)) * scale
-    columns = {
-        "max_rand_eval": shuffled[-1],
-        "rand_distance": float(jensenshannon(evals, shuffled)),
-        "ww_softrank": shuffled[-1] / evals[-1],
-        "ww_maxdist": evals[-1] - shuffled[-1],
-        "rand_W_scale": math.sqrt(len(shuffled) / shuffled.sum()),
-    }
-    spectrum = Spectrum(shuffled, analysed.spectrum.shape)
-    fit = fit_marchenko_pastur(spectrum, spectrum.N, spectrum.M)
-    if fit is not None:
-        columns |= {
-            "rand_num_spikes": fit.num_spikes,
-            "num_traps": fit.num_spikes,
-            "rand_sigma_mp": fit.sigma * math.sqrt(spectrum.N / shuffled.mean()),
-            "rand_mp_softrank": fit.softrank,
-            "rand_bulk_max": fit.edge_high,
-            "rand_bulk_min": fit.edge_low,
-        }
-    return columns
 
 
 def _distance(W1: torch.Tensor, W2: torch.Tensor, method: str) -> float:

@@ -116,6 +116,7 @@ def test_one_failing_gate_of_several_is_enough(three_layers, capsys):
         ("layer_type > 3", "compares a number with a text"),
         ("goodness_of_fit < 0.1", "--bootstrap"),
         ("alternative == 'lognormal'", "--alternatives"),
+        ("num_traps > 0", "--randomize"),
     ],
 )
 def test_a_condition_that_cannot_be_is_refused_before_the_work(checkpoint, capsys, condition, message, monkeypatch):

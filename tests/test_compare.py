@@ -53,6 +53,9 @@ def test_a_change_that_is_noise_is_called_so():
     W = normal(200, 150)
     noise = htsr.compare({"w": W}, {"w": W + 0.01 * normal(200, 150, seed=2)})
     assert noise["w"].row["num_spikes_delta"] == 0
+    assert noise["w"].row["phase_delta"] == "random-like"
+    assert noise["w"].row["null_p_value_delta"] > 0.05
+    assert noise["w"].row["null_alpha_delta"] == htsr.analyze({"w": W})["w"].row["null_alpha"]
     assert "looks like noise" in noise["w"].row["reason"]
     spiked = htsr.compare({"w": W}, {"w": W + 0.01 * normal(200, 150, seed=2) + 0.01})
     assert spiked["w"].row["num_spikes_delta"] == 1
