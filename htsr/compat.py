@@ -251,8 +251,8 @@ class WeightWatcher:
             min_evals: As in ``describe``.
             max_evals: As in ``describe``.
             max_N: As in ``describe``.
-            plot: Draw the ESD of each layer into the folder ``savefig``.
-            savefig: That folder; made if missing. True means ``ww-img``.
+            plot: Draw the ESD of each layer into the folder ``savefig``; nothing is shown.
+            savefig: That folder; made if missing. True means ``ww-img``, False none.
             mp_fit: Add the columns of the Marchenko-Pastur fit.
             randomize: Add the columns of the shuffled weights.
             detX: Add the columns of the trace-log condition.
@@ -280,8 +280,8 @@ class WeightWatcher:
             rows = [_randomized(layer, by_name[layer.name], seed) for layer in self.analysis]
             details = pd.concat([details, _table(rows, list(RANDOM_COLUMNS))], axis=1)
             details = details[_sorted(details)]
-        if plot:
-            folder = Path("ww-img" if savefig is True else savefig or "ww-img")
+        if plot and savefig:
+            folder = Path("ww-img" if savefig is True else savefig)
             folder.mkdir(parents=True, exist_ok=True)
             for layer in self.analysis:
                 if layer.spectrum is not None:
