@@ -229,7 +229,10 @@ class LayerComparison:
 
 
 def _compare_layer(layer_a: Layer, layer_b: Layer, rank: int, settings: _Settings) -> LayerComparison:
-    A, B = (_on_a_device_with_float64(layer.load()) for layer in (layer_a, layer_b))
+    try:
+        A, B = (_on_a_device_with_float64(layer.load()) for layer in (layer_a, layer_b))
+    except ValueError as err:
+        return _not_loaded(layer_a, layer_b, str(err), settings)
     B = B.to(A.device)
     same = A.dtype == B.dtype and torch.equal(A, B)
     wide = torch.float64 if torch.float64 in (A.dtype, B.dtype) else torch.float32
@@ -240,10 +243,7 @@ def _compare_layer(layer_a: Layer, layer_b: Layer, rank: int, settings: _Setting
     of_a = _analyze_layer(replace(layer_a, load=lambda: A), settings)
     of_b = of_a if same else _analyze_layer(replace(layer_b, load=lambda: B), settings)
     of_delta = _analyze_layer(replace(layer_a, load=lambda: delta), settings, floor=noise)
-    row = {key: of_a.row[key] for key in ("name", "layer_type", "N", "M", "rf")}
-    row |= {"status": "unchanged" if same else "changed", "reason": "", "subspace_rank": 0, "tied_to": ""}
-    for side, of, names in (("a", of_a, OF_EACH), ("b", of_b, OF_EACH), ("delta", of_delta, OF_DELTA)):
-        row |= {f"{name}_{side}": of.row.get(name) for name in names}
+    row = _row(of_a, of_b, of_delta) | {"status": "unchanged" if same else "changed"}
     unusable = [f"{side}: {of.fit.reason}" for side, of in (("A", of_a), ("B", of_b)) if of.spectrum is None]
     if unusable or of_delta.spectrum is None:
         row |= {"status": "failed", "reason": "; ".join(unusable) or f"the change: {of_delta.fit.reason}"}
@@ -270,6 +270,26 @@ def _compare_layer(layer_a: Layer, layer_b: Layer, rank: int, settings: _Setting
     if not same:
         row["reason"] = _cautions(row, of_a, of_b, of_delta, A.dtype, B.dtype)
     return LayerComparison(row, of_a, of_b, of_delta, alike.angles_out, alike.angles_in)
+
+
+def _row(of_a: LayerAnalysis, of_b: LayerAnalysis, of_delta: LayerAnalysis) -> dict[str, object]:
+    """What a row takes from the three analyses."""
+    row = {key: of_a.row[key] for key in ("name", "layer_type", "N", "M", "rf")}
+    row |= {"reason": "", "subspace_rank": 0, "tied_to": ""}
+    for side, of, names in (("a", of_a, OF_EACH), ("b", of_b, OF_EACH), ("delta", of_delta, OF_DELTA)):
+        row |= {f"{name}_{side}": of.row.get(name) for name in names}
+    return row
+
+
+def _not_loaded(layer_a: Layer, layer_b: Layer, reason: str, settings: _Settings) -> LayerComparison:
+    """The row of a pair of which one could not be read."""
+
+    def refuse() -> torch.Tensor:
+        raise ValueError(reason)
+
+    of_a, of_b = (_analyze_layer(replace(layer, load=refuse), settings) for layer in (layer_a, layer_b))
+    row = _row(of_a, of_b, of_a) | {"status": "failed", "reason": reason}
+    return LayerComparison(row, of_a, of_b, of_a, np.empty(0), np.empty(0))
 
 
 def _cautions(

@@ -257,8 +257,8 @@ class WeightWatcher:
             min_evals: As in ``describe``.
             max_evals: As in ``describe``.
             max_N: As in ``describe``.
-            plot: Draw the ESD of each layer into the folder ``savefig``.
-            savefig: That folder; made if missing. True means ``ww-img``.
+            plot: Draw the ESD of each layer into the folder ``savefig``; nothing is shown.
+            savefig: That folder; made if missing. True means ``ww-img``, False none.
             mp_fit: Add the columns of the Marchenko-Pastur fit.
             randomize: Add the columns of the shuffled weights.
             detX: Add the columns of the trace-log condition.
@@ -293,8 +293,8 @@ class WeightWatcher:
             tolerance=tolerance,
             layer_ids=ids,
         )
-        if plot:
-            folder = Path("ww-img" if savefig is True else savefig or "ww-img")
+        if plot and savefig:
+            folder = Path("ww-img" if savefig is True else savefig)
             folder.mkdir(parents=True, exist_ok=True)
             for layer in self.analysis:
                 if layer.spectrum is not None:

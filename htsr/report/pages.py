@@ -35,13 +35,13 @@ TABLE = {
     "stable_rank": 1, "xmin": 4, "effective_rank": 1, "hard_rank": None, "entropy": 3, "log_norm": 2,
     "log_spectral_norm": 2, "mp_softrank": 3, "ERG_gap": None,
 }  # fmt: skip
-
+# The same for a comparison, with the format of each; a column that nothing filled is not shown.
 COMPARED_TABLE = {
-    "layer_type": None, "N": None, "M": None, "rf": None, "relative_change": ".2g", "relative_spectral": ".2g",
-    "alpha_a": ".2f", "alpha_b": ".2f", "alpha_delta": ".2f", "sigma_delta": ".2f", "null_alpha_delta": ".2f",
-    "null_p_value_delta": ".2f", "num_pl_spikes_delta": None, "num_spikes_delta": None, "stable_rank_delta": ".1f",
-    "hard_rank_delta": None, "phase_a": None, "phase_b": None, "phase_delta": None, "cka": ".4f", "overlap_out": ".3f",
-    "overlap_in": ".3f", "angle_out": ".1f", "angle_in": ".1f", "rounding": ".1g",
+    "N": None, "M": None, "relative_change": ".2g", "relative_spectral": ".2g", "alpha_a": ".2f", "alpha_b": ".2f",
+    "alpha_delta": ".2f", "null_alpha_delta": ".2f", "null_p_value_delta": ".2f", "num_pl_spikes_delta": None,
+    "num_spikes_delta": None, "stable_rank_delta": ".1f", "hard_rank_delta": None, "cka": ".4f", "overlap_out": ".3f",
+    "overlap_in": ".3f", "angle_out": ".1f", "angle_in": ".1f", "phase_a": None, "phase_b": None, "phase_delta": None,
+    "rounding": ".1g",
 }  # fmt: skip
 
 
