@@ -13,7 +13,15 @@ import pandas as pd
 import torch
 
 from htsr import metrics
-from htsr.bulk import density_distance, excess_kurtosis, fit_marchenko_pastur, noise_null, rand_distance, shuffle
+from htsr.bulk import (
+    MarchenkoPasturFit,
+    density_distance,
+    excess_kurtosis,
+    fit_marchenko_pastur,
+    noise_null,
+    rand_distance,
+    shuffle,
+)
 from htsr.bulk.bbp import bbp_threshold
 from htsr.columns import COLUMNS, Column
 from htsr.findings import findings
@@ -162,7 +170,7 @@ def _analyze_layer(layer: Layer, settings: _Settings, floor: float = 0.0) -> "La
     except (ValueError, torch.linalg.LinAlgError) as err:
         fit = PowerLawFit.failed(str(err))
         row |= {"status": fit.status, "reason": fit.reason}
-        return LayerAnalysis(layer.name, row | {"findings": " ".join(findings(row))}, None, fit)
+        return LayerAnalysis(layer.name, row | {"findings": " ".join(findings(row))}, None, fit, None)
 
     fitted = spectrum.nonzero
     if settings.convention == "weightwatcher":
@@ -180,9 +188,12 @@ def _analyze_layer(layer: Layer, settings: _Settings, floor: float = 0.0) -> "La
             row |= _resampled_metrics(fit, settings.bootstrap, seed)
         if settings.alternatives:
             row |= _best_alternative(fit)
+    noise = None
     if spectrum.eigenvalues[-1] > 0:
         if settings.bulk:
-            row |= _bulk_metrics(spectrum, excess_kurtosis(weight))
+            kurtosis = excess_kurtosis(weight)
+            noise = fit_marchenko_pastur(spectrum, spectrum.N, spectrum.M, kurtosis=kurtosis)
+            row |= {"kurtosis": kurtosis} | (_bulk_metrics(spectrum, noise) if noise is not None else {})
             row |= _null_metrics(spectrum, row, settings.xmin)
             named = phase(row)
             row |= {"phase": named.name, "phase_evidence": named.evidence}
@@ -191,7 +202,7 @@ def _analyze_layer(layer: Layer, settings: _Settings, floor: float = 0.0) -> "La
         if settings.vectors:
             row |= _vector_metrics(weight)
     row["findings"] = " ".join(findings(row))
-    return LayerAnalysis(layer.name, row, spectrum, fit)
+    return LayerAnalysis(layer.name, row, spectrum, fit, noise)
 
 
 def _scalar_metrics(spectrum: Spectrum) -> dict[str, object]:
@@ -212,14 +223,10 @@ def _scalar_metrics(spectrum: Spectrum) -> dict[str, object]:
     }
 
 
-def _bulk_metrics(spectrum: Spectrum, kurtosis: float) -> dict[str, object]:
-    fit = fit_marchenko_pastur(spectrum, spectrum.N, spectrum.M, kurtosis=kurtosis)
-    if fit is None:
-        return {"kurtosis": kurtosis}
+def _bulk_metrics(spectrum: Spectrum, fit: MarchenkoPasturFit) -> dict[str, object]:
     unit = math.sqrt(spectrum.N / spectrum.eigenvalues.mean())
     weakest = fit.sigma * bbp_threshold(spectrum.N, spectrum.M)
     return {
-        "kurtosis": kurtosis,
         "num_spikes": fit.num_spikes,
         "spike_threshold": fit.spike_threshold,
         "spike_strength": float(fit.spike_strengths[0]) / weakest if fit.num_spikes else None,
@@ -325,12 +332,19 @@ class LayerAnalysis:
         row: Its row of ``Analysis.details``, as a dict.
         spectrum: Its eigenvalues; None where the weight is not finite.
         fit: Its power-law fit, possibly a failed one.
+        bulk: Its noise bulk; None where there is none, or none was asked for.
     """
 
     name: str
     row: dict[str, object]
     spectrum: Spectrum | None
     fit: PowerLawFit
+    bulk: MarchenkoPasturFit | None
+
+    @property
+    def findings(self) -> list[str]:
+        """What a person should look at, a sentence each; none for a layer that is tied to an earlier one."""
+        return [] if self.row["tied_to"] else findings(self.row)
 
     @property
     def bulk_max(self) -> float | None:
@@ -340,27 +354,33 @@ class LayerAnalysis:
     def __repr__(self) -> str:
         return f"LayerAnalysis({self.name!r}, {self.spectrum}, {self.fit})"
 
-    def plot(self, kind: Literal["esd", "xmin"] = "esd") -> "Figure":
+    def plot(self, kind: Literal["esd", "xmin", "bulk"] = "esd") -> "Figure":
         """Draw the layer.
 
         Args:
             kind: ``"esd"``: the ESD on log-log axes, with the fitted tail, xmin and the edge of the noise bulk. ``"xmin"``: D
-                and alpha of every candidate for xmin.
+                and alpha of every candidate for xmin. ``"bulk"``: the density with the Marchenko-Pastur law fitted to it.
 
         Returns:
             A matplotlib Figure.
 
         Raises:
-            ValueError: If ``kind`` is neither, or the layer has no spectrum, or no fit where one is needed.
+            ValueError: If ``kind`` is none of these, or the layer has no spectrum, or no fit or bulk where one is needed.
         """
-        from htsr.plots import plot_esd, plot_xmin_scan
+        from htsr.plots import plot_bulk, plot_esd, plot_xmin_scan
 
-        if kind not in ("esd", "xmin"):
-            raise ValueError(f"expected kind='esd' or 'xmin', got {kind!r}")
+        if kind not in ("esd", "xmin", "bulk"):
+            raise ValueError(f"expected kind='esd', 'xmin' or 'bulk', got {kind!r}")
         if self.spectrum is None:
             raise ValueError(f"layer {self.name!r} has no spectrum to draw: {self.fit.reason}")
         if kind == "xmin":
             return plot_xmin_scan(self.fit, title=self.name)
+        if kind == "bulk":
+            if self.bulk is None:
+                raise ValueError(
+                    f"layer {self.name!r} has no noise bulk to draw: at least half of its eigenvalues stand out"
+                )
+            return plot_bulk(self.spectrum, self.bulk, title=self.name)
         return plot_esd(self.spectrum, self.fit, title=self.name, bulk_max=self.bulk_max)
 
 
@@ -383,6 +403,12 @@ class Analysis:
         self.skipped = skipped
         self._results = results
         self.details: pd.DataFrame = details_frame([result.row for result in results.values()])
+
+    @property
+    def findings(self) -> pd.DataFrame:
+        """Name and finding: what a person should look at, one sentence a row."""
+        found = [(result.name, sentence) for result in self for sentence in result.findings]
+        return pd.DataFrame(found, columns=["name", "finding"], dtype="str")
 
     @property
     def spectra(self) -> dict[str, Spectrum]:
@@ -421,6 +447,8 @@ class Analysis:
             "num_skipped": len(self.skipped),
             "num_over_trained": int((used["warning"] == "over-trained").sum()),
             "num_under_trained": int((used["warning"] == "under-trained").sum()),
+            "num_random_like": int((used["phase"] == "random-like").sum()),
+            "num_rank_collapse": int(((self.details["phase"] == "rank-collapse") & ~tied).sum()),
             "alpha_median": float(used["alpha"].median()),
             "alpha_q25": float(used["alpha"].quantile(0.25)),
             "alpha_q75": float(used["alpha"].quantile(0.75)),
@@ -489,7 +517,7 @@ class Analysis:
         return f"<p>{escape(self.headline()).replace(chr(10), '<br>')}</p>{table}"
 
     def headline(self) -> str:
-        """Two lines: what was analysed, and where alpha lies."""
+        """What was analysed, where alpha lies, and which phases were seen, a line each."""
         s = self.summary()
         counts = (
             f"{s['num_layers']} layers ({s['num_failed']} failed, {s['num_tied']} tied), {s['num_skipped']} skipped"
@@ -500,7 +528,12 @@ class Analysis:
             f"{self.source}: {counts}\nalpha: median {s['alpha_median']:.2f}, quartiles {s['alpha_q25']:.2f} to "
             f"{s['alpha_q75']:.2f}; {s['num_over_trained']} over-trained (< {OVER_TRAINED:g}), {s['num_under_trained']} "
             f"under-trained (> {UNDER_TRAINED:g})"
-        )
+        ) + "".join(f"\nphases: {phases}" for phases in [self._phases()] if phases)
+
+    def _phases(self) -> str:
+        own = self.details[self.details["tied_to"] == ""]
+        counts = own.loc[own["phase"] != "", "phase"].value_counts()
+        return ", ".join(f"{count} {name}" for name, count in counts.items())
 
 
 def details_frame(rows: list[dict[str, object]], columns: Sequence[Column] = COLUMNS) -> pd.DataFrame:
@@ -537,6 +570,8 @@ def brief(details: pd.DataFrame) -> pd.DataFrame:
             table[column] = [_rounded(value, digits[column]) for value in details[column]]
         elif column in counts:
             table[counts[column]] = ["" if pd.isna(value) else value for value in details[column]]
+    if (details["phase"] != "").any():
+        table["phase"] = details["phase"]
     return table.assign(note=[note(row) for row in details.to_dict("records")])
 
 

@@ -34,6 +34,8 @@ NEEDS = {
         "rand_bulk_min", "max_rand_eval", "ww_softrank", "ww_maxdist", "rand_distance", "density_distance"), "randomize"),
     **dict.fromkeys(("participation_left", "participation_right", "vector_entropy_left", "vector_entropy_right"), "vectors"),
 }  # fmt: skip
+# Findings on a terminal; all of them are in every file that is written.
+MAX_FINDINGS = 20
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -89,7 +91,9 @@ def _parser() -> argparse.ArgumentParser:
         help=f"resamples for intervals and goodness of fit: none, the default, or {MIN_RESAMPLES} and more",
     )
     audit.add_argument("--alternatives", action="store_true", help="compare each tail with other distributions")
-    audit.add_argument("--seed", type=_whole_number, default=0, help="seed of the resamples (default: 0)")
+    audit.add_argument("--randomize", action="store_true", help="shuffle each matrix and count correlation traps")
+    audit.add_argument("--vectors", action="store_true", help="measure how localised the leading singular vectors are")
+    audit.add_argument("--seed", type=_whole_number, default=0, help="seed of resamples and shuffles (default: 0)")
     audit.set_defaults(run=_audit)
 
     compared = commands.add_parser("compare", help="compare two checkpoints layer by layer")
@@ -154,6 +158,8 @@ def _audit(options: argparse.Namespace) -> None:
         convention=options.convention,
         bootstrap=options.bootstrap,
         alternatives=options.alternatives,
+        randomize=options.randomize,
+        vectors=options.vectors,
         seed=options.seed,
     )
     if not len(analysis):
@@ -161,13 +167,17 @@ def _audit(options: argparse.Namespace) -> None:
             f"{count} x {reason}" for reason, count in analysis.skipped["reason"].value_counts().items()
         )
         raise InputError(f"{options.path}: none of its {len(analysis.skipped)} tensors is a weight matrix ({reasons})")
-    _deliver(options, conditions, analysis, analysis_json)
+    found = analysis.findings
+    lines = [f"{name}: {finding}" for name, finding in found.head(MAX_FINDINGS).itertuples(index=False)]
+    if len(found) > MAX_FINDINGS:
+        lines.append(f"{len(found) - MAX_FINDINGS} more findings: write them with -o audit.html")
+    _deliver(options, conditions, analysis, "\n".join([repr(analysis), *lines]), analysis_json)
 
 
 def _compare(options: argparse.Namespace) -> None:
     conditions = _conditions(options, details_frame([], COMPARED))
     comparison = compare(options.a, options.b, layers=options.layers, skip=options.skip, rank=options.rank)
-    _deliver(options, conditions, comparison, comparison_json)
+    _deliver(options, conditions, comparison, repr(comparison), comparison_json)
 
 
 def _conditions(options: argparse.Namespace, table: pd.DataFrame) -> list[Condition]:
@@ -184,12 +194,16 @@ def _conditions(options: argparse.Namespace, table: pd.DataFrame) -> list[Condit
 
 
 def _deliver(
-    options: argparse.Namespace, conditions: list[Condition], result: Result, document: Callable[[Result], str]
+    options: argparse.Namespace,
+    conditions: list[Condition],
+    result: Result,
+    text: str,
+    document: Callable[[Result], str],
 ) -> None:
-    """Print a result, write it where it was asked for, and keep what the gates say of it for the end."""
+    """Print a result for people as ``text``, write it where it was asked for, and keep what the gates say of it for the end."""
     options.verdicts = [condition.check(result.details) for condition in conditions]
     people = sys.stderr if options.json else sys.stdout
-    print(result, file=people)
+    print(text, file=people)
     if options.json:
         print(document(result))
     for path in options.output:

@@ -1,5 +1,6 @@
 """What many tests share."""
 
+import os
 from pathlib import Path
 
 import pytest
@@ -7,6 +8,12 @@ import torch
 
 from htsr.demo.run import trained_transformer
 from htsr.errors import InputError
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _cache(tmp_path_factory):
+    """Nulls of this run, shared by its workers; neither read from nor left in the user's folder."""
+    os.environ["HTSR_CACHE_DIR"] = str(tmp_path_factory.getbasetemp().parent / "htsr-cache")
 
 
 @pytest.fixture(scope="session")

@@ -10,6 +10,19 @@ BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
 
 
 @pytest.mark.slow
+def test_noise_calibration_in_quick_form():
+    command = [sys.executable, str(BENCHMARKS / "noise_calibration.py"), "--quick"]
+    result = subprocess.run(command, capture_output=True, text=True, check=True)
+    for row in (
+        "| Laplace 64 x 64 |",
+        "| 4 | 500 |",
+        "| 2000 x 1000 | 1.200 |",
+        "| rank-collapse | 0 | 0 | 0 | 0 | 0 | 10 |",
+    ):
+        assert row in result.stdout
+
+
+@pytest.mark.slow
 def test_tail_accuracy_in_quick_form():
     command = [sys.executable, str(BENCHMARKS / "tail_accuracy.py"), "--quick"]
     result = subprocess.run(command, capture_output=True, text=True, check=True)

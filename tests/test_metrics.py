@@ -57,3 +57,15 @@ def test_erg_condition_never_broken_counts_all():
 
 def test_erg_condition_with_zeros():
     assert metrics.num_ERG_spikes(np.array([0.0, 0.0, 1.0, 5.0])) == 3
+
+
+def test_weak_rank_loss():
+    def loss(*evals):
+        return metrics.weak_rank_loss(np.array(evals))
+
+    assert loss(0, 0, 1, 2) == 2
+    assert loss(1e-12, 3e-12, 1, 2) == 2
+    assert loss(0, 1e-12, 3e-12, 1, 2) == 3
+    assert loss(1.0, 2.0, 3.0) == 0
+    assert metrics.weak_rank_loss(np.geomspace(1e-12, 1, 100)) == 0  # no gap, no loss
+    assert metrics.weak_rank_loss(1e-30 * np.array([1e-12, 1.0, 1.0])) == 1  # no scale

@@ -2,7 +2,7 @@
 
 from htsr.bulk.bulk_fit import MarchenkoPasturFit, fit_marchenko_pastur
 from htsr.bulk.entries import excess_kurtosis
-from htsr.bulk.noise_null import NoiseNull, noise_null
+from htsr.bulk.nulls import NoiseNull, noise_null
 from htsr.bulk.shuffles import Shuffled, density_distance, rand_distance, shuffle
 from htsr.bulk.tracy_widom import tracy_widom_edge
 

@@ -35,7 +35,7 @@ class MarchenkoPasturFit:
         num_spikes: Number of eigenvalues above that threshold.
         softrank: ``edge_high / lambda_max``: about 1 for noise, towards 0 as spikes or a heavy tail grow.
         spike_strengths: Singular value of the planted signal behind each spike (BBP), strongest first.
-        D: KS distance between the bulk, spikes set aside, and the law. Its p-value is ``NoiseNull.bulk_p_value``.
+        D: KS distance between the bulk, spikes set aside, and the law. Its p-value comes from ``NoiseNull.bulk_p_value``.
     """
 
     sigma: float
@@ -47,6 +47,19 @@ class MarchenkoPasturFit:
     softrank: float
     spike_strengths: np.ndarray
     D: float
+
+    def density(self, x: np.ndarray) -> np.ndarray:
+        """The law's density, of the bulk alone.
+
+        Args:
+            x: Where, in the units of the eigenvalues.
+
+        Returns:
+            The density, 0 outside of the edges.
+        """
+        M = ((np.sqrt(self.edge_high) - np.sqrt(self.edge_low)) / (2 * self.sigma)) ** 2
+        inside = np.clip((self.edge_high - x) * (x - self.edge_low), 0, None)
+        return np.sqrt(inside) / (2 * np.pi * M * self.sigma**2 * x)
 
 
 def fit_marchenko_pastur(

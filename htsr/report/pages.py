@@ -30,10 +30,11 @@ _TEMPLATES = Environment(
 
 # The columns of the page's table beside name and note: digits after the point. None leaves a value as it is.
 TABLE = {
-    "layer_type": None, "N": None, "M": None, "rf": None, "alpha": 2, "alpha_low": 2, "alpha_high": 2, "sigma": 2, "D": 3,
-    "goodness_of_fit": 2, "alternative": None, "alternative_p_value": 3, "num_pl_spikes": None, "num_spikes": None,
-    "stable_rank": 1, "xmin": 4, "effective_rank": 1, "hard_rank": None, "entropy": 3, "log_norm": 2,
-    "log_spectral_norm": 2, "mp_softrank": 3, "ERG_gap": None,
+    "layer_type": None, "N": None, "M": None, "rf": None, "phase": None, "alpha": 2, "alpha_low": 2, "alpha_high": 2,
+    "sigma": 2, "null_alpha": 2, "null_p_value": 3, "D": 3, "goodness_of_fit": 2, "alternative": None,
+    "alternative_p_value": 3, "num_pl_spikes": None, "num_spikes": None, "num_traps": None, "stable_rank": 1, "xmin": 4,
+    "effective_rank": 1, "hard_rank": None, "entropy": 3, "log_norm": 2, "log_spectral_norm": 2, "mp_softrank": 3,
+    "ERG_gap": None,
 }  # fmt: skip
 # The same for a comparison, with the format of each; a column that nothing filled is not shown.
 COMPARED_TABLE = {
@@ -61,7 +62,8 @@ def analysis_page(analysis: "Analysis") -> str:
         version=__version__,
         title=f"Weight spectra of {Path(analysis.source).name}",
         source=analysis.source,
-        headline=analysis.headline().split("\n")[1],
+        headline=analysis.headline().split("\n")[1:],
+        findings=analysis.findings.groupby("name", sort=False)["finding"].agg(list).to_dict(),
         summary=analysis.summary(),
         convention=analysis.convention,
         depth=svg(analysis.plot("alpha")) if has_alpha else None,

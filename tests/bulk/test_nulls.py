@@ -1,0 +1,108 @@
+"""Nulls: what noise gives, kept, seeded, and calibrated."""
+
+import numpy as np
+import pytest
+
+import htsr
+from htsr.bulk import nulls
+from htsr.bulk.nulls import noise_null
+from htsr.bulk.wishart import wishart_eigenvalues
+
+
+@pytest.fixture
+def fresh(tmp_path, monkeypatch):
+    """An empty cache, in memory and on disk."""
+    monkeypatch.setenv("HTSR_CACHE_DIR", str(tmp_path))
+    noise_null.cache_clear()
+    yield tmp_path
+    noise_null.cache_clear()
+
+
+def dense_fits(N, M, draws):
+    rng = np.random.default_rng(1)
+    spectra = (np.linalg.eigvalsh((W := rng.normal(size=(N, M))).T @ W) for _ in range(draws))
+    return [(htsr.fit_power_law(evals), evals) for evals in spectra]
+
+
+def test_null_alpha_is_what_dense_noise_gives():
+    fits = dense_fits(96, 64, 300)
+    median, low, high = noise_null(96, 64).band("alpha")
+    alphas = np.array([fit.alpha for fit, _ in fits])
+    assert low < np.median(alphas) < high
+    assert np.median(alphas) == pytest.approx(median, rel=0.1)
+    assert np.mean((low <= alphas) & (alphas <= high)) == pytest.approx(0.9, abs=0.06)
+
+
+def test_p_values_hold_their_level_on_dense_noise():
+    null = noise_null(96, 64)
+    p = np.array([null.p_value(alpha=f.alpha, D=f.D, stable_rank=e.sum() / e[-1]) for f, e in dense_fits(96, 64, 400)])
+    assert np.mean(p <= 0.05) <= 0.085  # three standard errors above 5 %
+    assert np.mean(p <= 0.5) > 0.2  # and it is no constant
+
+
+def test_bulk_p_values_are_uniform_enough():
+    null, rng = noise_null(96, 64), np.random.default_rng(2)
+    fits = (htsr.fit_marchenko_pastur(wishart_eigenvalues(96, 64, rng), 96, 64) for _ in range(3000))
+    p = np.array([null.bulk_p_value(fit.D) for fit in fits])
+    for level, slack in ((0.5, 0.06), (0.1, 0.025), (0.01, 0.006), (0.001, 0.002)):
+        assert np.mean(p < level) == pytest.approx(level, abs=slack)
+
+
+def test_heavy_tails_are_told_apart():
+    null = noise_null(200, 200)
+    fit = htsr.fit_power_law(np.random.default_rng(0).pareto(3.0, size=200) + 1)
+    assert null.p_value(alpha=fit.alpha, D=fit.D, stable_rank=40.0) < 0.01
+    assert null.bulk_p_value(0.4) == 1e-6
+
+
+def test_kept_on_disk_and_the_same_everywhere(fresh, monkeypatch):
+    first = noise_null(40, 20)
+    (path,) = fresh.rglob("*.npy")
+    assert path.name == "40x20x1-ks.npy"
+    noise_null.cache_clear()
+    monkeypatch.setattr(nulls, "_draw", lambda *args: pytest.fail("drawn twice"))
+    assert np.array_equal(noise_null(40, 20).alpha, first.alpha)
+
+
+def test_seeded_by_the_shape_alone(fresh):
+    first = noise_null(40, 20)
+    for path in fresh.rglob("*.npy"):
+        path.unlink()
+    noise_null.cache_clear()
+    np.random.default_rng().normal()
+    assert np.array_equal(noise_null(40, 20).alpha, first.alpha)
+    assert not np.array_equal(noise_null(41, 20).alpha, first.alpha)
+
+
+@pytest.mark.parametrize("damage", [b"", b"not an array", b"\x93NUMPY\x01\x00half a header"])
+def test_a_damaged_file_is_drawn_anew(fresh, damage):
+    first = noise_null(40, 20)
+    (path,) = fresh.rglob("*.npy")
+    path.write_bytes(damage)
+    noise_null.cache_clear()
+    assert np.array_equal(noise_null(40, 20).alpha, first.alpha)
+    assert path.stat().st_size > 1000
+
+
+def test_a_folder_that_cannot_be_written_does_no_harm(fresh, monkeypatch):
+    (fresh / "file").write_text("")
+    monkeypatch.setenv("HTSR_CACHE_DIR", str(fresh / "file"))
+    assert len(noise_null(40, 20).alpha) == 1000
+
+
+def test_convolutions_pool_their_slices():
+    null = noise_null(16, 12, 9)
+    W = np.random.default_rng(0).normal(size=(16, 12, 3, 3))
+    median, low, high = null.band("stable_rank")
+    assert low * 0.9 < htsr.analyze({"w": W})["w"].row["stable_rank"] < high * 1.1
+    assert median > 30  # of 108 pooled eigenvalues; one slice alone has 12
+
+
+def test_too_small_for_a_null():
+    assert noise_null(5, 1) is None
+    assert noise_null(5, 4) is None
+
+
+def test_unknown_statistic():
+    with pytest.raises(ValueError, match="expected one of alpha"):
+        noise_null(40, 20).band("kurtosis")

@@ -1,0 +1,69 @@
+"""Findings: said where there is something to say, with the numbers, and silent elsewhere."""
+
+import numpy as np
+import torch
+
+import htsr
+from tests.conftest import planted
+
+
+def findings(W, **options):
+    return htsr.analyze({"w": W}, **options)["w"].findings
+
+
+def test_noise():
+    (first, *_) = findings(np.random.default_rng(0).normal(size=(128, 128)))
+    assert first.startswith("Indistinguishable from noise: bulk fits noise (p = ")
+    assert "is no finding: noise of this shape gives" in first
+
+
+def test_trap_names_its_element():
+    W = np.random.default_rng(0).normal(size=(120, 120))
+    W[3, 17] = 30
+    assert any("1 correlation trap" in s and "(3, 17) = 30" in s for s in findings(W, randomize=True))
+    assert not any("trap" in s for s in findings(W))
+
+
+def test_trap_names_the_mean():
+    W = np.random.default_rng(0).normal(size=(120, 120)) + 0.5
+    assert any("1 correlation trap" in s and "a mean of 0.5" in s for s in findings(W, randomize=True))
+
+
+def test_alpha_below_two_with_p():
+    evals = torch.from_numpy(np.sort((1 - np.random.default_rng(0).random(300)) ** (-1 / 0.6)))
+    (said, *_) = findings(planted(evals, 300))
+    assert "is below 2; noise of this shape gives" in said
+    assert "(p = 0.003" in said or "(p = 0.004" in said
+
+
+def test_rank_collapse():
+    rng = np.random.default_rng(0)
+    (said, *_) = findings(rng.normal(size=(200, 50)) @ rng.normal(size=(50, 150)))
+    assert said == "Rank collapse: 100 of 150 eigenvalues are zero or as good as zero."
+
+
+def test_short_tail():
+    W = np.random.default_rng(0).normal(size=(300, 200))
+    row = htsr.analyze({"w": W})["w"].row
+    assert row["num_pl_spikes"] < 30
+    assert f"The tail rests on {row['num_pl_spikes']} values of 200." in findings(W)
+    assert not any("rests on" in sentence for sentence in findings(np.diag(np.geomspace(1, 100, 300))))
+
+
+def test_a_failed_layer_says_why():
+    assert findings(np.full((20, 20), np.nan)) == ["Not fitted: non-finite (400 of 400)."]
+
+
+def test_a_healthy_layer_is_not_talked_about():
+    evals = torch.from_numpy((1 - np.random.default_rng(0).random(400)) ** (-1 / 2.0))
+    assert findings(planted(evals.sort().values, 400)) == []
+
+
+def test_tables_hold_them_once_for_tied_layers():
+    first, second = torch.nn.Linear(64, 64), torch.nn.Linear(64, 64)
+    second.weight = first.weight
+    a = htsr.analyze(torch.nn.Sequential(first, second))
+    assert set(a.findings["name"]) == {"0"}
+    assert a.details["findings"][0] == " ".join(a["0"].findings)
+    assert a.summary()["num_random_like"] == 1
+    assert "phases: 1 random-like" in repr(a)
