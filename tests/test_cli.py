@@ -96,6 +96,15 @@ def test_a_gate_that_fails_names_its_layers_and_what_it_could_not_check(three_la
     assert "could not be said of 1 layer without a value there, which never match: bad" in err
 
 
+def test_a_gate_on_the_phase(tmp_path, capsys):
+    draw = torch.Generator().manual_seed(0)
+    collapsed = torch.randn(80, 20, generator=draw) @ torch.randn(20, 60, generator=draw)
+    save_file({"noise": torch.randn(80, 60, generator=draw), "collapsed": collapsed}, tmp_path / "x.safetensors")
+    status, _, err = run(capsys, "audit", tmp_path / "x.safetensors", "--fail-on", "phase == 'rank-collapse'")
+    assert status == 1
+    assert "holds for 1 layer: collapsed (phase 'rank-collapse')" in err
+
+
 def test_one_failing_gate_of_several_is_enough(three_layers, capsys):
     passing = ["--fail-on", "alpha > 100", "--fail-on", "median(alpha) < 1.1"]
     status, _, err = run(capsys, "audit", three_layers, *passing)
