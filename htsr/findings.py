@@ -48,7 +48,7 @@ def _traps(r: dict[str, Any]) -> list[str]:
         return []
     causes = []
     if r["trap_elements"]:
-        causes.append(f"elements {r['trap_elements']}")
+        causes.append(f"element{'s' if ';' in r['trap_elements'] else ''} {r['trap_elements']}")
     if r["trap_mean_strength"] > 1:
         causes.append(
             f"a mean of {r['trap_mean']:.3g}, {r['trap_mean_strength']:.2f} times what noise of this size hides"

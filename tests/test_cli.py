@@ -295,3 +295,15 @@ def test_streams_that_cannot_show_everything(tmp_path, redirect):
     assert "Traceback" not in result.stderr
     if "cat" in redirect:
         assert "\\u5c42" in result.stdout
+
+
+def test_findings_traps_and_vectors(tmp_path, capsys):
+    W = torch.randn(90, 70, generator=torch.Generator().manual_seed(0))
+    W[3, 5] = 40
+    save_file({"w.weight": W}, tmp_path / "m.safetensors")
+    out = tmp_path / "a.csv"
+    assert main(["audit", str(tmp_path / "m.safetensors"), "--randomize", "--vectors", "-o", str(out)]) == 0
+    assert "w: 1 correlation trap, left after a shuffle of the entries: element (3, 5) = 40." in capsys.readouterr().out
+    (row,) = pd.read_csv(out).to_dict("records")
+    assert row["num_traps"] == 1
+    assert row["participation_left"] == pytest.approx(1 / 90, rel=0.5)

@@ -80,7 +80,7 @@ def fit_marchenko_pastur(
         eigenvalues zero, or at least half of them above the edge of whatever bulk the rest would make.
 
     Raises:
-        ValueError: If a value is negative or not finite, or ``level`` is not in (0, 1).
+        ValueError: If a value is negative or not finite, N is below M, or ``level`` is not in (0, 1).
 
     Notes:
         sigma is set by the lower eigenvalues and not by lambda_max (WeightWatcher, whose bulk follows the largest spike).
@@ -101,6 +101,8 @@ def fit_marchenko_pastur(
     evals = np.sort(np.asarray(eigenvalues, dtype=np.float64))
     if not np.isfinite(evals).all() or (evals < 0).any():
         raise ValueError("expected finite eigenvalues >= 0")
+    if N < M:
+        raise ValueError(f"expected the larger side first, got N={N}, M={M}")
     if not 0 < level < 1:
         raise ValueError(f"expected a level between 0 and 1, got {level!r}")
     if len(evals) < MIN_EIGENVALUES or M < 2 or np.median(evals) <= 0:

@@ -122,11 +122,16 @@ def noise_null(N: int, M: int, matrices: int = 1, xmin: XminName = "ks") -> Nois
     Returns:
         The null; None for fewer than 8 eigenvalues or sides below 2.
 
+    Raises:
+        ValueError: If N is below M.
+
     Notes:
         The draws are seeded by the shape alone, so every machine and every run compares with the same noise. The folder is
         ``$HTSR_CACHE_DIR``, or else the platform's folder for caches; where it cannot be written, the null is drawn anew by
         each process.
     """
+    if N < M:
+        raise ValueError(f"expected the larger side first, got N={N}, M={M}")
     if M < 2 or M * matrices < MIN_EIGENVALUES:
         return None
     path = cache_folder() / f"noise-v{VERSION}" / f"{N}x{M}x{matrices}-{xmin}.npy"

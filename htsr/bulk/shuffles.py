@@ -78,9 +78,10 @@ def shuffle(weight: "torch.Tensor | np.ndarray", *, seed: int = 0) -> Shuffled:
     fit = fits[0]
     if fit is None:
         return Shuffled(spectra, None, int(np.median(counts)) if counts else None, (), (), mean, float("nan"))
-    elements, values = _elements_above(W, mean, fit, first.N, first.M)
+    num_traps = int(np.median(counts))
+    elements, values = _elements_above(W, mean, fit, first.N, first.M) if num_traps else ((), ())
     mean_strength = abs(mean) * np.sqrt(first.N * first.M) / (fit.sigma * bbp_threshold(first.N, first.M))
-    return Shuffled(spectra, fit, int(np.median(counts)), elements, values, mean, float(mean_strength))
+    return Shuffled(spectra, fit, num_traps, elements, values, mean, float(mean_strength))
 
 
 def rand_distance(evals: np.ndarray, shuffled: np.ndarray) -> float:

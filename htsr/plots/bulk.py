@@ -23,7 +23,8 @@ def plot_bulk(spectrum: Spectrum, bulk: MarchenkoPasturFit, *, title: str = "") 
         The figure.
     """
     values = np.sqrt(spectrum.eigenvalues)
-    right = min(float(values[-1]), 2 * np.sqrt(bulk.edge_high)) * 1.02
+    threshold = np.sqrt(bulk.spike_threshold)
+    right = min(max(values[-1], threshold), 2 * np.sqrt(bulk.edge_high)) * 1.02
     shown = values[values <= right]
     figure, axes = new_figure(1, 1, width=6.4, height=3.6)
     ax = axes[0, 0]
@@ -33,7 +34,6 @@ def plot_bulk(spectrum: Spectrum, bulk: MarchenkoPasturFit, *, title: str = "") 
     x = np.linspace(max(np.sqrt(bulk.edge_low), right / 2000), np.sqrt(bulk.edge_high), 400)
     share = 1 - bulk.num_spikes / len(values)
     ax.plot(x, 2 * x * share * bulk.density(x**2), color=VERMILION, linewidth=1.6, label="noise (Marchenko-Pastur)")
-    threshold = np.sqrt(bulk.spike_threshold)
     ax.axvline(threshold, color=GREY, linewidth=1.2, linestyle=":", label="99 % of noise ends here")
     ax.plot(values[values > threshold], np.zeros(bulk.num_spikes), "|", color=GREY, markersize=9, clip_on=True)
     beyond = len(values) - len(shown)

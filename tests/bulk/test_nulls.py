@@ -103,6 +103,13 @@ def test_too_small_for_a_null():
     assert noise_null(5, 4) is None
 
 
+def test_sides_the_wrong_way_round():
+    with pytest.raises(ValueError, match="larger side first"):
+        noise_null(20, 40)
+    with pytest.raises(ValueError, match="larger side first"):
+        htsr.fit_marchenko_pastur(np.ones(40), 20, 40)
+
+
 def test_unknown_statistic():
     with pytest.raises(ValueError, match="expected one of alpha"):
         noise_null(40, 20).band("kurtosis")

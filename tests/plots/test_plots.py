@@ -114,3 +114,16 @@ def test_the_scan_for_xmin(analysis):
         analysis["3"].plot("xmin")
     with pytest.raises(ValueError, match="got 'ks'"):
         layer.plot("ks")
+
+
+def test_the_noise_bulk():
+    W = np.random.default_rng(0).normal(size=(300, 200))
+    W[:, 0] *= 8
+    layer = htsr.analyze({"w": W})["w"]
+    (ax,) = layer.plot("bulk").axes
+    law = ax.lines[0]
+    assert np.trapezoid(law.get_ydata(), law.get_xdata()) == pytest.approx(199 / 200, abs=0.01)
+    assert ax.lines[1].get_xdata()[0] == pytest.approx(layer.row["spike_threshold"] ** 0.5)
+    assert "1 spike," in ax.get_title(loc="left")
+    with pytest.raises(ValueError, match="no noise bulk"):
+        htsr.analyze({"w": W}, bulk=False)["w"].plot("bulk")
