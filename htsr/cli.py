@@ -97,8 +97,8 @@ def _parser() -> argparse.ArgumentParser:
     audit.set_defaults(run=_audit)
 
     compared = commands.add_parser("compare", help="compare two checkpoints layer by layer")
-    compared.add_argument("a", type=Path, metavar="A", help="the earlier or base checkpoint, as for audit")
-    compared.add_argument("b", type=Path, metavar="B", help="the later one")
+    compared.add_argument("a", metavar="A", help="the earlier or base checkpoint, as for audit")
+    compared.add_argument("b", metavar="B", help="the later one")
     compared.add_argument(
         "--rank",
         type=partial(_whole_number, least=1),

@@ -231,7 +231,7 @@ class LayerComparison:
 def _compare_layer(layer_a: Layer, layer_b: Layer, rank: int, settings: _Settings) -> LayerComparison:
     try:
         A, B = (_on_a_device_with_float64(layer.load()) for layer in (layer_a, layer_b))
-    except ValueError as err:
+    except (ValueError, OSError, RuntimeError) as err:  # what readers raise
         return _not_loaded(layer_a, layer_b, str(err), settings)
     B = B.to(A.device)
     same = A.dtype == B.dtype and torch.equal(A, B)

@@ -277,9 +277,10 @@ class WeightWatcher:
         _refuse(others)
         source = self._model(model)
         chosen, ids = self._chosen(source, layers, min_evals, max_evals, max_N, start_ids)
+        left_out = len(chosen.layers) < len(open_source(source).layers)
         self.analysis = analyze(
             source,
-            layers=[_exactly(layer.name) for layer in chosen.layers],
+            layers=[_exactly(layer.name) for layer in chosen.layers] if left_out else None,
             bulk=mp_fit,
             randomize=randomize,
             convention="weightwatcher",
