@@ -33,6 +33,7 @@ from htsr.tails.power_law import MIN_SPREAD, XminRule, check_resampling, check_x
 from htsr.tails.resampling import MIN_RESAMPLES
 from htsr.vectors import localization
 from htsr.weights import Layer, open_source, select
+from htsr.weights.convolutions import Conv
 from htsr.weights.select import Patterns
 from htsr.weights.source import Source
 
@@ -51,6 +52,8 @@ Convention = Literal["htsr", "weightwatcher"]
 # Rounding the entries of an orthogonal matrix moves its eigenvalues, all 1, by up to 1.2 eps each way (the spectral norm of
 # the rounding noise is 0.6 eps for a square matrix); below this many eps of the stored type a spectrum counts as flat.
 FLAT_EPS = 4
+# An 8-bit type has so few digits that this would call any spectrum flat.
+MAX_FLAT = 0.5
 
 
 def analyze(
@@ -58,6 +61,10 @@ def analyze(
     *,
     layers: Patterns = None,
     skip: Patterns = None,
+    min_eigenvalues: int = 0,
+    conv: Conv = "pool",
+    per_head: bool = False,
+    base: Source | None = None,
     xmin: XminRule = "ks",
     alternatives: bool = False,
     bootstrap: int = 0,
@@ -73,8 +80,15 @@ def analyze(
     Args:
         source: A ``torch.nn.Module``, a state dict or ``{name: array}``, or a path to a ``.safetensors`` file or to a
             directory of them. Models are not changed; one matrix at a time is in memory.
-        layers: Names, globs or layer types to keep; all by default.
-        skip: Names, globs or layer types to leave out.
+        layers: Names, globs (``"*.q_proj"``), regular expressions (``"re:..."`` or compiled), layer types (``"conv2d"``) or
+            shapes (``"384x1536"``, ``"*x384"``) to keep; all by default.
+        skip: The same, to leave out.
+        min_eigenvalues: Leave out matrices with fewer eigenvalues.
+        conv: How convolutions are decomposed. ``"pool"`` pools the eigenvalues of all slices, one ``(out, in)`` matrix for
+            each position in the kernel; ``"slices"`` gives each slice a row; ``"unfold"`` takes ``(out, in * positions)``.
+        per_head: Cut attention weights into their heads, where the number of heads is known.
+        base: The model that an adapter was trained on, where the source is a PEFT directory: its weights are then analysed with
+            what the adapter adds.
         xmin: How the tail is chosen, as in ``fit_power_law``.
         alternatives: Compare each tail with a lognormal, an exponential, a stretched exponential and a truncated power law;
             about half a second a layer.
@@ -120,7 +134,9 @@ def analyze(
     check_xmin(xmin)
     check_resampling(bootstrap or MIN_RESAMPLES, seed)
     settings = _Settings(xmin, alternatives, bootstrap, randomize, bulk, vectors, convention, seed)
-    inventory = select(open_source(source), layers, skip)
+    inventory = select(
+        open_source(source, conv=conv, per_head=per_head, base=base), layers, skip, min_eigenvalues=min_eigenvalues
+    )
     results: dict[str, LayerAnalysis] = {}
     bar = tqdm(
         inventory.layers, desc="analyze", unit="layer", delay=1, disable=None if progress is None else not progress
@@ -160,16 +176,16 @@ def _analyze_layer(layer: Layer, settings: _Settings, floor: float = 0.0) -> "La
     N, M = max(layer.shape[:2]), min(layer.shape[:2])
     rf = math.prod(layer.shape[2:])
     row: dict[str, object] = {"name": layer.name, "longname": layer.longname, "layer_type": layer.layer_type}
-    row |= {"N": N, "M": M, "Q": N / M, "rf": rf, "num_evals": M * rf}
+    row |= {"dtype": layer.dtype, "N": N, "M": M, "Q": N / M, "rf": rf, "num_evals": M * rf}
     row |= dict.fromkeys(
         ("warning", "tied_to", "alternative", "phase", "phase_evidence", "trap_elements", "findings"), ""
     )
     try:
         weight = layer.load()
         spectrum = Spectrum.from_weight(weight, floor)
-    except (ValueError, torch.linalg.LinAlgError) as err:
-        fit = PowerLawFit.failed(str(err))
-        row |= {"status": fit.status, "reason": fit.reason}
+    except (ValueError, OSError, RuntimeError, MemoryError) as err:  # torch knows only RuntimeError, also for want of memory
+        fit = PowerLawFit.failed(" ".join(str(err).split()) or type(err).__name__)
+        row |= {"status": fit.status, "reason": _reason(fit, layer)}
         return LayerAnalysis(layer.name, row | {"findings": " ".join(findings(row))}, None, fit, None)
 
     fitted = spectrum.nonzero
@@ -178,10 +194,10 @@ def _analyze_layer(layer: Layer, settings: _Settings, floor: float = 0.0) -> "La
             spectrum = Spectrum(spectrum.eigenvalues * WEIGHTWATCHER_CONV2D_SCALE, spectrum.shape)
             weight = weight * math.sqrt(WEIGHTWATCHER_CONV2D_SCALE)  # its shuffles scale alike
         fitted = spectrum.eigenvalues[spectrum.eigenvalues > WEIGHTWATCHER_CUTOFF]
-    resolution = max(MIN_SPREAD, min(0.5, FLAT_EPS * torch.finfo(weight.dtype).eps))  # float8 has an eps of 1/8 or 1/4
+    resolution = max(MIN_SPREAD, min(FLAT_EPS * torch.finfo(weight.dtype).eps, MAX_FLAT))
     fit = fit_power_law(fitted, xmin=settings.xmin, resolution=resolution)
     seed = settings.seed + zlib.crc32(layer.name.encode())
-    row |= {"status": fit.status, "reason": fit.reason} | _scalar_metrics(spectrum)
+    row |= {"status": fit.status, "reason": _reason(fit, layer)} | _scalar_metrics(spectrum)
     if fit.status == "success":
         row |= _tail_metrics(spectrum, fit)
         if settings.bootstrap:
@@ -203,6 +219,10 @@ def _analyze_layer(layer: Layer, settings: _Settings, floor: float = 0.0) -> "La
             row |= _vector_metrics(weight)
     row["findings"] = " ".join(findings(row))
     return LayerAnalysis(layer.name, row, spectrum, fit, noise)
+
+
+def _reason(fit: PowerLawFit, layer: Layer) -> str:
+    return "; ".join(filter(None, (fit.reason, layer.note)))
 
 
 def _scalar_metrics(spectrum: Spectrum) -> dict[str, object]:

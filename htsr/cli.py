@@ -10,7 +10,7 @@ import sys
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
-from typing import TypeVar
+from typing import TypeVar, get_args
 
 import pandas as pd
 
@@ -22,6 +22,7 @@ from htsr.errors import InputError
 from htsr.report import FORMATS, check_output
 from htsr.report.save import analysis_json, comparison_json
 from htsr.tails.resampling import MIN_RESAMPLES
+from htsr.weights.convolutions import Conv
 
 Result = TypeVar("Result", Analysis, Comparison)
 
@@ -78,8 +79,24 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
 
     audit = commands.add_parser("audit", help="analyse every weight matrix of a checkpoint")
-    audit.add_argument("path", type=Path, help="a .safetensors file, or a directory of them")
+    audit.add_argument(
+        "path", help="a checkpoint (.safetensors, .bin, .pt, .ckpt, .gguf, ...), a directory of shards, or a URL"
+    )
+    audit.add_argument(
+        "--base", metavar="PATH", help="the model that an adapter was trained on, where PATH is a PEFT directory"
+    )
     _add_common(audit, "alpha > 8")
+    audit.add_argument(
+        "--min-eigenvalues",
+        type=_whole_number,
+        default=0,
+        metavar="N",
+        help="leave out matrices with fewer eigenvalues",
+    )
+    audit.add_argument(
+        "--conv", choices=get_args(Conv), default="pool", help="how convolutions are decomposed (default: pool)"
+    )
+    audit.add_argument("--per-head", action="store_true", help="cut attention weights into their heads")
     audit.add_argument(
         "--convention", choices=["htsr", "weightwatcher"], default="htsr", help="scaling and cut-offs (default: htsr)"
     )
@@ -155,6 +172,10 @@ def _audit(options: argparse.Namespace) -> None:
         options.path,
         layers=options.layers,
         skip=options.skip,
+        min_eigenvalues=options.min_eigenvalues,
+        conv=options.conv,
+        per_head=options.per_head,
+        base=options.base,
         convention=options.convention,
         bootstrap=options.bootstrap,
         alternatives=options.alternatives,

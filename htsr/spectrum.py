@@ -163,7 +163,7 @@ def esd(weight: "torch.Tensor | np.ndarray", floor: float = 0.0) -> np.ndarray:
         block_RBM = block_RBM.to(torch.float64)
         gram_RMM += block_RBM.mT @ block_RBM
     if not torch.isfinite(gram_RMM.diagonal(dim1=-2, dim2=-1)).all():  # sums of squares: they show any bad entry
-        non_finite = W.numel() - int(torch.isfinite(W).sum())
+        non_finite = W.numel() - int(torch.isfinite(W.to(torch.float32) if W.itemsize == 1 else W).sum())
         raise ValueError(
             f"non-finite ({non_finite} of {W.numel()})" if non_finite else "squares of the entries overflow float64"
         )

@@ -227,7 +227,7 @@ def broken(tmp_path, kind):
         ("empty model", "is empty"),
         ("vectors only", "none of its 1 tensors is a weight matrix (1 x 1-D: not a matrix)"),
         ("empty directory", "found nothing"),
-        ("other format", "got the suffix '.bin'"),
+        ("other format", "not a readable torch checkpoint"),
     ],
 )
 def test_bad_input_is_one_line_and_status_2(tmp_path, capsys, kind, message):
