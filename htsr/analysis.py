@@ -183,7 +183,12 @@ def _analyze_layer(layer: Layer, settings: _Settings, floor: float = 0.0) -> "La
     try:
         weight = layer.load()
         spectrum = Spectrum.from_weight(weight, floor)
-    except (ValueError, OSError, RuntimeError, MemoryError) as err:  # torch knows only RuntimeError, also for want of memory
+    except (
+        ValueError,
+        OSError,
+        RuntimeError,
+        MemoryError,
+    ) as err:  # torch knows only RuntimeError, also for want of memory
         fit = PowerLawFit.failed(" ".join(str(err).split()) or type(err).__name__)
         row |= {"status": fit.status, "reason": _reason(fit, layer)}
         return LayerAnalysis(layer.name, row | {"findings": " ".join(findings(row))}, None, fit, None)

@@ -1,6 +1,7 @@
 """Two sources side by side: what changed between them, layer by layer, and what the change looks like."""
 
 import math
+import os
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from html import escape
@@ -19,6 +20,7 @@ from htsr.progress import tqdm
 from htsr.spectrum import BLOCK_ROWS, esd, rounding_edge
 from htsr.tails.power_law import XminRule, check_xmin
 from htsr.weights import Inventory, Layer, open_source, select
+from htsr.weights.peft import CONFIG as ADAPTER
 from htsr.weights.select import Patterns
 from htsr.weights.source import Source
 
@@ -76,7 +78,8 @@ def compare(
 
     Args:
         a: The earlier or base model: anything that ``analyze`` takes.
-        b: The later one. It need not be of the same kind: a module and a checkpoint compare well.
+        b: The later one. It need not be of the same kind: a module and a checkpoint compare well. The directory of a LoRA
+            adapter stands for what it makes of A.
         layers: Names, globs or layer types to keep; all by default.
         skip: Names, globs or layer types to leave out.
         rank: Dimension of the leading singular subspaces whose principal angles are taken; 10 was chosen here, less where a
@@ -116,7 +119,7 @@ def compare(
         raise ValueError(f"expected rank= as a whole number from 1 on, got {rank!r}")
     check_xmin(xmin)
     settings = _Settings(xmin=xmin, bulk=bulk, seed=seed)
-    inventory_a, inventory_b = _select(open_source(a), open_source(b), layers, skip)
+    inventory_a, inventory_b = _select(open_source(a), _open_on(b, a), layers, skip)
     pairs, unmatched = _match(inventory_a, inventory_b)
     results: dict[str, LayerComparison] = {}
     bar = tqdm(pairs, desc="compare", unit="layer", delay=1, disable=None if progress is None else not progress)
@@ -128,6 +131,12 @@ def compare(
         else:
             results[layer_a.name] = _compare_layer(layer_a, layer_b, rank, settings)
     return Comparison(inventory_a, inventory_b, results, unmatched)
+
+
+def _open_on(source: Source, base: Source) -> Inventory:
+    """A source; the directory of an adapter is opened as what it makes of the base."""
+    adapter = isinstance(source, str | os.PathLike) and os.path.isfile(os.path.join(source, ADAPTER))
+    return open_source(source, base=base) if adapter else open_source(source)
 
 
 def _select(a: Inventory, b: Inventory, layers: Patterns, skip: Patterns) -> tuple[Inventory, Inventory]:

@@ -274,3 +274,17 @@ def test_the_same_call_gives_the_same_table(comparison):
         W, {"x": W["x"] + 0.1 * normal(60, 40, seed=9), "y": 2 * W["y"], "z": W["z"], "n": normal(9, 9)}
     )
     pd.testing.assert_frame_equal(again.details, comparison.details)
+
+
+def test_an_adapter_stands_for_what_it_makes_of_its_base(tmp_path):
+    """LoRA: W + lora_alpha / r * B A."""
+    base = {"q_proj.weight": normal(24, 16), "head.weight": normal(10, 24)}
+    A, B = normal(3, 16, seed=1), normal(24, 3, seed=2)
+    names = ("base_model.model.q_proj.lora_A.weight", "base_model.model.q_proj.lora_B.weight")
+    save_file(dict(zip(names, (A, B), strict=True)), tmp_path / "adapter_model.safetensors")
+    (tmp_path / "adapter_config.json").write_text(json.dumps({"peft_type": "LORA", "r": 3, "lora_alpha": 6}))
+    c = htsr.compare(base, tmp_path)
+    assert list(c.details["name"]) == ["q_proj", "head"]
+    assert list(c.details["status"]) == ["changed", "unchanged"]
+    assert c["q_proj"].row["hard_rank_delta"] == 3
+    assert c["q_proj"].row["frobenius"] == pytest.approx(float((2 * B @ A).norm()), rel=1e-5)
