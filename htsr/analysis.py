@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 import torch
 
-from htsr.columns import COLUMNS
+from htsr.columns import COLUMNS, Column
 from htsr.devices import check_device
 from htsr.jobs import analyze_layers
 from htsr.journal import Journal
@@ -255,6 +255,22 @@ class Analysis:
             return plot_esds(self)
         return plot_depth(self.details, kind)
 
+    def to_weightwatcher(self, *, mp_fit: bool = False, ERG: bool = False, randomize: bool = False) -> pd.DataFrame:
+        """The details under exactly WeightWatcher's column names, in its order.
+
+        Args:
+            mp_fit: Add the columns that ``mp_fit=True`` adds there.
+            ERG: Add those that ``ERG=True`` adds.
+            randomize: Add those that ``randomize=True`` adds; empty unless the analysis was made with it.
+
+        Returns:
+            One row a layer, tied ones too. An analysis with ``convention="weightwatcher"`` has its numbers, too; see
+            ``htsr.compat.WeightWatcher`` for what still differs. Fits that failed are NaN, not -1.
+        """
+        from htsr.compat import weightwatcher_table
+
+        return weightwatcher_table(self, mp_fit=mp_fit, ERG=ERG, randomize=randomize)
+
     def save(self, path: str | Path) -> Path:
         """Write the analysis.
 
@@ -301,10 +317,10 @@ class Analysis:
         return ", ".join(f"{count} {name}" for name, count in counts.items())
 
 
-def details_frame(rows: list[dict[str, object]]) -> pd.DataFrame:
-    """Rows as a table with every column of ``htsr.columns``, in order; what a row lacks is missing, never invented."""
-    table = pd.DataFrame({column.name: [row.get(column.name) for row in rows] for column in COLUMNS})
-    return table.astype({column.name: column.dtype for column in COLUMNS})
+def details_frame(rows: list[dict[str, object]], columns: Sequence[Column] = COLUMNS) -> pd.DataFrame:
+    """Rows as a table with every one of the columns, in order; what a row lacks is missing, never invented."""
+    table = pd.DataFrame({column.name: [row.get(column.name) for row in rows] for column in columns})
+    return table.astype({column.name: column.dtype for column in columns})
 
 
 def some(items: Sequence[object]) -> str:

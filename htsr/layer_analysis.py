@@ -113,19 +113,19 @@ class LayerAnalysis:
 class Settings:
     """What ``analyze`` was asked to do with each layer."""
 
-    xmin: XminRule
-    alternatives: bool
-    bootstrap: int
-    randomize: bool
-    bulk: bool
-    vectors: bool
-    convention: Convention
-    seed: int
-    device: str | None
+    xmin: XminRule = "ks"
+    alternatives: bool = False
+    bootstrap: int = 0
+    randomize: bool = False
+    bulk: bool = True
+    vectors: bool = False
+    convention: Convention = "htsr"
+    seed: int = 0
+    device: str | None = None
 
 
-def analyze_layer(layer: Layer, settings: Settings) -> "LayerAnalysis":
-    """One layer's spectrum, fit and row. Whatever cannot be computed is NaN, with the reason in the row."""
+def analyze_layer(layer: Layer, settings: Settings, floor: float = 0.0) -> "LayerAnalysis":
+    """One layer's spectrum, fit and row. What cannot be computed is NaN, with the reason. ``floor`` as in ``esd``."""
     N, M = max(layer.shape[:2]), min(layer.shape[:2])
     rf = math.prod(layer.shape[2:])
     row: dict[str, object] = {"name": layer.name, "longname": layer.longname, "layer_type": layer.layer_type}
@@ -137,7 +137,7 @@ def analyze_layer(layer: Layer, settings: Settings) -> "LayerAnalysis":
         weight = layer.load()
         if settings.device is not None:
             weight = weight.to(settings.device)
-        spectrum = Spectrum.from_weight(weight)
+        spectrum = Spectrum.from_weight(weight, floor)
     except (
         ValueError,
         OSError,
@@ -150,6 +150,7 @@ def analyze_layer(layer: Layer, settings: Settings) -> "LayerAnalysis":
 
     if settings.convention == "weightwatcher" and layer.layer_type == "conv2d":
         spectrum = Spectrum(spectrum.eigenvalues * WEIGHTWATCHER_CONV2D_SCALE, spectrum.shape)
+        weight = weight * math.sqrt(WEIGHTWATCHER_CONV2D_SCALE)  # its shuffles scale alike
     resolution = max(MIN_SPREAD, min(FLAT_EPS * torch.finfo(weight.dtype).eps, MAX_FLAT))
     fit = _fit(spectrum, settings, resolution)
     seed = settings.seed + zlib.crc32(layer.name.encode())

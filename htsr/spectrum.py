@@ -51,9 +51,9 @@ class Spectrum:
         object.__setattr__(self, "shape", shape)
 
     @classmethod
-    def from_weight(cls, weight: "torch.Tensor | np.ndarray") -> "Spectrum":
+    def from_weight(cls, weight: "torch.Tensor | np.ndarray", floor: float = 0.0) -> "Spectrum":
         """The spectrum of a weight; see ``esd``."""
-        return cls(esd(weight), shape=tuple(weight.shape))
+        return cls(esd(weight, floor), shape=tuple(weight.shape))
 
     @property
     def N(self) -> int:
@@ -96,11 +96,28 @@ class Spectrum:
         return f"Spectrum({sides}, {len(self)} eigenvalues in [{low:.4g}, {high:.4g}]{tail})"
 
 
-def esd(weight: "torch.Tensor | np.ndarray") -> np.ndarray:
+def rounding_edge(eps: float, mean_square: float, N: int, M: int) -> float:
+    """The largest eigenvalue that the rounding of a stored matrix can make: its Marchenko-Pastur edge.
+
+    Args:
+        eps: Relative spacing of the stored type.
+        mean_square: Mean of the squared entries.
+        N: The larger side.
+        M: The smaller side.
+
+    Returns:
+        ``eps^2 mean_square / 12 (sqrt(N) + sqrt(M))^2``.
+    """
+    return eps**2 / 12 * mean_square * (math.sqrt(N) + math.sqrt(M)) ** 2
+
+
+def esd(weight: "torch.Tensor | np.ndarray", floor: float = 0.0) -> np.ndarray:
     """Eigenvalues of W^T W.
 
     Args:
         weight: ``(out, in)``, or ``(out, in, *kernel)`` for a convolution, floating point, on any device.
+        floor: Eigenvalues up to here are zero too: noise that the caller knows of, for instance in the difference of two
+            rounded matrices.
 
     Returns:
         Ascending float64 eigenvalues, not divided by N, shape ``(min(out, in) * prod(kernel),)``. Values that cannot
@@ -153,8 +170,8 @@ def esd(weight: "torch.Tensor | np.ndarray") -> np.ndarray:
     evals_RM = torch.linalg.eigvalsh(gram_RMM)
 
     mean_square_R = gram_RMM.diagonal(dim1=-2, dim2=-1).sum(-1) / (N * M)
-    stored_floor_R = eps_stored**2 / 12 * mean_square_R * (math.sqrt(N) + math.sqrt(M)) ** 2
+    stored_floor_R = rounding_edge(eps_stored, 1.0, N, M) * mean_square_R
     gram_floor_R = torch.finfo(torch.float64).eps * N * evals_RM[:, -1]
-    floor_R1 = torch.maximum(stored_floor_R, gram_floor_R)[:, None]
+    floor_R1 = torch.maximum(stored_floor_R, gram_floor_R).clamp(min=floor)[:, None]
     evals_RM = torch.where(evals_RM > floor_R1, evals_RM, 0.0)
     return evals_RM.flatten().sort().values.cpu().numpy()

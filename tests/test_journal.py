@@ -126,6 +126,6 @@ def test_kill_9(tmp_path):
     process.wait()
     assert not out.exists()
     result = subprocess.run([*command, "--resume"], capture_output=True, text=True, check=True)
-    assert "of 40 layers were done" in result.stdout
+    assert "of 40 layers were done" in result.stderr
     assert not kept.exists()
     assert out.stat().st_size > 10_000

@@ -164,6 +164,7 @@ def test_arrows_point_down():
         "devices",
         "weights",
         "spectrum",
+        "distances",
         "metrics",
         "tails",
         "bulk",
@@ -174,8 +175,11 @@ def test_arrows_point_down():
         "layer_analysis",
         "journal",
         "jobs",
+        "conditions",
         "analysis",
+        "compare",
         "crosscheck",
+        "compat",
     ]
     order += ["training", "plots", "report", "demo", "cli", "__main__", "__init__"]
     rank = {room: i for i, room in enumerate(order)}

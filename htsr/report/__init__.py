@@ -1,6 +1,14 @@
 """Self-contained HTML pages: one file, no script, no network; they open anywhere and travel by mail."""
 
-from htsr.report.pages import analysis_page, runs_page
-from htsr.report.save import FORMATS, check_output, save_analysis
+from htsr.report.pages import analysis_page, comparison_page, runs_page
+from htsr.report.save import FORMATS, check_output, save_analysis, save_comparison
 
-__all__ = ["FORMATS", "analysis_page", "check_output", "runs_page", "save_analysis"]
+__all__ = [
+    "FORMATS",
+    "analysis_page",
+    "check_output",
+    "comparison_page",
+    "runs_page",
+    "save_analysis",
+    "save_comparison",
+]

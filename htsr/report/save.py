@@ -1,4 +1,4 @@
-"""Write an analysis in the format that the suffix names."""
+"""Write a result in the format that the suffix names."""
 
 import json
 import math
@@ -11,10 +11,13 @@ import pandas as pd
 
 from htsr._version import __version__
 from htsr.errors import InputError
-from htsr.report.pages import analysis_page
+from htsr.report.pages import analysis_page, comparison_page
 
 if TYPE_CHECKING:
     from htsr.analysis import Analysis
+    from htsr.compare import Comparison
+
+FORMATS = (".html", ".csv", ".json", ".parquet")
 
 
 def save_analysis(analysis: "Analysis", path: Path) -> Path:
@@ -26,12 +29,34 @@ def save_analysis(analysis: "Analysis", path: Path) -> Path:
 
     Returns:
         The path.
-
-    Raises:
-        InputError: If the suffix names no format, or the directory does not exist.
     """
+    return _write(path, analysis.details, lambda: analysis_page(analysis), lambda: analysis_json(analysis))
+
+
+def save_comparison(comparison: "Comparison", path: Path) -> Path:
+    """Write a comparison; see ``Comparison.save``.
+
+    Args:
+        comparison: What to write.
+        path: Where to.
+
+    Returns:
+        The path.
+    """
+    return _write(path, comparison.details, lambda: comparison_page(comparison), lambda: comparison_json(comparison))
+
+
+def _write(path: Path, details: pd.DataFrame, page: Callable[[], str], document: Callable[[], str]) -> Path:
     check_output(path)
-    FORMATS[path.suffix.lower()](analysis, path)
+    match path.suffix.lower():
+        case ".html":
+            path.write_text(page(), encoding="utf-8")
+        case ".csv":
+            details.to_csv(path, index=False)
+        case ".json":
+            path.write_text(document() + "\n", encoding="utf-8")
+        case ".parquet":
+            details.to_parquet(path, index=False)
     return path
 
 
@@ -74,6 +99,27 @@ def analysis_json(analysis: "Analysis") -> str:
     return json.dumps(document, indent=1, allow_nan=False)
 
 
+def comparison_json(comparison: "Comparison") -> str:
+    """Summary, details, unmatched and skipped as strict JSON: what is missing is null.
+
+    Args:
+        comparison: What to write.
+
+    Returns:
+        The text, full float64 precision.
+    """
+    document = {
+        "htsr": __version__,
+        "a": comparison.a.source,
+        "b": comparison.b.source,
+        "summary": {key: _plain(value) for key, value in comparison.summary().items()},
+        "details": _records(comparison.details),
+        "unmatched": _records(comparison.unmatched),
+        "skipped": _records(comparison.skipped),
+    }
+    return json.dumps(document, indent=1, allow_nan=False)
+
+
 def _records(table: pd.DataFrame) -> list[dict[str, Any]]:
     return [{key: _plain(value) for key, value in record.items()} for record in table.to_dict("records")]
 
@@ -82,11 +128,3 @@ def _plain(value: Any) -> Any:
     if value is pd.NA or (isinstance(value, float) and not math.isfinite(value)):
         return None
     return value.item() if hasattr(value, "item") else value
-
-
-FORMATS: dict[str, Callable[["Analysis", Path], object]] = {
-    ".html": lambda analysis, path: path.write_text(analysis_page(analysis), encoding="utf-8"),
-    ".csv": lambda analysis, path: analysis.details.to_csv(path, index=False),
-    ".json": lambda analysis, path: path.write_text(analysis_json(analysis) + "\n", encoding="utf-8"),
-    ".parquet": lambda analysis, path: analysis.details.to_parquet(path, index=False),
-}

@@ -4,7 +4,6 @@ import json
 import re
 import zipfile
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -14,6 +13,7 @@ import torch
 from htsr.errors import InputError
 from htsr.weights.archives import entries, is_archive, unreadable
 from htsr.weights.arrays import as_tensor
+from htsr.weights.hdf5 import check, datasets, opened
 from htsr.weights.inventory import Listing, Role, Stored
 from htsr.weights.optional import require
 from htsr.weights.recurrent import TYPES
@@ -46,15 +46,14 @@ def read_keras(path: Path) -> Listing:
     Raises:
         InputError: If the file cannot be read, or h5py is not installed.
     """
-    h5py = require("h5py", "keras", path)
+    require("h5py", "keras", path)
+    member = _member(path)
+    check(path, member)
     try:
-        with _opened(path) as (file, config):
-            layers = dict(_layers(config, legacy="model_weights" in file))
-            found: list[tuple[str, Any]] = []
-            _walk(
-                file["model_weights"] if "model_weights" in file else file, "", found, {h5py.h5o.get_info(file.id).addr}
-            )
-            tensors = [_stored(path, name, dataset, layers) for name, dataset in found]
+        with opened(path, member) as file:
+            weights = file["model_weights"] if "model_weights" in file else file
+            layers = dict(_layers(_config(path, file), legacy="model_weights" in file))
+            tensors = [_stored(path, member, name, dataset, layers) for name, dataset in datasets(weights)]
     except InputError:
         raise
     except Exception as err:  # HDF5 reports damage in many ways
@@ -63,41 +62,25 @@ def read_keras(path: Path) -> Listing:
     return Listing(str(path), tensors)
 
 
-@contextmanager
-def _opened(path: Path) -> Iterator[tuple[Any, Mapping[str, Any]]]:
-    """The HDF5 file of the weights, and the configuration of the model; empty if there is none."""
-    h5py = require("h5py", "keras", path)
-    if is_archive(path):
-        there = entries(path, KIND)
-        if WEIGHTS not in there:
-            raise InputError(f"{path}: expected {WEIGHTS} in a .keras file, found {', '.join(list(there)[:5])}")
-        with zipfile.ZipFile(path) as archive:
-            config = {}
-            if "config.json" in there and there["config.json"].file_size < MAX_CONFIG_BYTES:
-                config = json.loads(archive.read("config.json"))
-            with archive.open(WEIGHTS) as inner, h5py.File(inner, "r") as file:
-                yield file, config
-        return
-    with h5py.File(path, "r") as file:
-        text = file.attrs.get("model_config", "{}")
-        yield file, json.loads(text)
+def _member(path: Path) -> str:
+    """Name of the HDF5 file of the weights in a ``.keras`` archive; empty for an ``.h5`` file."""
+    if not is_archive(path):
+        return ""
+    there = entries(path, KIND)
+    if WEIGHTS not in there:
+        raise InputError(f"{path}: expected {WEIGHTS} in a .keras file, found {', '.join(list(there)[:5])}")
+    return WEIGHTS
 
 
-def _walk(group: Any, prefix: str, found: list[tuple[str, Any]], seen: set[int]) -> None:
-    """Datasets of a group and its groups, in natural order; links to other places and files are not followed."""
-    h5py = require("h5py", "keras", prefix)
-    for name in group:
-        if not isinstance(group.get(name, getlink=True), h5py.HardLink):
-            continue
-        item = group[name]
-        place = h5py.h5o.get_info(item.id).addr
-        if place in seen:  # a group may hold itself
-            continue
-        seen.add(place)
-        if isinstance(item, h5py.Group):
-            _walk(item, f"{prefix}{name}/", found, seen)
-        elif isinstance(item, h5py.Dataset):
-            found.append((f"{prefix}{name}", item))
+def _config(path: Path, file: Any) -> Mapping[str, Any]:
+    """The configuration of the model; empty if there is none."""
+    if not is_archive(path):
+        return json.loads(file.attrs.get("model_config", "{}"))
+    entry = entries(path, KIND).get("config.json")
+    if entry is None or entry.file_size > MAX_CONFIG_BYTES:
+        return {}
+    with zipfile.ZipFile(path) as archive:
+        return json.loads(archive.read(entry))
 
 
 def _layers(config: Mapping[str, Any], legacy: bool, prefix: str = "", name: str = "") -> Iterator[tuple[str, _Layer]]:
@@ -134,7 +117,7 @@ def _snake(name: str) -> str:
     return re.sub("([a-z])([A-Z])", r"\1_\2", name).lower()
 
 
-def _stored(path: Path, name: str, dataset: Any, layers: Mapping[str, _Layer]) -> Stored:
+def _stored(path: Path, member: str, name: str, dataset: Any, layers: Mapping[str, _Layer]) -> Stored:
     place = f"{name}/"
     parts = name.split("/")
     if len(parts) > 2 and parts[0] == parts[1]:  # .h5 repeats the name of the layer
@@ -154,7 +137,9 @@ def _stored(path: Path, name: str, dataset: Any, layers: Mapping[str, _Layer]) -
         reason = "its values are in another file: not read"
     elif dataset.nbytes > max(2**28, 100 * path.stat().st_size):
         reason = f"{dataset.nbytes:,} bytes, far more than the file: refused as a decompression bomb"
-    return Stored(key, shape, dataset.dtype.name, partial(_read, path, dataset.name, shape), name, role, reason=reason)
+    return Stored(
+        key, shape, dataset.dtype.name, partial(_read, path, member, dataset.name, shape), name, role, reason=reason
+    )
 
 
 def _role(
@@ -198,12 +183,10 @@ def _gates(layer: _Layer, hidden: tuple[int, ...] | None) -> str | None:
     return GATES.get(hidden[1] // hidden[0]) if hidden and hidden[0] and hidden[1] % hidden[0] == 0 else None
 
 
-def _read(path: Path, name: str, shape: tuple[int, ...], rows: slice | None) -> torch.Tensor:
+def _read(path: Path, member: str, name: str, shape: tuple[int, ...], rows: slice | None) -> torch.Tensor:
     try:
-        with _opened(path) as (file, _):
+        with opened(path, member) as file:
             array = file[name][()]
-    except InputError:
-        raise
     except Exception as err:  # HDF5 reports damage in many ways
         raise unreadable(path, KIND, err) from err
     tensor = as_tensor(array).reshape(shape)

@@ -13,11 +13,13 @@ from htsr.weights.parts import Part
 from htsr.weights.recurrent import TYPES, gate_parts, gates_by_shape
 
 # A bare tensor does not say which layer it came from: 2-D tensors are embeddings by these words, else dense.
-EMBEDDING = re.compile(r"(^|[._])(\w*embed(ding)?s?\w*|token_embd|wte|wpe)([._]|$)", re.IGNORECASE)
+EMBEDDING = re.compile(
+    r"(^|[._])(\w*embed(ding)?s?\w*|token_embd|wte|wpe|relative_attention_bias)([._]|$)|^shared\.weight$", re.IGNORECASE
+)
 # A kernel longer than this is no kernel, unless its name says so: 3-D and 4-D tensors without a layer are as often stacked
 # experts or tokens.
 MAX_KERNEL = 31
-CONVOLUTION = re.compile(r"conv|kernel", re.IGNORECASE)
+CONVOLUTION = re.compile(r"conv|kernel|patch", re.IGNORECASE)
 EXPERTS = re.compile(r"expert|moe|_exps", re.IGNORECASE)
 # Parts of weights that weight_norm, spectral_norm and pruning compute in the module.
 PARTS = re.compile(r"(^|\.)(parametrizations\..*|weight_(g|v|u|orig)|\w*mask)$")
@@ -25,6 +27,9 @@ PARTS = re.compile(r"(^|\.)(parametrizations\..*|weight_(g|v|u|orig)|\w*mask)$")
 FLOATING = re.compile(r"float(16|32|64|96|128)|bfloat16|float8_e[345]m[234](fn|fnuz|b11fnuz)?")
 # What an optimizer keeps beside each weight, in checkpoints of whole training states.
 OPTIMIZER = re.compile(r"^(optim|optimizer|optimizers|optimizer_states?|opt_state)\.")
+# Architectures of transformers with weights stored (in, out), in its Conv1D, and the names of these weights.
+IN_OUT_MODELS = {"gpt2", "openai-gpt", "imagegpt", "decision_transformer"}
+IN_OUT = re.compile(r"(^|\.)(c_attn|c_proj|c_fc|q_attn)\.weight$")
 # A tensor with more matrices than this is no stack of weights (a table of relative positions, for instance).
 MAX_PARTS = 16384
 
@@ -56,11 +61,12 @@ def lay_out(listing: Listing, splitting: Splitting | None = None) -> Inventory:
     splitting = splitting or Splitting()
     shapes = {stored.key: stored.shape for stored in listing.tensors}
     heads = Heads.of(listing.config)
+    in_out = listing.config.get("model_type") in IN_OUT_MODELS
     layers: dict[str, Layer] = {}
     skipped: list[Skipped] = []
     owner_of: dict[Hashable, str] = {}  # identity of a tensor -> name of the first layer that has it
     for number, stored in enumerate(listing.tensors):
-        found = _parts(stored, shapes, splitting, heads)
+        found = _parts(stored, shapes, splitting, heads, in_out)
         if isinstance(found, str):
             skipped.append(Skipped(stored.key, stored.shape, found))
             continue
@@ -91,13 +97,15 @@ def _without_weight(key: str, keys: Mapping[str, object]) -> str:
 
 
 def _parts(
-    stored: Stored, shapes: Mapping[str, tuple[int, ...]], splitting: Splitting, heads: Heads
+    stored: Stored, shapes: Mapping[str, tuple[int, ...]], splitting: Splitting, heads: Heads, in_out: bool
 ) -> tuple[Role, list[Part], str] | str:
     """What a tensor is and how it is cut, with what to be wary of; or why it is not analysed."""
     reason = stored.reason or _no_weight(stored)
     if reason is not None:
         return reason
     role = stored.role or role_by_name(stored.key, stored.shape, shapes)
+    if stored.role is None and in_out and len(stored.shape) == 2 and IN_OUT.search(stored.key):
+        role = Role("dense", axes=(1, 0))
     if isinstance(role, str):
         return role
     weight = Part(stored.shape, stored.label)
@@ -175,8 +183,8 @@ def role_by_name(
     matrix = Role("embedding" if EMBEDDING.search(key) else "dense")
     if len(shape) == 2:
         return matrix
-    short = max(shape[2:]) <= MAX_KERNEL and not EMBEDDING.search(key) and (unknown_layer or len(shape) > 3)
-    table = shape[0] == 1 and not key.endswith("weight")
+    short = max(shape[2:]) <= MAX_KERNEL and (unknown_layer or len(shape) > 3)
+    table = not key.endswith("weight") and (shape[0] == 1 or EMBEDDING.search(key))
     if len(shape) <= 5 and not EXPERTS.search(key) and ((short and not table) or CONVOLUTION.search(key)):
         return Role(f"conv{len(shape) - 2}d")
     if math.prod(shape[:-2]) == 1:

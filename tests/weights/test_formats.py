@@ -2,6 +2,7 @@
 
 import json
 import os
+import pickle
 
 import numpy as np
 import pandas as pd
@@ -12,6 +13,7 @@ from torch import nn
 from torch.distributed import checkpoint as dcp
 
 import htsr
+from htsr.weights import open_source
 
 KERAS_BACKEND = "torch"
 
@@ -220,7 +222,8 @@ FORMATS = [
 def test_every_format_gives_the_same_table(model, write, tmp_path):
     reference = htsr.analyze(model).details.set_index("name").sort_index()
     assert len(reference) == 9
-    details = htsr.analyze(write(model, tmp_path)).details.set_index("name").sort_index()
+    source = write(model, tmp_path)
+    details = htsr.analyze(source).details.set_index("name").sort_index()
     exact = [
         "layer_type",
         "dtype",
@@ -238,3 +241,7 @@ def test_every_format_gives_the_same_table(model, write, tmp_path):
     pd.testing.assert_frame_equal(details[exact], reference[exact])
     close = ["alpha", "D", "xmin", "xmax", "spectral_norm", "stable_rank", "log_norm", "num_spikes", "bulk_max"]
     pd.testing.assert_frame_equal(details[close], reference[close], rtol=1e-9)
+    for layer in open_source(source).layers:  # workers get a layer as a pickle, not its matrix
+        sent = pickle.dumps(layer)
+        assert torch.equal(pickle.loads(sent).load(), layer.load())
+        assert isinstance(source, nn.Module | dict) or len(sent) < 3000

@@ -317,3 +317,45 @@ def test_a_frozen_integer_weight_is_skipped():
     layer = nn.Linear(4, 4)
     layer.weight = nn.Parameter(torch.zeros(4, 4, dtype=torch.uint8), requires_grad=False)
     assert "uint8" in reasons(open_source(nn.Sequential(layer)))["0.weight"]
+
+
+SIZES = dict(hidden_size=32, intermediate_size=64, num_hidden_layers=1, num_attention_heads=4)
+
+
+def small_transformer(name):
+    transformers = pytest.importorskip("transformers", reason="transformers is not installed")
+    text = SIZES | {"vocab_size": 100, "num_key_value_heads": 2, "pad_token_id": 0}
+    return {
+        "llama": lambda: transformers.LlamaForCausalLM(transformers.LlamaConfig(**text)),
+        "phi3": lambda: transformers.Phi3ForCausalLM(transformers.Phi3Config(**text)),
+        "gpt2": lambda: transformers.GPT2LMHeadModel(
+            transformers.GPT2Config(n_embd=32, n_head=4, n_layer=1, vocab_size=100, n_positions=20)
+        ),
+        "bloom": lambda: transformers.BloomForCausalLM(
+            transformers.BloomConfig(hidden_size=32, n_layer=1, n_head=4, vocab_size=100)
+        ),
+        "falcon": lambda: transformers.FalconForCausalLM(
+            transformers.FalconConfig(
+                hidden_size=32, num_hidden_layers=1, num_attention_heads=4, vocab_size=100, num_kv_heads=2,
+                new_decoder_architecture=True,
+            )
+        ),
+        "t5": lambda: transformers.T5Model(
+            transformers.T5Config(d_model=32, d_ff=64, num_layers=1, num_heads=4, d_kv=8, vocab_size=100)
+        ),
+    }[name]()  # fmt: skip
+
+
+@pytest.mark.parametrize("per_head", [False, True])
+@pytest.mark.parametrize("name", ["llama", "phi3", "gpt2", "bloom", "falcon", "t5"])
+def test_a_saved_transformer_has_the_rows_of_the_live_one(name, per_head, tmp_path):
+    model = small_transformer(name)
+    model.save_pretrained(tmp_path)
+    live, saved = (
+        {x.name: x for x in open_source(source, per_head=per_head).layers if x.tied_to is None}
+        for source in (model, tmp_path)
+    )
+    assert {key: (x.layer_type, x.shape) for key, x in live.items()} == {
+        key: (x.layer_type, x.shape) for key, x in saved.items()
+    }
+    assert all(torch.equal(live[key].load(), saved[key].load()) for key in live)

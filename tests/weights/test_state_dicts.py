@@ -88,11 +88,14 @@ def test_names_stay_unique():
         ("pos_embed", (1, 197, 192), [("pos_embed", "embedding", (197, 192))]),
         ("dw.weight", (32, 1, 3, 3), [("dw", "conv2d", (32, 9))]),
         ("experts.weight", (3, 64, 64), [(f"experts[{i}]", "stack", (64, 64)) for i in range(3)]),
+        ("embeddings.patch_embeddings.projection.weight", (6, 3, 8, 8), None),
+        ("vision.patch_embedding.weight", (6, 3, 32, 32), None),
         ("pos_conv.weight", (6, 4, 128), [("pos_conv", "conv1d", (6, 4, 128))]),
         ("module._orig_mod.fc.weight", (6, 4), [("fc", "dense", (6, 4))]),
     ],
 )
 def test_names_and_shapes_tell_what_a_tensor_is(key, shape, expected):
+    expected = expected or [(key.removesuffix(".weight"), "conv2d", shape)]
     weight = torch.randn(shape)
     layers = open_source({key: weight}).layers
     assert [(x.name, x.layer_type, x.shape) for x in layers] == expected
