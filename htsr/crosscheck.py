@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 import torch
 
-from htsr.analysis import WEIGHTWATCHER_CUTOFF, Analysis, analyze
+from htsr.analysis import Analysis, analyze
 from htsr.spectrum import Spectrum
 from htsr.weights import open_source, select
 from htsr.weights.select import Patterns
