@@ -111,10 +111,10 @@ def _parts(
     weight = Part(stored.shape, stored.label)
     if role.axes is not None:
         weight = weight.permute(role.axes)
-    if role.heads is not None:
-        heads = replace(
-            heads, num=role.heads, num_kv=heads.num_kv if heads.num == role.heads else role.heads, size=None
-        )
+    if (
+        role.heads is not None and role.heads.num != heads.num
+    ):  # the module knows better than the configuration of it all
+        heads = replace(role.heads, interleaved=heads.interleaved)
 
     if role.layer_type.startswith("conv"):
         transposed = role.layer_type.startswith("conv_transpose")

@@ -107,6 +107,25 @@ def test_attention_by_head():
     assert [n for n in layers if n.startswith("in_proj_weight[q]")] == ["in_proj_weight[q][0]", "in_proj_weight[q][1]"]
 
 
+class Attention(nn.Module):
+    """As in timm: the module keeps the number of its heads."""
+
+    def __init__(self, dim, num_heads):
+        super().__init__()
+        self.num_heads = num_heads
+        self.qkv = nn.Linear(dim, 3 * dim)
+        self.proj = nn.Linear(dim, dim)
+
+
+def test_heads_are_those_of_the_module_around():
+    model = nn.ModuleList([Attention(16, 2), Attention(16, 4)])
+    listed = names(open_source(model, per_head=True))
+    for number, heads in enumerate((2, 4)):
+        assert [n for n in listed if n.startswith(f"{number}.qkv[k]")] == [
+            f"{number}.qkv[k][{i}]" for i in range(heads)
+        ]
+
+
 @pytest.mark.parametrize("transposed", [False, True])
 @pytest.mark.parametrize("dim", [1, 2, 3])
 def test_grouped_convolutions_are_convolutions_of_their_own(dim, transposed):
