@@ -26,6 +26,7 @@ from htsr.weights.shards import shards
 from htsr.weights.state_dicts import read_state_dict
 from htsr.weights.torch_distributed import read_torch_distributed
 from htsr.weights.torch_files import SHARDS, read_torch
+from htsr.weights.weight_norm import multiply_norms
 
 Source = nn.Module | Mapping[str, object] | str | os.PathLike[str]
 Reader = Callable[[Path], Listing]
@@ -67,7 +68,7 @@ def open_source(
         TypeError: If the source is of none of these kinds.
     """
     check_conv(conv)
-    listing = multiply_scales(_list(source, base))
+    listing = multiply_norms(multiply_scales(_list(source, base)))
     if not listing.tensors:
         raise InputError(f"{listing.source} is empty: expected at least one weight, found no tensor at all")
     return lay_out(listing, Splitting(conv, per_head))
