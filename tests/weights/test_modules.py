@@ -233,6 +233,18 @@ def test_tied_weights_are_marked():
     assert (last.name, last.tied_to) == ("head", "embedding")
 
 
+def test_a_shared_weight_that_is_cut_in_another_way_is_not_tied():
+    model = nn.ModuleDict({"qkv": nn.Linear(8, 24, bias=False), "other": nn.Linear(8, 24, bias=False)})
+    model["other"].weight = model["qkv"].weight
+    assert [(x.name, x.tied_to) for x in open_source(model).layers][2:] == [("qkv[v]", None), ("other", None)]
+
+
+def test_shared_attention_is_tied_part_by_part():
+    attention = nn.MultiheadAttention(8, 2)
+    layers = open_source(nn.ModuleDict({"a": attention, "b": attention})).layers
+    assert [x.tied_to for x in layers][4:] == [*(f"a.in_proj_weight[{part}]" for part in "qkv"), "a.out_proj"]
+
+
 def test_one_module_used_twice_is_tied():
     layer = nn.Linear(4, 4)
     inventory = open_source(nn.Sequential(layer, nn.ReLU(), layer))

@@ -25,12 +25,7 @@ def test_a_state_dict_gives_the_weight_of_the_module(wrap, dim):
         == ("conv", "conv1d", (8, 6, 5))
     )
     torch.testing.assert_close(layer.load(), live.load())
-    assert (
-        "put together"
-        in {x.name: x.reason for x in stored.skipped}[
-            next(iter(k for k in model.state_dict() if "0" in k or "_g" in k))
-        ]
-    )
+    assert any("put together" in x.reason for x in stored.skipped)
 
 
 def test_parts_that_do_not_fit_stay_apart():
