@@ -182,7 +182,7 @@ def _analyze_layer(layer: Layer, settings: _Settings) -> "LayerAnalysis":
 
     fitted = spectrum.nonzero
     if settings.convention == "weightwatcher":
-        if layer.layer_type == "conv2d":
+        if len(layer.shape) == 4:  # a Conv2d, or a transposed one, which WeightWatcher does not tell apart
             spectrum = Spectrum(spectrum.eigenvalues * WEIGHTWATCHER_CONV2D_SCALE, spectrum.shape)
         fitted = spectrum.eigenvalues[spectrum.eigenvalues > WEIGHTWATCHER_CUTOFF]
     resolution = max(MIN_SPREAD, min(FLAT_EPS * torch.finfo(weight.dtype).eps, MAX_FLAT))
