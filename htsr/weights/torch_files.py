@@ -31,7 +31,7 @@ SHARDS = ("pytorch_model*.bin", "model*.bin", "adapter_model*.bin")
 MAGIC = 0x1950A86A20F9469CFC6C.to_bytes(10, "little")
 # What a state dict imports.
 FOR_TENSORS = re.compile(
-    r"torch\.(\w+Storage|_utils\.\w+|Size|device|nn\.parameter\.Parameter)|collections\.OrderedDict"
+    r"torch\.(\w+Storage|_utils\.\w+|Size|device|nn\.parameter\.Parameter)|collections\.OrderedDict|(__builtin__|builtins)\.set"
 )
 # Of a file that is refused anyway, so much is looked through for what it imports.
 MAX_OPCODES = 100_000
