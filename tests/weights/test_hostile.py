@@ -219,7 +219,7 @@ def test_bombs_of_hdf5(tmp_path):
         file["again"] = file["/"]
         file["soft"] = h5py.SoftLink("/soft")
         file.create_group("group")["up"] = file["/"]
-        file.create_dataset("bomb", shape=(10**6, 10**6), chunks=(1000, 1000), compression="gzip")
+        file.create_dataset("bomb", shape=(10**6, 10**6), dtype="f4", chunks=(1000, 1000), compression="gzip")
         file.create_dataset("outside", shape=(10, 10), dtype="f4", external=[("/etc/passwd", 0, 400)])
         file.create_dataset("w", data=np.random.default_rng(0).normal(size=(20, 20)))
     analysis = audit(tmp_path / "m.h5")
