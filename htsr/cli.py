@@ -81,9 +81,7 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
 
     audit = commands.add_parser("audit", help="analyse every weight matrix of a checkpoint")
-    audit.add_argument(
-        "path", help="a checkpoint (.safetensors, .bin, .pt, .ckpt, .gguf, ...), a directory of shards, or a URL"
-    )
+    audit.add_argument("path", help="a checkpoint file (.safetensors, .pt, .gguf, ...), a directory, or a URL")
     audit.add_argument(
         "--base", metavar="PATH", help="the model that an adapter was trained on, where PATH is a PEFT directory"
     )

@@ -13,6 +13,7 @@ import pandas as pd
 import torch
 
 from htsr.analysis import Analysis, analyze
+from htsr.layer_analysis import WEIGHTWATCHER_CUTOFF
 from htsr.spectrum import Spectrum
 from htsr.weights import open_source, select
 from htsr.weights.select import Patterns

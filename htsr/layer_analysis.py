@@ -148,7 +148,7 @@ def analyze_layer(layer: Layer, settings: Settings, floor: float = 0.0) -> "Laye
         row |= {"status": fit.status, "reason": _reason(fit, layer)}
         return LayerAnalysis(layer.name, row | {"findings": " ".join(findings(row))}, None, fit, None)
 
-    if settings.convention == "weightwatcher" and layer.layer_type == "conv2d":
+    if settings.convention == "weightwatcher" and len(layer.shape) == 4:  # it does not tell transposed ones apart
         spectrum = Spectrum(spectrum.eigenvalues * WEIGHTWATCHER_CONV2D_SCALE, spectrum.shape)
         weight = weight * math.sqrt(WEIGHTWATCHER_CONV2D_SCALE)  # its shuffles scale alike
     resolution = max(MIN_SPREAD, min(FLAT_EPS * torch.finfo(weight.dtype).eps, MAX_FLAT))

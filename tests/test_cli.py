@@ -307,3 +307,36 @@ def test_findings_traps_and_vectors(tmp_path, capsys):
     (row,) = pd.read_csv(out).to_dict("records")
     assert row["num_traps"] == 1
     assert row["participation_left"] == pytest.approx(1 / 90, rel=0.5)
+
+
+def test_options_that_cut_and_leave_out(tmp_path, capsys):
+    torch.manual_seed(0)
+    model = nn.ModuleDict({"conv": nn.Conv2d(16, 12, 2), "attn": nn.MultiheadAttention(32, 4), "tiny": nn.Linear(9, 3)})
+    torch.save({"model": model.state_dict()}, tmp_path / "m.ckpt")
+    options = ("--conv", "slices", "--min-eigenvalues", 4, "--skip", "re:attn.*[qk]", "--json")
+    status, out, _ = run(capsys, "audit", tmp_path / "m.ckpt", *options)
+    assert status == 0
+    names = [row["name"] for row in json.loads(out)["details"]]
+    assert names == ["conv[0,0]", "conv[0,1]", "conv[1,0]", "conv[1,1]", "attn.in_proj_weight[v]", "attn.out_proj"]
+
+
+def test_adapters_and_their_base(checkpoint, tmp_path, capsys):
+    adapter = tmp_path / "adapter"
+    adapter.mkdir()
+    factors = {
+        "base_model.model.0.lora_A.weight": torch.randn(12, 60),
+        "base_model.model.0.lora_B.weight": torch.randn(40, 12),
+    }
+    save_file(factors, adapter / "adapter_model.safetensors")
+    (adapter / "adapter_config.json").write_text(json.dumps({"peft_type": "LORA", "r": 12, "lora_alpha": 12}))
+    for base, expected in (((), ["0[delta]"]), (("--base", checkpoint), ["0", "1", "0[delta]"])):
+        status, out, _ = run(capsys, "audit", adapter, *base, "--json")
+        assert status == 0
+        assert [row["name"] for row in json.loads(out)["details"]] == expected
+
+
+def test_a_url(checkpoint, capsys):
+    pytest.importorskip("fsspec", reason="fsspec is not installed")
+    status, out, _ = run(capsys, "audit", f"file://{checkpoint}", "--json")
+    assert status == 0
+    assert len(json.loads(out)["details"]) == 2

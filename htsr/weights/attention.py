@@ -48,7 +48,12 @@ class Heads:
             config, "num_attention_heads", "n_head", "num_heads", "n_heads", f"{architecture}.attention.head_count"
         )
         num_kv = _first(
-            config, "num_key_value_heads", "num_kv_heads", "n_head_kv", f"{architecture}.attention.head_count_kv"
+            config,
+            "num_key_value_heads",
+            "num_kv_heads",
+            "n_kv_heads",
+            "n_head_kv",
+            f"{architecture}.attention.head_count_kv",
         )
         size = _first(config, "head_dim", "kv_channels", f"{architecture}.attention.key_length")
         hidden = _first(config, "hidden_size", "n_embd", "d_model", f"{architecture}.embedding_length")

@@ -97,5 +97,5 @@ def _read(path: Path, offset: int, shape: tuple[int, ...], kind: int, rows: slic
     blocks = np.ascontiguousarray(blocks if rows is None else blocks[rows])
     quantised = gguf.GGMLQuantizationType(kind)
     if quantised.name in PLAIN:
-        return torch.from_numpy(blocks).view(getattr(torch, PLAIN[quantised.name]))
+        return torch.from_numpy(np.array(blocks)).view(getattr(torch, PLAIN[quantised.name]))
     return as_tensor(gguf.dequantize(blocks, quantised))

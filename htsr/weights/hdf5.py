@@ -4,6 +4,7 @@ The HDF5 library can hang or crash on a damaged file. So a file is looked throug
 very file, before this process opens it; and so this file imports nothing of htsr but where it is needed.
 """
 
+import importlib.util
 import subprocess
 import sys
 import zipfile
@@ -13,8 +14,10 @@ from pathlib import Path
 from typing import Any
 
 KIND = "HDF5 file"
-# A look takes a fraction of a second whatever the size of the weights, most of it to import h5py.
-SECONDS = 6
+# A look takes a fraction of a second whatever the size of the weights, most of it to import h5py. The limit is on the time of
+# the processor, so that a busy machine refuses no good file.
+SECONDS = 4
+WAIT_SECONDS = 60
 
 
 def check(path: Path, member: str = "") -> None:
@@ -35,14 +38,14 @@ def check(path: Path, member: str = "") -> None:
             [sys.executable, "-I", __file__, str(path), member],
             capture_output=True,
             text=True,
-            timeout=SECONDS,
+            timeout=WAIT_SECONDS,
             check=False,
         )
     except subprocess.TimeoutExpired as err:
-        error = unreadable(path, KIND, InputError(f"no answer within {SECONDS} s"))
+        error = unreadable(path, KIND, InputError(f"no answer within {WAIT_SECONDS} s"))
         raise error from err
     if look.returncode:
-        said = look.stderr.strip().split("\n")[-1] or f"it ended with status {look.returncode}"
+        said = look.stderr.strip().split("\n")[-1] or f"it crashed or took more than {SECONDS} s"
         error = unreadable(path, KIND, InputError(said))
         raise error
 
@@ -97,6 +100,10 @@ def datasets(group: Any, prefix: str = "", seen: set[int] | None = None) -> Iter
 
 
 def _look_through(path: str, member: str) -> None:
+    if importlib.util.find_spec("resource") is not None:  # not on Windows
+        import resource
+
+        resource.setrlimit(resource.RLIMIT_CPU, (SECONDS, SECONDS))
     with opened(Path(path), member) as file:
         for value in file.attrs.values():
             str(value)

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 
 import torch
 
+from htsr.weights.attention import Heads
 from htsr.weights.parts import Part
 
 # Reads a tensor, or some rows of it along the first dimension; opens its file itself and closes it again.
@@ -25,14 +26,14 @@ class Role:
         groups: Groups of a convolution.
         gates: Gates of a recurrent weight in the order in which they are stacked, by torch's letters: ``ifgo`` for an LSTM,
             ``rzn`` for a GRU.
-        heads: Number of attention heads, where the layer itself knows.
+        heads: What the layer, or the module it stands in, says of attention heads.
     """
 
     layer_type: str
     axes: tuple[int, ...] | None = None
     groups: int = 1
     gates: str = ""
-    heads: int | None = None
+    heads: Heads | None = None
 
 
 @dataclass(frozen=True)

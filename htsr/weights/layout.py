@@ -77,13 +77,14 @@ def lay_out(listing: Listing, splitting: Splitting | None = None) -> Inventory:
             name = longname if f"{longname}{parts[0].label}" not in layers else f"{longname}#{number}"
         owner = owner_of.setdefault(number if stored.identity is None else stored.identity, name)
         for part in parts:
+            first = layers.get(f"{owner}{part.label}")  # none, where the owner is cut in another way
             layers[f"{name}{part.label}"] = Layer(
                 name=f"{name}{part.label}",
                 longname=f"{longname}{part.label}",
                 layer_type=role.layer_type,
                 shape=part.shape,
                 load=LoadPart(stored.read, part),
-                tied_to=None if owner == name else f"{owner}{part.label}",
+                tied_to=None if owner == name or first is None or first.shape != part.shape else first.name,
                 dtype=stored.dtype,
                 note="; ".join(filter(None, (stored.note, note))),
             )
@@ -111,10 +112,10 @@ def _parts(
     weight = Part(stored.shape, stored.label)
     if role.axes is not None:
         weight = weight.permute(role.axes)
-    if role.heads is not None:
-        heads = replace(
-            heads, num=role.heads, num_kv=heads.num_kv if heads.num == role.heads else role.heads, size=None
-        )
+    if (
+        role.heads is not None and role.heads.num != heads.num
+    ):  # the module around it knows better than the configuration
+        heads = replace(role.heads, interleaved=heads.interleaved)
 
     if role.layer_type.startswith("conv"):
         transposed = role.layer_type.startswith("conv_transpose")

@@ -14,6 +14,7 @@ from torch.nn.utils.weight_norm import WeightNorm
 from torch.optim.swa_utils import AveragedModel
 
 from htsr.weights.arrays import as_tensor
+from htsr.weights.attention import Heads
 from htsr.weights.inventory import Listing, Role, Stored
 from htsr.weights.layout import role_by_name
 from htsr.weights.names import WRAPPERS, clean
@@ -71,7 +72,8 @@ def read_module(model: nn.Module) -> Listing:
         for key in names:
             longkey = f"{path}.{key}".lstrip(".")
             name = f"{clean_paths[path]}.{key}".lstrip(".")
-            tensors.append(_listed(module, key, own.get(key), key in computed, name, longkey, shapes))
+            parent = parents[path.rpartition(".")[0]]
+            tensors.append(_listed(module, parent, key, own.get(key), key in computed, name, longkey, shapes))
         tensors += [
             _skipped(f"{clean_paths[path]}.{key}".lstrip("."), buffer, "a buffer, not a parameter")
             for key, buffer in module.named_buffers(recurse=False, remove_duplicate=False)
@@ -96,6 +98,7 @@ def _gathered(model: nn.Module) -> Listing:
 
 def _listed(
     module: nn.Module,
+    parent: nn.Module,
     key: str,
     parameter: torch.Tensor | None,
     computed: bool,
@@ -125,7 +128,7 @@ def _listed(
         dtype=dtype_name(tensor),
         read=partial(_weight, module, key),
         longkey=longkey,
-        role=_role(module, key, name, shape, shapes),
+        role=_role(module, parent, key, name, shape, shapes),
         identity=(id(module), key) if computed else storage_of(tensor),
     )
 
@@ -140,17 +143,22 @@ def _unread(rows: slice | None) -> torch.Tensor:
 
 
 def _role(
-    module: nn.Module, key: str, name: str, shape: tuple[int, ...], shapes: Mapping[str, tuple[int, ...]]
+    module: nn.Module,
+    parent: nn.Module,
+    key: str,
+    name: str,
+    shape: tuple[int, ...],
+    shapes: Mapping[str, tuple[int, ...]],
 ) -> Role | None:
     """What a parameter does, by the class of its module; by its name where the class is unknown."""
     if isinstance(module, nn.Embedding | nn.EmbeddingBag) and key == "weight":
         return Role("embedding")
     if isinstance(module, nn.Linear) and key == "weight":
-        return Role("dense", heads=_heads(module))
+        return Role("dense", heads=_heads(parent))
     if isinstance(module, nn.Bilinear) and key == "weight":
         return Role("bilinear")
     if isinstance(module, nn.MultiheadAttention) and len(shape) == 2:
-        return Role("dense", heads=module.num_heads)
+        return Role("dense", heads=_heads(module))
     if isinstance(module, nn.RNNBase | nn.RNNCellBase):
         gates = GATES.get(getattr(module, "mode", type(module).__name__))
         if gates is not None and key.startswith("weight_"):
@@ -164,26 +172,18 @@ def _role(
     return by_name if isinstance(by_name, Role) else None
 
 
-def _heads(module: nn.Module) -> int | None:
-    """What a projection that carries its own head count says; most do not."""
-    heads = getattr(module, "num_heads", None)
-    return heads if isinstance(heads, int) and heads > 0 else None
+def _heads(attention: nn.Module) -> Heads | None:
+    """What the attributes of a module say of attention heads; most say nothing."""
+    heads = Heads.of({key: value for key, value in vars(attention).items() if isinstance(value, int)})
+    return heads if heads.num else None
 
 
 def _config(model: nn.Module) -> dict[str, object]:
-    """The architecture as transformers' models carry it, or as attention modules spell it in their attributes."""
+    """The architecture as transformers' models carry it."""
     for module in model.modules():
         config = getattr(module, "config", None)
         if callable(getattr(config, "to_dict", None)):
             return dict(config.to_dict())  # type: ignore[union-attr]
-    for module in model.modules():
-        heads = {
-            key: value
-            for key, value in vars(module).items()
-            if key in ("num_heads", "n_head", "head_dim", "num_kv_heads")
-        }
-        if heads and not isinstance(module, nn.MultiheadAttention):
-            return heads
     return {}
 
 

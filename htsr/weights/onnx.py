@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 
+from htsr.errors import InputError
 from htsr.weights.archives import unreadable
 from htsr.weights.arrays import as_tensor
 from htsr.weights.inventory import Listing, Role, Stored
@@ -34,8 +35,17 @@ def read_onnx(path: Path) -> Listing:
     Raises:
         InputError: If the file cannot be read, or the onnx package is not installed.
     """
+    try:
+        return Listing(str(path), _tensors(path, _model(path).graph))
+    except InputError:
+        raise
+    except (ValueError, TypeError, AttributeError) as err:  # names that are no text, types that ONNX does not have
+        error = unreadable(path, KIND, err)
+        raise error from err
+
+
+def _tensors(path: Path, graph: Any) -> list[Stored]:
     onnx = require("onnx", "onnx", path)
-    graph = _model(path).graph
     uses: dict[str, tuple[Any, int]] = {}
     for node in graph.node:
         for place, name in enumerate(node.input):
@@ -64,7 +74,7 @@ def read_onnx(path: Path) -> Listing:
         tensors.append(
             Stored(sparse.values.name, tuple(sparse.dims), "", partial(_read, path, 0), reason="a sparse tensor")
         )
-    return Listing(str(path), tensors)
+    return tensors
 
 
 def _role(name: str, shape: tuple[int, ...], uses: dict[str, tuple[Any, int]]) -> tuple[Role | None, str, Any]:

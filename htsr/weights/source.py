@@ -25,7 +25,8 @@ from htsr.weights.safetensors import read_safetensors
 from htsr.weights.shards import shards
 from htsr.weights.state_dicts import read_state_dict
 from htsr.weights.torch_distributed import read_torch_distributed
-from htsr.weights.torch_files import SHARDS, read_torch
+from htsr.weights.torch_files import MAGIC, SHARDS, read_torch
+from htsr.weights.weight_norm import multiply_norms
 
 Source = nn.Module | Mapping[str, object] | str | os.PathLike[str]
 Reader = Callable[[Path], Listing]
@@ -67,7 +68,7 @@ def open_source(
         TypeError: If the source is of none of these kinds.
     """
     check_conv(conv)
-    listing = multiply_scales(_list(source, base))
+    listing = multiply_norms(multiply_scales(_list(source, base)))
     if not listing.tensors:
         raise InputError(f"{listing.source} is empty: expected at least one weight, found no tensor at all")
     return lay_out(listing, Splitting(conv, per_head))
@@ -111,11 +112,13 @@ def _reader(path: Path) -> Reader:
 def _reader_by_content(path: Path) -> Reader | None:
     """The formats that begin with a mark of their own, whatever the file is called."""
     with path.open("rb") as file:
-        head = file.read(8)
+        head = file.read(32)
     if head.startswith(b"GGUF"):
         return read_gguf
-    if head == b"\x89HDF\r\n\x1a\n":
+    if head.startswith(b"\x89HDF\r\n\x1a\n"):
         return read_keras
+    if MAGIC in head:
+        return read_torch
     if is_archive(path):
         names = entries(path, "zip archive")
         if WEIGHTS in names:
@@ -128,6 +131,8 @@ def _reader_by_content(path: Path) -> Reader | None:
 
 
 def _reader_by_suffix(path: Path) -> Reader:
+    if path.name.endswith(".index.json"):
+        return lambda index: _reader_of_directory(index.parent)(index.parent)
     reader = READERS.get(path.suffix.lower())
     if reader is None:
         raise InputError(f"{path}: expected a checkpoint file ({', '.join(READERS)}), got the suffix {path.suffix!r}")

@@ -7,6 +7,7 @@ and a file that asks for more than tensors is refused with the list of what it a
 import itertools
 import pickle
 import pickletools
+import re
 import warnings
 import zipfile
 from collections.abc import Mapping
@@ -28,6 +29,10 @@ KIND = "torch checkpoint"
 SHARDS = ("pytorch_model*.bin", "model*.bin", "adapter_model*.bin")
 # torch.serialization.MAGIC_NUMBER as a pickle holds it.
 MAGIC = 0x1950A86A20F9469CFC6C.to_bytes(10, "little")
+# What a state dict imports.
+FOR_TENSORS = re.compile(
+    r"torch\.(\w+Storage|_utils\.\w+|Size|device|nn\.parameter\.Parameter)|collections\.OrderedDict|(__builtin__|builtins)\.set"
+)
 # Of a file that is refused anyway, so much is looked through for what it imports.
 MAX_OPCODES = 100_000
 
@@ -135,7 +140,7 @@ def _refused(path: Path) -> list[str]:
 
 
 def _imports(path: Path) -> list[str]:
-    """What the pickles of the old format import, torch's own aside."""
+    """What the pickles of the old format import, what tensors need aside."""
     wanted: set[str] = set()
     texts: list[str] = []
     try:
@@ -150,4 +155,4 @@ def _imports(path: Path) -> list[str]:
                         texts.append(argument)
     except Exception:  # it ends, or is damaged: what was found so far is said
         pass
-    return sorted(name for name in wanted if not name.startswith(("torch.", "torch._utils", "collections.OrderedDict")))
+    return sorted(name for name in wanted if not FOR_TENSORS.fullmatch(name))

@@ -180,6 +180,12 @@ def test_nothing_is_executed(write, tmp_path):
     assert canary.exists()  # the trap does work
 
 
+@pytest.mark.parametrize("new", [True, False])
+def test_a_whole_module_is_refused_by_the_names_of_its_classes(new, tmp_path):
+    torch.save(torch.nn.Linear(4, 4), tmp_path / "m.pt", _use_new_zipfile_serialization=new)
+    assert "asks for more than tensors: torch.nn.modules.linear.Linear." in str(audit(tmp_path / "m.pt"))
+
+
 def test_bombs(tmp_path):
     with (
         zipfile.ZipFile(tmp_path / "a.npz", "w", zipfile.ZIP_DEFLATED, compresslevel=1) as archive,
@@ -213,7 +219,7 @@ def test_bombs_of_hdf5(tmp_path):
         file["again"] = file["/"]
         file["soft"] = h5py.SoftLink("/soft")
         file.create_group("group")["up"] = file["/"]
-        file.create_dataset("bomb", shape=(10**6, 10**6), chunks=(1000, 1000), compression="gzip")
+        file.create_dataset("bomb", shape=(10**6, 10**6), dtype="f4", chunks=(1000, 1000), compression="gzip")
         file.create_dataset("outside", shape=(10, 10), dtype="f4", external=[("/etc/passwd", 0, 400)])
         file.create_dataset("w", data=np.random.default_rng(0).normal(size=(20, 20)))
     analysis = audit(tmp_path / "m.h5")

@@ -107,6 +107,25 @@ def test_attention_by_head():
     assert [n for n in layers if n.startswith("in_proj_weight[q]")] == ["in_proj_weight[q][0]", "in_proj_weight[q][1]"]
 
 
+class Attention(nn.Module):
+    """As in timm: the module keeps the number of its heads."""
+
+    def __init__(self, dim, num_heads):
+        super().__init__()
+        self.num_heads = num_heads
+        self.qkv = nn.Linear(dim, 3 * dim)
+        self.proj = nn.Linear(dim, dim)
+
+
+def test_heads_are_those_of_the_module_around():
+    model = nn.ModuleList([Attention(16, 2), Attention(16, 4)])
+    listed = names(open_source(model, per_head=True))
+    for number, heads in enumerate((2, 4)):
+        assert [n for n in listed if n.startswith(f"{number}.qkv[k]")] == [
+            f"{number}.qkv[k][{i}]" for i in range(heads)
+        ]
+
+
 @pytest.mark.parametrize("transposed", [False, True])
 @pytest.mark.parametrize("dim", [1, 2, 3])
 def test_grouped_convolutions_are_convolutions_of_their_own(dim, transposed):
@@ -212,6 +231,18 @@ def test_tied_weights_are_marked():
     first, _, last = open_source(Tied()).layers
     assert (first.name, first.tied_to) == ("embedding", None)
     assert (last.name, last.tied_to) == ("head", "embedding")
+
+
+def test_a_shared_weight_that_is_cut_in_another_way_is_not_tied():
+    model = nn.ModuleDict({"qkv": nn.Linear(8, 24, bias=False), "other": nn.Linear(8, 24, bias=False)})
+    model["other"].weight = model["qkv"].weight
+    assert [(x.name, x.tied_to) for x in open_source(model).layers][2:] == [("qkv[v]", None), ("other", None)]
+
+
+def test_shared_attention_is_tied_part_by_part():
+    attention = nn.MultiheadAttention(8, 2)
+    layers = open_source(nn.ModuleDict({"a": attention, "b": attention})).layers
+    assert [x.tied_to for x in layers][4:] == [*(f"a.in_proj_weight[{part}]" for part in "qkv"), "a.out_proj"]
 
 
 def test_one_module_used_twice_is_tied():

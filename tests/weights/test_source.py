@@ -52,9 +52,16 @@ def test_other_suffixes_name_the_formats(tmp_path):
         open_source(tmp_path / "model.txt")
 
 
-def test_the_content_tells_the_format_where_the_suffix_does_not(tmp_path):
-    torch.save({"w": torch.zeros(3, 2)}, tmp_path / "weights.dat")
-    assert [x.name for x in open_source(tmp_path / "weights.dat").layers] == ["w"]
+@pytest.mark.parametrize("new", [True, False])
+def test_the_content_tells_the_format_where_the_suffix_does_not(tmp_path, new):
+    torch.save({"w": torch.zeros(3, 2)}, tmp_path / "model.pth.tar", _use_new_zipfile_serialization=new)
+    assert [x.name for x in open_source(tmp_path / "model.pth.tar").layers] == ["w"]
+
+
+def test_an_index_stands_for_its_shards(tmp_path):
+    save_file({"w": torch.zeros(3, 2)}, tmp_path / "m.safetensors")
+    (tmp_path / "model.safetensors.index.json").write_text('{"weight_map": {"w": "m.safetensors"}}')
+    assert [x.name for x in open_source(tmp_path / "model.safetensors.index.json").layers] == ["w"]
 
 
 def test_links_that_lead_nowhere(tmp_path):
