@@ -228,8 +228,7 @@ def _run_replicated(jobs: list[Job], compute: Compute, group: dist.ProcessGroup)
     dtype = _common_dtype(jobs)
     mine = torch.zeros(length, dtype=dtype, device=jobs[0].direction.device)
     torch.cat(
-        [part.reshape(-1).to(dtype) for update, memory in results for part in (update, *memory.values())]
-        or [mine[:0]],
+        [part.reshape(-1).to(dtype) for update, memory in results for part in (update, *memory.values())] or [mine[:0]],
         out=mine[: sum(sum(size) for size, owner in zip(sizes, owners, strict=True) if owner == rank)],
     )
     everyones = torch.empty(ranks * length, dtype=dtype, device=mine.device)

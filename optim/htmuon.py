@@ -15,12 +15,10 @@ from htsr.optim.distributed import Job, agree, flat_zeros, is_dtensor, local, lo
 from htsr.optim.matrices import Layout, Reading
 from htsr.optim.schedules import Schedule, power_at
 from htsr.optim.spectral_power import Method, Scale, check_method, check_power, check_scale
-from htsr.optim.update import AdjustLR, Memory, check_adjust_lr, matrix_update, memory_shapes, unpack
+from htsr.optim.stacks import chunks, compute_updates, memory_counts, reading_of, stack_entries
+from htsr.optim.update import AdjustLR, check_adjust_lr
 
 ALGORITHMS = ("htmuon", "adamw")
-# Entries of the matrices that are updated together. On a CPU a stack only saves calls, and a large one leaves the cache.
-STACK_ENTRIES = {"cpu": 2**21}
-STACK_ENTRIES_GPU = 2**27
 # Entries of the matrices that travel in one exchange between ranks, all ranks together.
 EXCHANGE_ENTRIES = 2**30
 INERT, MISSING = 0.0, -1.0
@@ -187,7 +185,7 @@ class HTMuon(Optimizer):
         group.setdefault("step", max((other["step"] for other in self.param_groups), default=0))
         _read_schedule(group)
         _check_settings({**self.defaults, **group})
-        reading = _reading({**self.defaults, **group})
+        reading = reading_of({**self.defaults, **group})
         for item in group["params"]:
             _check_parameter(item, group["algorithm"], reading)
 
@@ -282,7 +280,7 @@ class HTMuon(Optimizer):
             return
         dtype = group["momentum_dtype"] or p.dtype
         state["momentum_buffer"] = torch.zeros_like(p, dtype=dtype, memory_format=torch.preserve_format)
-        for name, count in _memory_counts(p, group).items():
+        for name, count in memory_counts(p, group).items():
             state[name] = flat_zeros(count, p, torch.promote_types(p.dtype, torch.float32))
 
     def _batches(self, activity: dict[Tensor, float]) -> Iterator[list[tuple[Tensor, dict[str, Any]]]]:
@@ -295,34 +293,34 @@ class HTMuon(Optimizer):
             if activity[p] > INERT
         ]
         exchanged = [item for item in moving if is_dtensor(item[0]) or self.process_group is not None]
-        yield from _chunks(exchanged, EXCHANGE_ENTRIES)
+        yield from chunks(exchanged, EXCHANGE_ENTRIES)
         stacks = defaultdict(list)
         for p, group in moving:
             if not is_dtensor(p) and self.process_group is None:
                 stacks[id(group), p.shape, p.dtype, p.device].append((p, group))
         for stack in stacks.values():
-            yield from _chunks(stack, _stack_entries(stack[0][0].device))
+            yield from chunks(stack, stack_entries(stack[0][0].device))
 
     def _step_matrices(self, batch: list[tuple[Tensor, dict[str, Any]]]) -> None:
         groups = {p: group for p, group in batch}
         jobs = []
         for p, group in batch:
             state = self.state[p]
-            memory_counts = _memory_counts(p, group)
+            counts = memory_counts(p, group)
             jobs.append(
                 Job(
                     p,
                     _direction(p, local(state["momentum_buffer"]), group),
-                    {name: local(state[name]) for name in memory_counts},
-                    tuple(memory_counts.values()),
-                    cost=float(sum(b * m * n * min(m, n) for b, m, n in _reading(group).shapes(p.shape))),
+                    {name: local(state[name]) for name in counts},
+                    tuple(counts.values()),
+                    cost=float(sum(b * m * n * min(m, n) for b, m, n in reading_of(group).shapes(p.shape))),
                 )
             )
 
         def compute(
             jobs: list[Job], directions: list[Tensor], memories: list[dict[str, Tensor]]
         ) -> list[tuple[Tensor, dict[str, Tensor]]]:
-            return _compute([groups[job.parameter] for job in jobs], directions, memories)
+            return compute_updates([groups[job.parameter] for job in jobs], directions, memories)
 
         for (p, group), update in zip(batch, run_jobs(jobs, compute, self.process_group), strict=True):
             _apply(local(p), update, group)
@@ -389,35 +387,6 @@ def _direction(p: Tensor, buffer: Tensor, group: dict[str, Any]) -> Tensor:
     return (grad.lerp(buffer, group["momentum"]) if group["nesterov"] else buffer).contiguous()
 
 
-def _compute(
-    groups: list[dict[str, Any]], directions: list[Tensor], memories: list[dict[str, Tensor]]
-) -> list[tuple[Tensor, dict[str, Tensor]]]:
-    """Updates of whole parameters: matrices of the same shape and settings are stacked."""
-    stacks: dict[Any, list[tuple[int, int, Tensor, Memory]]] = defaultdict(list)
-    for i, (group, D, memory) in enumerate(zip(groups, directions, memories, strict=True)):
-        reading = _reading(group)
-        for j, (piece, kept) in enumerate(
-            zip(reading.pieces(D), unpack(memory, reading, group, D.shape), strict=True)
-        ):
-            stacks[id(group), piece.shape[1:], piece.dtype, piece.device].append((i, j, piece, kept))
-    updates: dict[int, dict[int, tuple[Tensor, Memory]]] = defaultdict(dict)
-    for members in stacks.values():
-        for chunk in _chunks(members, _stack_entries(members[0][2].device), key=lambda member: member[2]):
-            sizes = [len(piece) for _, _, piece, _ in chunk]
-            stacked = Memory(*(_cat(kind) for kind in zip(*(kept for *_, kept in chunk), strict=True)))
-            D_bmn = _cat([piece for _, _, piece, _ in chunk])
-            update, memory = matrix_update(D_bmn, groups[chunk[0][0]], stacked)
-            parts = [([None] * len(sizes) if kind is None else kind.split(sizes)) for kind in (update, *memory)]
-            for (i, j, _, _), (part, *kept) in zip(chunk, zip(*parts, strict=True), strict=True):
-                updates[i][j] = part, Memory(*kept)
-    results = []
-    for i, (group, D, memory) in enumerate(zip(groups, directions, memories, strict=True)):
-        pieces = [updates[i][j] for j in range(len(updates[i]))]
-        flat = {name: torch.cat([getattr(kept, name).reshape(-1) for _, kept in pieces]) for name in memory}
-        results.append((_reading(group).join([piece for piece, _ in pieces], D.shape), flat))
-    return results
-
-
 def _apply(p: Tensor, update: Tensor, group: dict[str, Any]) -> None:
     """Decay the weights, subtract the update."""
     lr, weight_decay = group["lr"], group["weight_decay"]
@@ -453,20 +422,6 @@ def _step_adamw(group: dict[str, Any], moving: list[Tensor], states: dict[Tensor
     )
 
 
-def _reading(group: dict[str, Any]) -> Reading:
-    split = group["split"]
-    return Reading(group["layout"], tuple(split) if isinstance(split, list) else split, group["split_dim"])
-
-
-def _memory_counts(p: Tensor, group: dict[str, Any]) -> dict[str, int]:
-    """Entries that the update of a parameter keeps, by name."""
-    counts: dict[str, int] = defaultdict(int)
-    for shape in _reading(group).shapes(p.shape):
-        for name, (rows, columns) in memory_shapes(group, shape).items():
-            counts[name] += shape[0] * rows * columns
-    return counts
-
-
 def _read_schedule(group: dict[str, Any]) -> None:
     """Keep a schedule given as ``power`` aside, and put this step's number there."""
     if callable(group["power"]) or isinstance(group["power"], list | tuple):
@@ -474,30 +429,6 @@ def _read_schedule(group: dict[str, Any]) -> None:
     schedule = group.get("power_schedule")
     if schedule is not None:
         group["power"] = float(power_at(schedule, group["step"]))
-
-
-def _stack_entries(device: torch.device) -> int:
-    return STACK_ENTRIES.get(device.type, STACK_ENTRIES_GPU)
-
-
-def _chunks(items: list[Any], entries: int, key: Callable[[Any], Tensor] = lambda item: item[0]) -> Iterator[list[Any]]:
-    """Runs of items with at most so many entries together, or one alone."""
-    chunk: list[Any] = []
-    total = 0
-    for item in items:
-        if chunk and total + key(item).numel() > entries:
-            yield chunk
-            chunk, total = [], 0
-        chunk.append(item)
-        total += key(item).numel()
-    if chunk:
-        yield chunk
-
-
-def _cat(tensors: Iterable[Tensor | None]) -> Any:
-    """One tensor of several; None of Nones. One alone is not copied."""
-    there = [tensor for tensor in tensors if tensor is not None]
-    return (there[0] if len(there) == 1 else torch.cat(there)) if there else None
 
 
 def _tensor(item: Tensor | tuple[str, Tensor]) -> Tensor:

@@ -13,8 +13,8 @@ from htsr.optim.quintics import TABLES, power_weights, rank_weights
 
 # Six steps are 12 n/m + 6 products of m x m matrices in the direct form, 5 n/m + 18 in the Gram form.
 GRAM_FORM_FROM_ASPECT = 2.5
-FROBENIUS_NORM = 128.0  # of the matrix whose Gram matrix is taken first: neither over- nor underflows in float16
-LANCZOS_STEPS = 48
+START_SIZE = 8.0  # rows of the matrix whose Gram matrix is taken first are at most this long
+LANCZOS_STEPS = 32
 
 
 def newton_schulz_power(
@@ -43,65 +43,61 @@ def _iterate(
 ) -> Tensor:
     """Normalise to Schatten-4 norm 1, which the first Gram matrix gives for nothing, sum the iterates, set the scale."""
     tiny = torch.finfo(X.dtype).tiny
-    top = X.abs().amax((-2, -1), keepdim=True).clamp_min(tiny)
-    X = X / top  # squares of 1e30 and of 1e-30 are no float32
-    frobenius = torch.linalg.matrix_norm(X, keepdim=True).clamp_min(tiny)
-    A = _gram((X * (FROBENIUS_NORM / frobenius)).to(dtype))
+    top = torch.maximum(X.amax((-2, -1), keepdim=True), -X.amin((-2, -1), keepdim=True)).clamp_min(tiny)
+    # no square leaves the range of float32 or, of a Gram matrix, of float16
+    start = START_SIZE / X.shape[-1] ** 0.5 / top
+    A = _gram((X * start).to(dtype))
     schatten = torch.linalg.matrix_norm(A.to(X.dtype), keepdim=True).clamp_min(tiny).sqrt()
-    X = X * (FROBENIUS_NORM / (frobenius * schatten))
+    X = X * (start / schatten)
     A = (A / schatten.square()).to(dtype)
 
     # bfloat16 cannot hold the Gram form: 3 to 70 % error where the direct form has 1 to 2 %
     gram_form = X.shape[-1] >= GRAM_FORM_FROM_ASPECT * X.shape[-2] and dtype != torch.bfloat16
-    O, traces = (_gram_form if gram_form else _direct_form)(X, A, weights, TABLES[steps].coefficients, dtype)
+    Y, traces = (_gram_form if gram_form else _direct_form)(X, A, weights, TABLES[steps].coefficients, dtype)
     if scale == "match_muon":
         rank = (traces @ for_rank).clamp(0, X.shape[-2])[:, None, None]
-        return O * (rank.sqrt() / torch.linalg.matrix_norm(O, keepdim=True).clamp_min(tiny))
+        return Y.mul_(rank.sqrt() / torch.linalg.matrix_norm(Y, keepdim=True).clamp_min(tiny))
     if scale == "spectral":
-        return O * _largest_eigenvalue(A.to(X.dtype)).clamp_min(tiny) ** (-power / 2)
-    return O * (top * frobenius * schatten / FROBENIUS_NORM) ** power
+        return Y.mul_(_largest_eigenvalue(A.to(X.dtype)).clamp_min(tiny) ** (-power / 2))
+    return Y.mul_((schatten / start) ** power)
 
 
 def _direct_form(
     X: Tensor, A: Tensor, weights: Tensor, coefficients: tuple[tuple[float, float, float], ...], dtype: torch.dtype
 ) -> tuple[Tensor, Tensor]:
     """The weighted sum of the iterates X_{k+1} = a X_k + (b A_k + c A_k^2) X_k, and the traces of the A_k."""
-    O, X, traces = X * weights[0], X.to(dtype), []
+    Y, X, traces = X * weights[0], X.to(dtype), []
     for k, (a, b, c) in enumerate(coefficients):
         A = _gram(X) if k else A
         B = torch.baddbmm(A, A, A, beta=b, alpha=c)
-        traces.append(_traces(A, B, a, O.dtype))
+        traces.append(_traces(A, B, a, Y.dtype))
         X = torch.baddbmm(X, B, X, beta=a)
-        O = O.addcmul_(X.to(O.dtype), weights[k + 1])
-    return O, torch.cat(traces, -1)
+        Y.addcmul_(X.to(Y.dtype), weights[k + 1])
+    return Y, torch.cat(traces, -1)
 
 
 def _gram_form(
     X: Tensor, A: Tensor, weights: Tensor, coefficients: tuple[tuple[float, float, float], ...], dtype: torch.dtype
 ) -> tuple[Tensor, Tensor]:
-    """The same with X_k = Q_k X and A_k = Q_k A Q_k, so that most products are of m x m matrices.
-
-    Rounding in A is relative to its largest eigenvalue, so the smallest singular values s are lost where s^2 < eps. Half
-    way they have grown, and A is computed anew from X.
-    """
-    O, X, traces = X * weights[0], X.to(dtype), []
+    """The same with X_k = Q_k X and A_k = Q_k A Q_k, so that most products are of m x m matrices."""
+    Y, X, traces = X * weights[0], X.to(dtype), []
     restart, last = len(coefficients) // 2, len(coefficients)
     for first, end in ((0, restart), (restart, last)):
         Q = P = A
         for k in range(first, end):
             a, b, c = coefficients[k]
             Z = torch.baddbmm(A, A, A, beta=b, alpha=c)
-            traces.append(_traces(A, Z, a, O.dtype))
+            traces.append(_traces(A, Z, a, Y.dtype))
             Z.diagonal(dim1=-2, dim2=-1).add_(a)
             Q = Q @ Z if k > first else Z
-            P = P + Q.to(O.dtype) * weights[k + 1] if k > first else Q.to(O.dtype) * weights[k + 1]
+            P = P + Q.to(Y.dtype) * weights[k + 1] if k > first else Q.to(Y.dtype) * weights[k + 1]
             if k + 1 < end:
                 A = Z @ A @ Z
-        O += (P.to(dtype) @ X).to(O.dtype)
-        if end < last:
+        Y += (P.to(dtype) @ X).to(Y.dtype)
+        if end < last:  # rounding in A hides s^2 < eps; half way the small s have grown, and A is computed anew
             X = Q @ X
             A = _gram(X)
-    return O, torch.cat(traces, -1)
+    return Y, torch.cat(traces, -1)
 
 
 def _gram(X: Tensor) -> Tensor:
@@ -110,16 +106,12 @@ def _gram(X: Tensor) -> Tensor:
 
 def _traces(A: Tensor, B: Tensor, a: float, dtype: torch.dtype) -> Tensor:
     """Traces of A, A^2 and A (a + B), shape (b, 3)."""
-    A, B = A.to(dtype), B.to(dtype)
-    trace = A.diagonal(dim1=-2, dim2=-1).sum(-1)
-    return torch.stack([trace, A.square().sum((-2, -1)), a * trace + (A * B).sum((-2, -1))], -1)
+    trace = A.diagonal(dim1=-2, dim2=-1).sum(-1, dtype=dtype)
+    return torch.stack([trace, (A * A).sum((-2, -1), dtype=dtype), a * trace + (A * B).sum((-2, -1), dtype=dtype)], -1)
 
 
 def _largest_eigenvalue(A: Tensor) -> Tensor:
-    """Of symmetric matrices with eigenvalues >= 0, by the Lanczos iteration from a fixed random start; shape (b, 1, 1).
-
-    Measured on Gram matrices of noise, the flattest spectrum there is at the top: FIGURE.
-    """
+    """Of symmetric matrices with eigenvalues >= 0, by the Lanczos iteration from a fixed random start; shape (b, 1, 1)."""
     start = torch.randn(A.shape[-1], 1, generator=torch.Generator().manual_seed(0), dtype=torch.float64).to(A)
     v = (start / start.norm()).expand(len(A), -1, -1)
     previous, beta = torch.zeros_like(v), torch.zeros(len(A), 1, 1, dtype=A.dtype, device=A.device)

@@ -180,7 +180,7 @@ def largest_error(power: float, steps: int) -> float:
 
 def _lawson(basis: NDArray[np.float64]) -> NDArray[np.float64]:
     """Coefficients c with the least largest |basis @ c - 1|, by Lawson's reweighted least squares (C. Lawson 1961)."""
-    weights = np.ones(len(basis))
+    weights: NDArray[np.float64] = np.ones(len(basis))
     best, best_error = np.zeros(basis.shape[1]), np.inf
     for _ in range(LAWSON_ROUNDS):
         root = np.sqrt(weights)
@@ -190,6 +190,5 @@ def _lawson(basis: NDArray[np.float64]) -> NDArray[np.float64]:
             best, best_error = c, residual.max()
         if best_error < 1e-12:  # power = 1: the first iterate alone
             break
-        weights *= residual
-        weights /= weights.sum()
+        weights = weights * residual / (weights @ residual)
     return best

@@ -62,7 +62,7 @@ def spectral_power(
         A new tensor like ``G``. Where ``G`` is zero, so is the result.
 
     Raises:
-        ValueError: If a setting is unknown or out of range, ``"stream"`` has no basis of the right shape, or ``G`` is
+        InputError: If a setting is unknown or out of range, ``"stream"`` has no basis of the right shape, or ``G`` is
             not a finite real matrix.
 
     Notes:
@@ -135,15 +135,15 @@ def raise_spectra(
     method, steps, dtype = choose(X, power, method, steps, dtype)
     new_basis = None
     if method == "svd":
-        O = svd_power(X, power, scale)
+        Y = svd_power(X, power, scale)
     elif method == "eigh":
-        O = eigh_power(X, power, scale)
+        Y = eigh_power(X, power, scale)
     elif method == "stream":
         assert basis_bkk is not None
-        O, new_basis = streaming_power(X, power, scale, basis_bkk.to(X.dtype))
+        Y, new_basis = streaming_power(X, power, scale, basis_bkk.to(X.dtype))
     else:
-        O = newton_schulz_power(X, power, steps=steps, dtype=dtype, scale=scale, compiled=compiled)
-    return (O.mT if tall else O), new_basis
+        Y = newton_schulz_power(X, power, steps=steps, dtype=dtype, scale=scale, compiled=compiled)
+    return (Y.mT.contiguous() if tall else Y), new_basis
 
 
 def choose(

@@ -37,8 +37,8 @@ def streaming_power(X_bmn: Tensor, power: float, scale: str, basis_bmm: Tensor) 
     largest = S.amax(-2, keepdim=True)
     nonzero = largest * (16 * torch.finfo(X.dtype).eps) < S
     powers = torch.where(nonzero, (S * top if scale == "raw" else S / largest) ** power, 0)
-    O = U @ (right * (powers / S.clamp_min(tiny)))
+    Y = U @ (right * (powers / S.clamp_min(tiny)))
     if scale == "match_muon":
         rank = nonzero.sum((-2, -1), keepdim=True, dtype=X.dtype)
-        O = O * (rank.sqrt() / torch.linalg.matrix_norm(O, keepdim=True).clamp_min(tiny))
-    return O, U
+        Y = Y * (rank.sqrt() / torch.linalg.matrix_norm(Y, keepdim=True).clamp_min(tiny))
+    return Y, U

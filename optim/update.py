@@ -10,8 +10,7 @@ import torch
 from torch import Tensor
 
 from htsr.errors import InputError
-from htsr.optim.matrices import Reading
-from htsr.optim.spectral_power import raise_spectra
+from htsr.optim.spectral_power import Method, raise_spectra
 
 AdjustLR = Literal["original", "match_rms_adamw", "spectral"]
 ROW_EPS = 1e-10  # HTMuon's code, normuon_generalized_ht_update_v2
@@ -68,25 +67,25 @@ def matrix_update(D_bmn: Tensor, group: dict[str, Any], memory: Memory) -> tuple
     basis, ratio, second_moment = memory.basis, memory.norm_ratio, memory.row_second_moment
     steps, dtype, compiled = group["steps"], group["dtype"], group["compile"]
     if spectral_step:
-        O, new_basis = raise_spectra(
+        Y, new_basis = raise_spectra(
             D_bmn, group["power"], group["method"], group["scale"], steps, dtype, basis, compiled
         )
         basis = new_basis if basis is not None else None
     else:
-        method = group["method"] if group["method"] in {"auto", "iterate"} else "iterate"
-        O, _ = raise_spectra(D_bmn, 0.0, method, "match_muon", steps, dtype, None, compiled)
+        method: Method = group["method"] if group["method"] in {"auto", "iterate"} else "iterate"
+        Y, _ = raise_spectra(D_bmn, 0.0, method, "match_muon", steps, dtype, None, compiled)
     if ratio is not None:
         degree = group["power"] if group["scale"] == "raw" else 0
-        tiny = torch.finfo(O.dtype).tiny
-        size = _norm(D_bmn.to(O.dtype)).clamp_min(tiny) ** degree
+        tiny = torch.finfo(Y.dtype).tiny
+        size = _norm(D_bmn.to(Y.dtype)).clamp_min(tiny) ** degree
         if spectral_step:
-            ratio = _norm(O) / size
+            ratio = _norm(Y) / size
         else:
-            O = O * torch.where(ratio > 0, ratio * size / _norm(O).clamp_min(tiny), 1.0)
+            Y = Y * torch.where(ratio > 0, ratio * size / _norm(Y).clamp_min(tiny), 1.0)
     if second_moment is not None:
-        O, second_moment = _normalize_rows(O, second_moment, group["row_beta"])
+        Y, second_moment = _normalize_rows(Y, second_moment, group["row_beta"])
     factor = lr_factor(group["adjust_lr"], *D_bmn.shape[-2:])
-    return O.mul_(factor) if factor != 1 else O, Memory(second_moment, basis, ratio)
+    return Y.mul_(factor) if factor != 1 else Y, Memory(second_moment, basis, ratio)
 
 
 def lr_factor(adjust_lr: AdjustLR, rows: int, columns: int) -> float:
@@ -121,39 +120,15 @@ def check_adjust_lr(adjust_lr: str) -> None:
         raise InputError(f"expected adjust_lr to be one of {', '.join(get_args(AdjustLR))}, got {adjust_lr!r}")
 
 
-def unpack(flat: dict[str, Tensor], reading: Reading, group: dict[str, Any], shape: torch.Size) -> list[Memory]:
-    """A parameter's memory, kept as one flat tensor of each kind, as that of its pieces.
-
-    Args:
-        flat: By name.
-        reading: Of the parameter.
-        group: Settings.
-        shape: Of the parameter.
-
-    Returns:
-        One for each piece.
-    """
-    taken = dict.fromkeys(flat, 0)
-    memories = []
-    for piece in reading.shapes(shape):
-        kept = {}
-        for name, sides in memory_shapes(group, piece).items():
-            count = piece[0] * math.prod(sides)
-            kept[name] = flat[name][taken[name] : taken[name] + count].view(piece[0], *sides)
-            taken[name] += count
-        memories.append(Memory(**kept))
-    return memories
-
-
-def _normalize_rows(O: Tensor, second_moment: Tensor, beta: float) -> tuple[Tensor, Tensor]:
+def _normalize_rows(Y: Tensor, second_moment: Tensor, beta: float) -> tuple[Tensor, Tensor]:
     """HTNorMuon: rows over their running root mean square, then back to the Frobenius norm they had together."""
-    norm = _norm(O)
-    second_moment = second_moment.lerp(O.square().mean(-1, keepdim=True), 1 - beta)
-    O = O / (second_moment + ROW_EPS).sqrt()
-    return O * (norm / _norm(O).clamp_min(torch.finfo(O.dtype).tiny)), second_moment
+    norm = _norm(Y)
+    second_moment = second_moment.lerp(Y.square().mean(-1, keepdim=True), 1 - beta)
+    Y = Y / (second_moment + ROW_EPS).sqrt()
+    return Y * (norm / _norm(Y).clamp_min(torch.finfo(Y.dtype).tiny)), second_moment
 
 
-def _norm(O: Tensor) -> Tensor:
+def _norm(Y: Tensor) -> Tensor:
     """Frobenius norms, shape (b, 1, 1), also where squares leave the range of the dtype."""
-    top = O.abs().amax((-2, -1), keepdim=True).clamp_min(torch.finfo(O.dtype).tiny)
-    return torch.linalg.matrix_norm(O / top, keepdim=True) * top
+    top = Y.abs().amax((-2, -1), keepdim=True).clamp_min(torch.finfo(Y.dtype).tiny)
+    return torch.linalg.matrix_norm(Y / top, keepdim=True) * top
