@@ -214,7 +214,8 @@ class HTMuon(Optimizer):
         activity = self._check_gradients()
         for group in self.param_groups:
             for p in group["params"]:
-                if activity[p] >= INERT and not self.state[p]:
+                # sharded ones always, so that checkpoints have the same keys whichever parameters were used
+                if (activity[p] >= INERT or is_dtensor(p)) and not self.state[p]:
                     self._make_state(p, group)
         if not any(value > INERT for value in activity.values()):
             return loss

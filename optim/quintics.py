@@ -181,14 +181,15 @@ def largest_error(power: float, steps: int) -> float:
 def _lawson(basis: NDArray[np.float64]) -> NDArray[np.float64]:
     """Coefficients c with the least largest |basis @ c - 1|, by Lawson's reweighted least squares (C. Lawson 1961)."""
     weights: NDArray[np.float64] = np.ones(len(basis))
-    best, best_error = np.zeros(basis.shape[1]), np.inf
+    best: NDArray[np.float64] = np.zeros(basis.shape[1])
+    best_error = np.inf
     for _ in range(LAWSON_ROUNDS):
         root = np.sqrt(weights)
         c = np.linalg.lstsq(root[:, None] * basis, root, rcond=None)[0]
         residual = np.abs(basis @ c - 1)
         if residual.max() < best_error:
-            best, best_error = c, residual.max()
+            best, best_error = c.astype(np.float64), residual.max()
         if best_error < 1e-12:  # power = 1: the first iterate alone
             break
-        weights = weights * residual / (weights @ residual)
+        weights *= residual / (weights @ residual)
     return best
