@@ -43,12 +43,12 @@ def _iterate(
 ) -> Tensor:
     """Normalise to Schatten-4 norm 1, which the first Gram matrix gives for nothing, sum the iterates, set the scale."""
     tiny = torch.finfo(X.dtype).tiny
-    top = torch.maximum(X.amax((-2, -1), keepdim=True), -X.amin((-2, -1), keepdim=True)).clamp_min(tiny)
-    # no square leaves the range of float32 or, of a Gram matrix, of float16
-    start = START_SIZE / X.shape[-1] ** 0.5 / top
-    A = _gram((X * start).to(dtype))
+    top = torch.maximum(X.amax((-2, -1), keepdim=True), -X.amin((-2, -1), keepdim=True)).clamp_min(16 * tiny)
+    start = START_SIZE / X.shape[-1] ** 0.5 / top  # no square leaves the range of float32 or, of A, of float16
+    X = X * start
+    A = _gram(X.to(dtype))
     schatten = torch.linalg.matrix_norm(A.to(X.dtype), keepdim=True).clamp_min(tiny).sqrt()
-    X = X * (start / schatten)
+    X /= schatten
     A = (A / schatten.square()).to(dtype)
 
     # bfloat16 cannot hold the Gram form: 3 to 70 % error where the direct form has 1 to 2 %
