@@ -20,8 +20,8 @@ Scale = Literal["match_muon", "spectral", "raw"]
 # The range in which positive (HTMuon) and negative (DynMuon, Freon) powers were published.
 POWER_RANGE = (-0.25, 1.0)
 DTYPES = (torch.bfloat16, torch.float16, torch.float32, torch.float64)
-# Up to this side an SVD takes no longer than the small products of torch.optim.Muon, one matrix at a time.
-SVD_UP_TO = 64
+# Up to this side "eigh" takes no longer than torch.optim.Muon's Newton-Schulz, which is many small calls there.
+EXACT_UP_TO = 64
 NEGATIVE_POWER_STEPS = 8
 
 
@@ -47,7 +47,7 @@ def spectral_power(
             - ``"iterate"``: ``steps`` quintic Newton-Schulz steps, as many matrix products as Muon's, for any p; the
               error holds for singular values from ``low`` to 1 times the Schatten-4 norm of ``G``, see Notes.
             - ``"stream"``: one step of subspace iteration from ``basis``, for matrices that change slowly.
-            - ``"auto"``: ``"svd"`` for float64 and for matrices with k <= 64 on a CPU, ``"iterate"`` for all others.
+            - ``"auto"``: ``"svd"`` for float64, ``"eigh"`` for matrices with k <= 64 on a CPU, ``"iterate"`` for all others.
 
         steps: Of ``"iterate"``, 5 to 9. By default 6, and 8 for ``"auto"`` at p < 0.
         scale: ``"raw"`` leaves the singular values at s^p, as the HTMuon paper does, so that the result scales with the
@@ -164,9 +164,9 @@ def choose(
         Method, steps and dtype.
     """
     on_cpu = X.device.type == "cpu"
-    exact_is_cheap = X.dtype == torch.float64 or (on_cpu and min(X.shape[-2:]) <= SVD_UP_TO)
+    exact_is_cheap = X.dtype == torch.float64 or (on_cpu and min(X.shape[-2:]) <= EXACT_UP_TO)
     if method == "auto" and steps is None and dtype is None and exact_is_cheap:
-        return "svd", DEFAULT_STEPS, X.dtype
+        return ("svd" if X.dtype == torch.float64 else "eigh"), DEFAULT_STEPS, X.dtype
     if steps is None:
         steps = NEGATIVE_POWER_STEPS if method == "auto" and power < 0 else DEFAULT_STEPS
     if dtype is None and X.dtype != torch.float64:
