@@ -3,6 +3,7 @@
 Shapes: b matrices, m rows, n columns; a parameter is a list of such stacks, its pieces.
 """
 
+from functools import lru_cache
 from math import prod
 from typing import Literal, NamedTuple, get_args
 
@@ -78,7 +79,7 @@ class Reading(NamedTuple):
         Returns:
             One (b, m, n) for each piece.
         """
-        return [piece.shape for piece in self.pieces(torch.empty(shape, device="meta"))]
+        return list(_shapes(self, shape))
 
     def check(self, shape: torch.Size, label: str) -> None:
         """Refuse a reading that a parameter does not have.
@@ -109,3 +110,8 @@ class Reading(NamedTuple):
         if not fits:
             what = "columns" if self.split_dim else "rows"
             raise InputError(f"expected a split that adds up to {side} {what}, got {self.split!r} for {label}")
+
+
+@lru_cache(maxsize=4096)
+def _shapes(reading: Reading, shape: torch.Size) -> tuple[torch.Size, ...]:
+    return tuple(piece.shape for piece in reading.pieces(torch.empty(shape, device="meta")))

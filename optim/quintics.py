@@ -27,8 +27,8 @@ class Quintics(NamedTuple):
 
 # Found by minimising the largest relative error over p in [0, 1) on a logarithmic grid of [low, 1], coefficients and
 # weights together (L-BFGS on a soft maximum, from many starts). Largest error over p = 0, 0.05, ..., 1, remeasured by
-# tests/optim/test_quintics.py:
-# TABLE_COMMENT
+# tests/optim/test_quintics.py: 0.36, 0.42, 0.43, 0.49 and 0.55 %. For p = 1/8 alone, 5 steps reach 0.23 % on their domain;
+# these tables serve every p.
 TABLES = {
     5: Quintics(
         0.01,
