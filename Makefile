@@ -22,6 +22,7 @@ lint: .venv/.dev
 bench: .venv/.demo
 	@echo "== benchmarks"
 	$(BIN)/python benchmarks/audit_minilm.py
+	$(BIN)/python benchmarks/htmuon_kernel.py
 	$(BIN)/python benchmarks/htmuon_step.py
 	$(BIN)/python benchmarks/tail_accuracy.py
 
