@@ -34,8 +34,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--quick", action="store_true", help="a small model; nothing is written")
     parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--blocks", type=int, default=BLOCKS, help="fewer take less time and memory")
     arguments = parser.parse_args()
-    width, blocks = (64, 2) if arguments.quick else (WIDTH, BLOCKS)
+    width, blocks = (64, 2) if arguments.quick else (WIDTH, arguments.blocks)
     shapes = [(3 * width, width), (width, width), (4 * width, width), (width, 4 * width)] * blocks
     draw = torch.Generator().manual_seed(0)
     matrices = [torch.nn.Parameter(0.02 * torch.randn(shape, generator=draw).to(DEVICE)) for shape in shapes]

@@ -69,8 +69,9 @@ def spectral_power(
         ``"iterate"``: with 5, 6, 7, 8 and 9 steps no singular value s is wrong by more than 0.36, 0.42, 0.43, 0.49 and
         0.55 %, for any p in [0, 1], where s is at least 0.01, 0.003, 0.001, 0.0003 and 0.0001 times the Schatten-4 norm.
         For p < 0 the domain begins three times higher; with 8 steps the error is 0.9 % at p = -0.1 and 4 % at -0.25.
-        float32 keeps these figures; bfloat16 adds 0.5 to 3 % of the norm, float16 a tenth of that. Smaller singular values come out too small, in proportion to s, where the paper's code raises
-        rounding noise with them: (1e-7)^(1/8) = 0.13.
+        float32 keeps these figures; bfloat16 adds 0.5 to 3 % of the norm, float16 a tenth
+        of that. Smaller singular values come out too small, in proportion to s, where the paper's code raises rounding
+        noise with them: (1e-7)^(1/8) = 0.13.
 
         ``"svd"``, ``"eigh"`` and ``"stream"`` count singular values below 16 eps times the largest as zero and leave them
         zero, also for p <= 0: the polar factor of a rank-deficient matrix is the partial isometry, not one completed with
