@@ -215,7 +215,7 @@ class HTMuon(Optimizer):
         for group in self.param_groups:
             for p in group["params"]:
                 # sharded ones always, so that checkpoints have the same keys whichever parameters were used
-                if (activity[p] >= INERT or is_dtensor(p)) and not self.state[p]:
+                if activity[p] >= INERT or is_dtensor(p):
                     self._make_state(p, group)
         if not any(value > INERT for value in activity.values()):
             return loss
@@ -273,16 +273,21 @@ class HTMuon(Optimizer):
         return group["momentum"] > 0 and bool(local(state["momentum_buffer"]).any())
 
     def _make_state(self, p: Tensor, group: dict[str, Any]) -> None:
+        """What is not there yet: all of it at first, a memory where a setting was changed since."""
         state = self.state[p]
         if group["algorithm"] == "adamw":
+            if state:
+                return
             state["step"] = torch.tensor(0.0)
             state["exp_avg"] = torch.zeros_like(p, memory_format=torch.preserve_format)
             state["exp_avg_sq"] = torch.zeros_like(p, memory_format=torch.preserve_format)
             return
-        dtype = group["momentum_dtype"] or p.dtype
-        state["momentum_buffer"] = torch.zeros_like(p, dtype=dtype, memory_format=torch.preserve_format)
+        if not state:
+            dtype = group["momentum_dtype"] or p.dtype
+            state["momentum_buffer"] = torch.zeros_like(p, dtype=dtype, memory_format=torch.preserve_format)
         for name, count in memory_counts(p, group).items():
-            state[name] = flat_zeros(count, p, torch.promote_types(p.dtype, torch.float32))
+            if name not in state:
+                state[name] = flat_zeros(count, p, torch.promote_types(p.dtype, torch.float32))
 
     def _batches(self, activity: dict[Tensor, float]) -> Iterator[list[tuple[Tensor, dict[str, Any]]]]:
         """Matrices that are updated together: those of one exchange between ranks, or one stack of the same shape."""

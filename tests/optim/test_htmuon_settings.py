@@ -403,3 +403,12 @@ def test_experts_and_splits_by_name():
     HTMuon(groups)
     with pytest.raises(ValueError, match=r"'\*.qvk' fits none"):
         parameter_groups(model, splits={"*.qvk": 3})
+
+
+def test_settings_may_change_while_training():
+    (p,) = weights((8, 6))
+    optimizer = HTMuon([p])
+    updates(optimizer, p, 2)
+    optimizer.param_groups[0] |= {"row_normalize": True, "method": "stream", "interval": 2, "scale": "raw"}
+    updates(optimizer, p, 2)
+    assert set(optimizer.state[p]) == {"momentum_buffer", "row_second_moment", "basis", "norm_ratio"}
