@@ -16,68 +16,87 @@ GRAM_FORM_FROM_ASPECT = 2.5
 START_SIZE = 8.0  # rows of the matrix whose Gram matrix is taken first are at most this long
 LANCZOS_STEPS = 32
 
+Weights = tuple[float, ...] | Tensor
+Coefficients = tuple[tuple[float, float, float], ...]
+
 
 def newton_schulz_power(
-    X_bmn: Tensor, power: float, *, steps: int, dtype: torch.dtype, scale: str, compiled: bool = False
+    G_bmn: Tensor, power: float, *, steps: int, dtype: torch.dtype, scale: str, compiled: bool = False
 ) -> Tensor:
     """Raise the singular values of matrices to a power by Newton-Schulz steps.
 
     Args:
-        X_bmn: Finite matrices with m <= n, float32 or float64.
+        G_bmn: Finite matrices.
         power: p.
         steps: 5 to 9; ``quintics.TABLES`` has the domain of each.
-        dtype: Of the matrix products.
+        dtype: Of the matrix products. The iterates are also summed in bfloat16 where that is the dtype, else in that of
+            ``G_bmn``, float32 at least.
         scale: ``raw``, ``spectral`` or ``match_muon``; see ``spectral_power``.
         compiled: Run it through ``torch.compile``.
 
     Returns:
-        Shape (b, m, n), dtype of ``X_bmn``.
+        Shape (b, m, n), float32 or float64.
     """
-    iterate = _compiled() if compiled else _iterate
-    weights, for_rank = _constants(power, steps, X_bmn.dtype, X_bmn.device)
-    return iterate(X_bmn, weights, for_rank, power, steps, dtype, scale)
+    number = torch.promote_types(G_bmn.dtype, torch.float32)
+    weights, for_rank = _constants(power, steps, number, G_bmn.device)
+    if compiled:  # numbers would be constants of the compiled code, which would be made anew for every p
+        return _compiled()(G_bmn, weights, for_rank, power, steps, dtype, scale)
+    return _iterate(G_bmn, power_weights(power, steps), for_rank, power, steps, dtype, scale)
 
 
 def _iterate(
-    X: Tensor, weights: Tensor, for_rank: Tensor, power: float, steps: int, dtype: torch.dtype, scale: str
+    G: Tensor, weights: Weights, for_rank: Tensor, power: float, steps: int, dtype: torch.dtype, scale: str
 ) -> Tensor:
     """Normalise to Schatten-4 norm 1, which the first Gram matrix gives for nothing, sum the iterates, set the scale."""
-    tiny = torch.finfo(X.dtype).tiny
-    top = torch.maximum(X.amax((-2, -1), keepdim=True), -X.amin((-2, -1), keepdim=True)).clamp_min(16 * tiny)
-    start = START_SIZE / X.shape[-1] ** 0.5 / top  # no square leaves the range of float32 or, of A, of float16
-    X = X * start
+    number = for_rank.dtype
+    tall = G.shape[-2] > G.shape[-1]
+    tiny = torch.finfo(number).tiny
+    top = torch.maximum(G.amax((-2, -1), keepdim=True), -G.amin((-2, -1), keepdim=True)).to(number).clamp_min(16 * tiny)
+    start = START_SIZE / max(G.shape[-2:]) ** 0.5 / top  # no square leaves the range of float32 or, of A, of float16
+    # scaled before it is rounded, so that the rounding does not depend on the scale of G
+    X = (G * start).to(torch.bfloat16 if dtype == torch.bfloat16 else number)
+    X = X.mT.contiguous() if tall else X
     A = _gram(X.to(dtype))
-    schatten = torch.linalg.matrix_norm(A.to(X.dtype), keepdim=True).clamp_min(tiny).sqrt()
+    schatten = torch.linalg.matrix_norm(A.to(number), keepdim=True).clamp_min(tiny).sqrt().to(X.dtype)
     X /= schatten
+    schatten = schatten.to(number)
     A = (A / schatten.square()).to(dtype)
 
     # bfloat16 cannot hold the Gram form: 3 to 70 % error where the direct form has 1 to 2 %
     gram_form = X.shape[-1] >= GRAM_FORM_FROM_ASPECT * X.shape[-2] and dtype != torch.bfloat16
-    Y, traces = (_gram_form if gram_form else _direct_form)(X, A, weights, TABLES[steps].coefficients, dtype)
+    Y, traces = (_gram_form if gram_form else _direct_form)(X, A, weights, TABLES[steps].coefficients, dtype, number)
     if scale == "match_muon":
         rank = (traces @ for_rank).clamp(0, X.shape[-2])[:, None, None]
-        return Y.mul_(rank.sqrt() / torch.linalg.matrix_norm(Y, keepdim=True).clamp_min(tiny))
-    if scale == "spectral":
-        return Y.mul_(_largest_eigenvalue(A.to(X.dtype)).clamp_min(tiny) ** (-power / 2))
-    return Y.mul_((schatten / start) ** power)
+        norm = torch.linalg.vector_norm(Y, dim=(-2, -1), keepdim=True, dtype=number)
+        factor = rank.sqrt() / norm.clamp_min(tiny)
+    elif scale == "spectral":
+        factor = _largest_eigenvalue(A.to(number)).clamp_min(tiny) ** (-power / 2)
+    else:
+        factor = (schatten / start) ** power
+    return (Y.mT.contiguous() if tall else Y).to(number).mul_(factor)
 
 
 def _direct_form(
-    X: Tensor, A: Tensor, weights: Tensor, coefficients: tuple[tuple[float, float, float], ...], dtype: torch.dtype
+    X: Tensor, A: Tensor, weights: Weights, coefficients: Coefficients, dtype: torch.dtype, number: torch.dtype
 ) -> tuple[Tensor, Tensor]:
     """The weighted sum of the iterates X_{k+1} = a X_k + (b A_k + c A_k^2) X_k, and the traces of the A_k."""
     Y, X, traces = X * weights[0], X.to(dtype), []
     for k, (a, b, c) in enumerate(coefficients):
         A = _gram(X) if k else A
         B = torch.baddbmm(A, A, A, beta=b, alpha=c)
-        traces.append(_traces(A, B, a, Y.dtype))
+        traces.append(_traces(A, B, a, number))
         X = torch.baddbmm(X, B, X, beta=a)
-        Y.addcmul_(X.to(Y.dtype), weights[k + 1])
+        Y = _accumulate(Y, X, weights[k + 1])
     return Y, torch.cat(traces, -1)
 
 
+def _accumulate(Y: Tensor, X: Tensor, weight: float | Tensor) -> Tensor:
+    """``Y + weight X``, in place where the weight is a number."""
+    return Y + (X * weight).to(Y.dtype) if isinstance(weight, Tensor) else Y.add_(X, alpha=weight)
+
+
 def _gram_form(
-    X: Tensor, A: Tensor, weights: Tensor, coefficients: tuple[tuple[float, float, float], ...], dtype: torch.dtype
+    X: Tensor, A: Tensor, weights: Weights, coefficients: Coefficients, dtype: torch.dtype, number: torch.dtype
 ) -> tuple[Tensor, Tensor]:
     """The same with X_k = Q_k X and A_k = Q_k A Q_k, so that most products are of m x m matrices."""
     Y, X, traces = X * weights[0], X.to(dtype), []
@@ -87,10 +106,10 @@ def _gram_form(
         for k in range(first, end):
             a, b, c = coefficients[k]
             Z = torch.baddbmm(A, A, A, beta=b, alpha=c)
-            traces.append(_traces(A, Z, a, Y.dtype))
+            traces.append(_traces(A, Z, a, number))
             Z.diagonal(dim1=-2, dim2=-1).add_(a)
             Q = Q @ Z if k > first else Z
-            P = P + Q.to(Y.dtype) * weights[k + 1] if k > first else Q.to(Y.dtype) * weights[k + 1]
+            P = _accumulate(P, Q, weights[k + 1]) if k > first else Q.to(Y.dtype) * weights[k + 1]
             if k + 1 < end:
                 A = Z @ A @ Z
         Y += (P.to(dtype) @ X).to(Y.dtype)

@@ -133,31 +133,29 @@ def raise_spectra(
         The power in float32 or float64, and the new basis for ``"stream"``, else None.
     """
     tall = G_bmn.shape[-2] > G_bmn.shape[-1]
+    method, steps, dtype = choose(G_bmn, power, method, steps, dtype)
+    if method == "iterate":
+        return newton_schulz_power(G_bmn, power, steps=steps, dtype=dtype, scale=scale, compiled=compiled), None
     X = G_bmn.to(torch.promote_types(G_bmn.dtype, torch.float32))
-    X = X.mT.contiguous() if tall else X
-    method, steps, dtype = choose(X, power, method, steps, dtype)
+    X = X.mT if tall else X
     new_basis = None
-    if method == "svd":
-        Y = svd_power(X, power, scale)
-    elif method == "eigh":
-        Y = eigh_power(X, power, scale)
-    elif method == "stream":
+    if method == "stream":
         assert basis_bkk is not None
         Y, new_basis = streaming_power(X, power, scale, basis_bkk.to(X.dtype))
     else:
-        Y = newton_schulz_power(X, power, steps=steps, dtype=dtype, scale=scale, compiled=compiled)
+        Y = (svd_power if method == "svd" else eigh_power)(X, power, scale)
     return (Y.mT.contiguous() if tall else Y), new_basis
 
 
 def choose(
-    X: Tensor, power: float, method: Method, steps: int | None = None, dtype: torch.dtype | None = None
+    G: Tensor, power: float, method: Method, steps: int | None = None, dtype: torch.dtype | None = None
 ) -> tuple[Method, int, torch.dtype]:
     """What ``"auto"`` and the defaults of ``steps`` and ``dtype`` stand for.
 
     CHOICE_NOTE
 
     Args:
-        X: The matrices, float32 or float64.
+        G: The matrices.
         power: p.
         method: As given.
         steps: As given.
@@ -166,16 +164,17 @@ def choose(
     Returns:
         Method, steps and dtype.
     """
-    on_cpu = X.device.type == "cpu"
-    exact_is_cheap = X.dtype == torch.float64 or (on_cpu and min(X.shape[-2:]) <= EXACT_UP_TO)
+    number = torch.promote_types(G.dtype, torch.float32)
+    on_cpu = G.device.type == "cpu"
+    exact_is_cheap = number == torch.float64 or (on_cpu and min(G.shape[-2:]) <= EXACT_UP_TO)
     if method == "auto" and steps is None and dtype is None and exact_is_cheap:
-        return ("svd" if X.dtype == torch.float64 else "eigh"), DEFAULT_STEPS, X.dtype
+        return ("svd" if number == torch.float64 else "eigh"), DEFAULT_STEPS, number
     if steps is None:
         steps = NEGATIVE_POWER_STEPS if method == "auto" and power < 0 else DEFAULT_STEPS
-    if dtype is None and X.dtype != torch.float64:
+    if dtype is None and number != torch.float64:
         fast = torch.bfloat16 if method == "auto" and power >= 0 else torch.float32
         dtype = fast if on_cpu else torch.float16
-    return ("iterate" if method == "auto" else method), steps, dtype or X.dtype
+    return ("iterate" if method == "auto" else method), steps, dtype or number
 
 
 def check_power(power: float) -> None:
