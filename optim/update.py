@@ -72,7 +72,7 @@ def matrix_update(D_bmn: Tensor, group: dict[str, Any], memory: Memory) -> tuple
         )
         basis = new_basis if basis is not None else None
     else:
-        method: Method = group["method"] if group["method"] in {"auto", "iterate"} else "iterate"
+        method: Method = "iterate" if group["method"] == "iterate" else "auto"
         Y, _ = raise_spectra(D_bmn, 0.0, method, "match_muon", steps, dtype, None, compiled)
     if ratio is not None:
         degree = group["power"] if group["scale"] == "raw" else 0
