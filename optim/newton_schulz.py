@@ -124,9 +124,9 @@ def _gram(X: Tensor) -> Tensor:
 
 
 def _traces(A: Tensor, B: Tensor, a: float, dtype: torch.dtype) -> Tensor:
-    """Traces of A, A^2 and A (a + B), shape (b, 3)."""
+    """Traces of A and A (a + B), shape (b, 2)."""
     trace = A.diagonal(dim1=-2, dim2=-1).sum(-1, dtype=dtype)
-    return torch.stack([trace, (A * A).sum((-2, -1), dtype=dtype), a * trace + (A * B).sum((-2, -1), dtype=dtype)], -1)
+    return torch.stack([trace, a * trace + (A * B).sum((-2, -1), dtype=dtype)], -1)
 
 
 def _largest_eigenvalue(A: Tensor) -> Tensor:

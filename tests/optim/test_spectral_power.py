@@ -159,7 +159,8 @@ def test_methods_agree(power, scale, shape):
     for method, error in (("eigh", 1e-5), ("iterate", 0.008)):
         result = spectral_power(G, power, method=method, scale=scale, steps=8)
         assert result.shape == G.shape
-        assert (result - exact).norm() < error * exact.norm() * (4 if power < 0 and method == "iterate" else 1)
+        slack = 1 if method == "eigh" else 4 if power < 0 else 2 if scale == "match_muon" else 1  # its rank is a count
+        assert (result - exact).norm() < slack * error * exact.norm()
 
 
 @pytest.mark.parametrize(("dtype", "error"), [(torch.float16, 0.01), (torch.bfloat16, 0.04)])
