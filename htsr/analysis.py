@@ -14,6 +14,7 @@ import torch
 
 from htsr.columns import COLUMNS, Column
 from htsr.devices import check_device
+from htsr.errors import InputError
 from htsr.jobs import analyze_layers
 from htsr.journal import Journal
 from htsr.layer_analysis import OVER_TRAINED, UNDER_TRAINED, Convention, LayerAnalysis, Settings
@@ -85,8 +86,8 @@ def analyze(
             ``joblib.parallel_config(backend="dask")`` or ``"ray"`` on a cluster. Workers read files for themselves, with one
             BLAS thread each, biggest layer first. The rows are the same.
         device: Where Gram matrices and eigenvalues are computed, ``"cuda"`` for instance; where the weight is by default.
-        journal: A folder that keeps each layer as it is done. Where it already holds layers of the same audit, these are not
-            analysed again. It is left for you to delete.
+        journal: A folder that keeps each layer of a file or directory as it is done. Where it already holds layers of the
+            same audit, these are not analysed again. It is left for you to delete.
         seed: Seed of the resamples and of the shuffles. They depend on it and on the layer's name alone (for a tied weight,
             its first layer's), so a layer has the same row whatever else is analysed.
         progress: True or False shows or hides the progress bar. By default it is shown on a terminal, after a second.
@@ -97,9 +98,9 @@ def analyze(
     Raises:
         FileNotFoundError: If a path does not exist.
         InputError: If the source cannot be read, is empty, or ``layers`` or ``skip`` match nothing; if there is no such
-            device; if ``journal`` holds another audit.
+            device; if ``journal`` holds another audit, or the source is in memory.
         TypeError: If the source is of no kind named above.
-        ValueError: If ``convention`` or ``xmin`` is unknown, or ``bootstrap`` is between 1 and 19.
+        ValueError: If ``convention`` or ``xmin`` is unknown, a number is out of range, or ``bootstrap`` is between 1 and 19.
 
     Example:
         >>> _ = torch.manual_seed(0)
@@ -119,6 +120,12 @@ def analyze(
         raise ValueError(f"expected convention='htsr' or 'weightwatcher', got {convention!r}")
     check_xmin(xmin)
     check_resampling(bootstrap or MIN_RESAMPLES, seed)
+    if not (n_jobs is None or isinstance(n_jobs, int)) or n_jobs == 0:
+        raise ValueError(
+            f"expected n_jobs to be a whole number other than 0, -1 for every core, or None, got {n_jobs!r}"
+        )
+    if not isinstance(min_eigenvalues, int) or min_eigenvalues < 0:
+        raise ValueError(f"expected min_eigenvalues to be a whole number from 0 on, got {min_eigenvalues!r}")
     if device is not None:
         check_device(device)
     settings = Settings(
@@ -135,6 +142,11 @@ def analyze(
     inventory = select(
         open_source(source, conv=conv, per_head=per_head, base=base), layers, skip, min_eigenvalues=min_eigenvalues
     )
+    from_files = isinstance(source, str | os.PathLike)
+    if journal is not None and not from_files:
+        raise InputError(
+            "journal= needs a source of files: the weights of a model in memory may change between two calls"
+        )
     kept = None if journal is None else Journal(Path(journal), inventory, settings)
     done = {} if kept is None else kept.done()
     own = [layer for layer in inventory.layers if layer.tied_to is None]
@@ -144,7 +156,6 @@ def analyze(
     )  # fmt: skip
     with bar:
         to_do = [layer for layer in own if layer.name not in done]
-        from_files = isinstance(source, str | os.PathLike)
         for result in analyze_layers(to_do, settings, n_jobs=n_jobs, from_files=from_files):
             done[result.name] = result
             if kept is not None:

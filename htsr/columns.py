@@ -73,7 +73,9 @@ COLUMNS = (
     Column("null_stable_rank", "float64", "median stable rank of noise of this shape"),
     Column("null_entropy", "float64", "median entropy of noise of this shape"),
     Column(
-        "null_p_value", "float64", "p-value of alpha, D and stable rank together (Bonferroni) if the layer were noise"
+        "null_p_value",
+        "float64",
+        "how rarely noise has an alpha, a D or a stable rank this small (Bonferroni); one-sided",
     ),
     Column("num_ERG_spikes", "Int64", "size of the tail that meets the trace-log condition"),
     Column(

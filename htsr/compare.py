@@ -263,7 +263,7 @@ def _compare_layer(layer_a: Layer, layer_b: Layer, rank: int, settings: Settings
     change, largest = _norm(delta), of_delta.spectrum.eigenvalues[-1] or esd(delta)[-1]
     alike = similarity(A, B, rank)
     row |= {
-        "relative_change": _ratio(change, _norm(A)),
+        "relative_change": _ratio(change, _norm(A)) if change == 0 or _norm(A) > 0 else math.inf,
         "frobenius": change,
         "spectral": math.sqrt(largest),
         "relative_spectral": _ratio(math.sqrt(largest), math.sqrt(of_a.spectrum.eigenvalues[-1])),

@@ -14,8 +14,11 @@ from typing import Any
 import pandas as pd
 
 from htsr.errors import InputError
+from htsr.phases import PHASES
 
 MAX_LENGTH = 1000
+# Texts of these are one of PHASES; an empty one is a missing value.
+PHASE_COLUMNS = ("phase", "previous_phase", "phase_a", "phase_b", "phase_delta")
 
 _COMPARISONS: dict[type[ast.cmpop], Callable[[Any, Any], bool]] = {
     ast.Lt: operator.lt, ast.LtE: operator.le, ast.Gt: operator.gt, ast.GtE: operator.ge,
@@ -264,6 +267,21 @@ def _check_types(node: ast.AST, table: pd.DataFrame, text: str) -> None:
                     raise InputError(f"{text!r}: {shown!r} compares a {' with a '.join(sorted(kinds))}")
             if _kind(left, table) == "text" and isinstance(op, ast.Lt | ast.LtE | ast.Gt | ast.GtE):
                 raise InputError(f"{text!r}: texts are compared with ==, != and in, not with < or >")
+            _check_phases(operands, text)
+
+
+def _check_phases(operands: list[ast.expr], text: str) -> None:
+    """Refuse a phase that there is not: such a gate would never fire."""
+    if not any(isinstance(node, ast.Name) and node.id in PHASE_COLUMNS for node in operands):
+        return
+    members = [
+        part
+        for node in operands
+        for part in (node.elts if isinstance(node, ast.Tuple | ast.List | ast.Set) else [node])
+    ]
+    for member in members:
+        if isinstance(member, ast.Constant) and member.value not in PHASES:
+            raise InputError(f"{text!r}: {member.value!r} is no phase: expected one of {', '.join(PHASES)}")
 
 
 def _kind(node: ast.expr, table: pd.DataFrame) -> str:
@@ -317,7 +335,8 @@ def _truth(node: ast.expr, row: Mapping[Any, Any], model: Mapping[str, Value]) -
 
 def _value(node: ast.expr, row: Mapping[Any, Any], model: Mapping[str, Value]) -> Value:
     if isinstance(node, ast.Name):
-        return _known(row[node.id])
+        value = _known(row[node.id])
+        return None if value == "" and node.id in PHASE_COLUMNS else value
     if isinstance(node, ast.Call):
         return model[ast.unparse(node)]
     return ast.literal_eval(node)

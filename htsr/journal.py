@@ -18,6 +18,8 @@ from htsr.spectrum import Spectrum
 from htsr.weights import Inventory
 
 ABOUT = "audit.json"
+# Formats that audits write and no source has.
+REPORTS = (".html", ".csv", ".parquet")
 
 
 class Journal:
@@ -38,11 +40,12 @@ class Journal:
         self._numbers = {layer.name: i for i, layer in enumerate(inventory.layers)}
         about = {
             "htsr": __version__,
-            "source": inventory.source,
-            "files": [[str(path), stat.st_size, stat.st_mtime_ns] for path, stat in _files(inventory.source)],
+            "source": _absolute(inventory.source),
+            "files": [[str(file), stat.st_size, stat.st_mtime_ns] for file, stat in _files(inventory.source, path)],
             "layers": [[layer.name, list(layer.shape), layer.dtype] for layer in inventory.layers],
             **asdict(settings),
         }
+        del about["device"]  # where it is computed is no other audit
         if (path / ABOUT).is_file():
             self._check(about)
         elif path.exists() and (not path.is_dir() or any(path.iterdir())):
@@ -94,9 +97,16 @@ class Journal:
         return self.path / f"{self._numbers[name]:06d}.npz"
 
 
-def _files(source: str) -> Iterator[tuple[Path, os.stat_result]]:
-    """The files that a path stands for, with what changes when they do."""
+def _absolute(source: str) -> str:
+    """The same name for the same file; a URL as it is."""
     path = Path(source)
+    return str(path.resolve()) if path.exists() else source
+
+
+def _files(source: str, journal: Path) -> Iterator[tuple[Path, os.stat_result]]:
+    """The files that a path stands for, with what changes when they do; what audits write there is none of them."""
+    path = Path(source).resolve()
     for file in sorted(path.rglob("*")) if path.is_dir() else [path]:
-        if file.is_file():
+        written = file.suffix in REPORTS or journal.resolve() in file.parents
+        if file.is_file() and not written:
             yield file, file.stat()

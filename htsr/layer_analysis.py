@@ -168,12 +168,13 @@ def analyze_layer(layer: Layer, settings: Settings, floor: float = 0.0) -> "Laye
             noise = fit_marchenko_pastur(spectrum, spectrum.N, spectrum.M, kurtosis=kurtosis)
             row |= {"kurtosis": kurtosis} | (_bulk_metrics(spectrum, noise) if noise is not None else {})
             row |= _null_metrics(spectrum, row, settings.xmin)
-            named = phase(row)
-            row |= {"phase": named.name, "phase_evidence": named.evidence}
         if settings.randomize:
             row |= _shuffled_metrics(spectrum, weight, seed)
         if settings.vectors:
             row |= _vector_metrics(weight)
+    if settings.bulk:
+        named = phase(row)
+        row |= {"phase": named.name, "phase_evidence": named.evidence}
     row["findings"] = " ".join(findings(row))
     return LayerAnalysis(layer.name, row, spectrum, fit, noise)
 
@@ -211,7 +212,7 @@ def _reason(fit: PowerLawFit, layer: Layer) -> str:
 def _scalar_metrics(spectrum: Spectrum) -> dict[str, object]:
     evals = spectrum.eigenvalues
     if evals[-1] == 0:
-        return {"spectral_norm": 0.0, "hard_rank": 0, "rank_loss": len(evals)}
+        return {"spectral_norm": 0.0, "hard_rank": 0, "rank_loss": len(evals), "weak_rank_loss": len(evals)}
     return {
         "log_norm": metrics.log_norm(evals),
         "log_spectral_norm": metrics.log_spectral_norm(evals),
@@ -287,7 +288,7 @@ def _shuffled_metrics(spectrum: Spectrum, weight: torch.Tensor, seed: int) -> di
 
 
 def _vector_metrics(weight: torch.Tensor) -> dict[str, object]:
-    left, right = localization(weight, k=1)
+    left, right = localization(weight, k=1)  # not called for a zero weight, which has no vectors
     return {
         "participation_left": float(left.participation_ratio[0]),
         "participation_right": float(right.participation_ratio[0]),

@@ -10,8 +10,8 @@ PHASES = ("random-like", "bleeding-out", "bulk+spikes", "bulk-decay", "heavy-tai
 # The papers name the phases and draw them; these bounds are ours, set and checked on generated ensembles
 # (benchmarks/noise_calibration.py has the confusion matrix).
 #
-# Too few eigenvalues to tell anything but a collapse.
-MIN_EIGENVALUES = 32
+# Too few eigenvalues, or too small a slice, to tell anything but a collapse.
+MIN_EIGENVALUES, MIN_SIDE = 32, 16
 # Lost eigenvalues, as a share and a number: one may well vanish by chance in a square matrix of noise.
 COLLAPSED, MIN_COLLAPSED = 0.01, 2
 # A bulk this unlikely for noise is not one.
@@ -39,13 +39,13 @@ def phase(row: Mapping[str, Any]) -> Phase:
     """Name the phase of a layer.
 
     Args:
-        row: A row of ``Analysis.details``. Read are ``num_evals weak_rank_loss num_spikes bulk_p_value spike_strength alpha D
+        row: A row of ``Analysis.details``. Read are ``num_evals M weak_rank_loss num_spikes bulk_p_value spike_strength alpha D
             xmin xmax``, and nothing else.
 
     Returns:
         The phase, in this order: *rank-collapse*, 1 % of the eigenvalues lost and at least two; *undecided*, fewer than 32
-        eigenvalues, or neither a bulk nor a fit; with a bulk that passes for noise (p at least 0.005) *random-like* without
-        spikes, *bulk+spikes* if the strongest signal is at least twice the weakest that shows, *bleeding-out* if not; else
+        eigenvalues, a side below 16, or neither a bulk nor a fit; with a bulk that passes for noise (p at least 0.005)
+        *random-like* without spikes, *bulk+spikes* if the strongest signal is at least twice the weakest that shows, *bleeding-out* if not; else
         *heavy-tailed* if a power law with alpha at most 6 fits to D at most 0.075 over a factor of at least 4, and
         *bulk-decay* if not.
     """
@@ -54,6 +54,8 @@ def phase(row: Mapping[str, Any]) -> Phase:
         return Phase("rank-collapse", f"{lost} of {total} eigenvalues are zero or as good as zero")
     if total < MIN_EIGENVALUES:
         return Phase("undecided", f"{total} eigenvalues, {MIN_EIGENVALUES} are needed")
+    if row["M"] < MIN_SIDE:
+        return Phase("undecided", f"the smaller side of a slice is {row['M']}, noise is known from {MIN_SIDE} on")
     p, spikes = _value(row, "bulk_p_value"), _value(row, "num_spikes")
     if p is not None and p >= BULK_LEVEL:
         noise = f"bulk fits noise (p = {p:.2g})"

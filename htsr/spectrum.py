@@ -186,7 +186,8 @@ def _gram(W_NM: torch.Tensor) -> torch.Tensor:
     for block_BM in W_NM.split(BLOCK_ROWS):
         block_BM = block_BM.to(torch.float64)
         if block_BM.device.type == "cpu":  # numpy sees the symmetry and computes half; its eigvalsh is faster, too
-            product_MM = torch.from_numpy(block_BM.numpy().T @ block_BM.numpy())
+            with np.errstate(over="ignore", invalid="ignore"):  # the caller looks at the diagonal
+                product_MM = torch.from_numpy(block_BM.numpy().T @ block_BM.numpy())
         else:
             product_MM = block_BM.mT @ block_BM
         gram_MM = product_MM if gram_MM is None else gram_MM.add_(product_MM)

@@ -28,28 +28,34 @@ def localization(weight: "torch.Tensor | np.ndarray", k: int = 10) -> tuple[Loca
     Args:
         weight: ``(out, in)``; the slices ``(out, in)`` of a convolution are taken one by one, and the leading vectors are
             those of the slice with the largest singular value.
-        k: Number of vectors, at most the smaller side.
+        k: Number of vectors, at most the rank.
 
     Returns:
         Of the left vectors, with out coordinates, and of the right ones, with in.
 
     Raises:
-        ValueError: If the weight has fewer than two dimensions or k is below 1.
+        ValueError: If the weight is no finite real matrix, or k is below 1.
 
     Notes:
         ``eigh`` of the smaller Gram matrix, in float64; the vectors of the longer side are W v / |W v|. WeightWatcher's
         ``part_ratio`` is the ratio of two norms, and its ``vec_entropy`` is not an entropy.
     """
     W = as_tensor(weight).detach()
-    if W.ndim < 2 or k < 1:
-        raise ValueError(f"expected a weight of shape (out, in, ...) and k >= 1, got {tuple(W.shape)} and k={k}")
+    if W.ndim < 2 or W.numel() == 0 or not W.is_floating_point() or k < 1:
+        raise ValueError(
+            f"expected a real weight of shape (out, in, ...) and k >= 1, got {tuple(W.shape)} of {W.dtype} and k={k}"
+        )
+    largest = W.abs().max().double()
+    if not torch.isfinite(largest):
+        raise ValueError("expected a finite weight")
+    W = W.double() / largest.clamp_min(torch.finfo(torch.float64).tiny)
     slices = W.flatten(2).permute(2, 0, 1) if W.ndim > 2 else W[None]
-    norms = (
-        [torch.linalg.matrix_norm(piece.double(), 2) for piece in slices] if len(slices) > 1 else [torch.tensor(0.0)]
-    )
-    A = slices[int(torch.stack(norms).argmax())].double()
+    norms = [torch.linalg.matrix_norm(piece, 2) for piece in slices] if len(slices) > 1 else [torch.tensor(0.0)]
+    A = slices[int(torch.stack(norms).argmax())]
     tall = A if A.shape[0] >= A.shape[1] else A.mT
-    short = torch.linalg.eigh(tall.mT @ tall).eigenvectors.flip(1)[:, :k]
+    evals, vectors = torch.linalg.eigh(tall.mT @ tall)
+    rank = int((evals > torch.finfo(torch.float64).eps * len(tall) * evals[-1]).sum())
+    short = vectors.flip(1)[:, : min(k, rank)]
     long = torch.nn.functional.normalize(tall @ short, dim=0)
     left, right = (long, short) if A.shape[0] >= A.shape[1] else (short, long)
     return _localization(left), _localization(right)

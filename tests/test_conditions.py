@@ -163,7 +163,16 @@ def test_every_column_of_a_real_table_can_be_named():
     details = htsr.analyze({"w": torch.randn(40, 30, generator=torch.Generator().manual_seed(0))}).details
     for column in details:
         number = pd.api.types.is_numeric_dtype(details[column])
-        Condition(f"{column} > 1e9" if number else f"{column} == 'nothing'").check(details)
+        text = "random-like" if column == "phase" else "nothing"
+        Condition(f"{column} > 1e9" if number else f"{column} == '{text}'").check(details)
+
+
+def test_phases_are_a_closed_set_and_an_empty_one_is_missing():
+    table = pd.DataFrame({"name": ["a", "b"], "phase": ["random-like", ""]})
+    with pytest.raises(InputError, match="'rankcollapse' is no phase"):
+        Condition("phase == 'rankcollapse'").check(table)
+    verdict = Condition("phase != 'random-like'").check(table)
+    assert (verdict.names, verdict.unknown) == ((), ("b",))
 
 
 def test_a_table_without_names():

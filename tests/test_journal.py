@@ -129,3 +129,19 @@ def test_kill_9(tmp_path):
     assert "of 40 layers were done" in result.stderr
     assert not kept.exists()
     assert out.stat().st_size > 10_000
+
+
+def test_a_model_in_memory_has_no_journal(tmp_path):
+    with pytest.raises(InputError, match="needs a source of files"):
+        htsr.analyze({"w": torch.randn(20, 20)}, journal=tmp_path / "kept")
+
+
+def test_journal_and_output_inside_the_audited_directory(file, monkeypatch):
+    folder = file.parent
+    with monkeypatch.context() as patch:
+        interrupt_after(patch, 3)
+        assert main(["audit", str(folder), "-o", str(folder / "a.csv")]) == 130
+    monkeypatch.chdir(folder)
+    names = interrupt_after(monkeypatch, 99)
+    assert main(["audit", ".", "-o", "a.csv", "--resume", "--device", "cpu"]) == 0
+    assert names == ["w3", "w4", "w5"]

@@ -7,7 +7,7 @@ import htsr
 from htsr.bulk.bbp import bbp_threshold
 from htsr.phases import PHASES, phase
 
-NOISE = {"num_evals": 300, "weak_rank_loss": 0, "num_spikes": 0, "bulk_p_value": 0.4, "alpha": 9.0, "D": 0.13}
+NOISE = {"num_evals": 300, "M": 300, "weak_rank_loss": 0, "num_spikes": 0, "bulk_p_value": 0.4, "alpha": 9.0, "D": 0.13}
 TAIL = NOISE | {"num_spikes": 40, "bulk_p_value": 1e-6, "alpha": 2.6, "D": 0.04, "xmin": 1.0, "xmax": 20.0}
 
 
@@ -82,3 +82,16 @@ def test_noise_beside_a_low_rank_is_a_collapse():
 
 def test_no_phase_without_a_bulk():
     assert htsr.analyze({"w": np.random.default_rng(0).normal(size=(64, 64))}, bulk=False)["w"].row["phase"] == ""
+
+
+def test_all_zero_is_a_collapse():
+    row = htsr.analyze({"w": np.zeros((64, 64))})["w"].row
+    assert (row["phase"], row["status"]) == ("rank-collapse", "failed")
+
+
+def test_noise_in_the_slices_of_a_convolution():
+    """Of 60 draws of Laplace noise at most 6 are called anything but noise; slices that are too small, undecided."""
+    rng = np.random.default_rng(0)
+    called = [htsr.analyze({"w": rng.laplace(size=(64, 32, 3, 3))})["w"].row["phase"] for _ in range(60)]
+    assert called.count("random-like") >= 54
+    assert htsr.analyze({"w": rng.normal(size=(16, 8, 3, 3))})["w"].row["phase"] == "undecided"

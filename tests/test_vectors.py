@@ -50,3 +50,16 @@ def test_refused():
         htsr.localization(np.ones(5))
     with pytest.raises(ValueError, match="k >= 1"):
         htsr.localization(np.ones((5, 5)), k=0)
+    for weight in (np.ones((5, 5), int), np.ones((5, 5), complex), np.ones((0, 5))):
+        with pytest.raises(ValueError, match="real weight"):
+            htsr.localization(weight)
+    with pytest.raises(ValueError, match="finite"):
+        htsr.localization(np.full((5, 5), np.nan))
+
+
+@pytest.mark.parametrize("scale", [1.0, 1e-200, 1e200])
+def test_no_vectors_beyond_the_rank(scale):
+    left, right = htsr.localization(scale * np.ones((64, 64)), k=5)
+    assert left.participation_ratio == pytest.approx([1])
+    assert right.entropy == pytest.approx([1])
+    assert len(htsr.localization(np.zeros((8, 8)))[0].entropy) == 0

@@ -18,6 +18,10 @@ ROBUST, ROBUST_ERROR = 0.5, 2.5
 EFFICIENT, EFFICIENT_ERROR = 0.9, 1.5
 # Beyond this the entries are themselves heavy-tailed, and the first-order correction for it is no longer small.
 MAX_KURTOSIS = 6.0
+# Negative eigenvalues up to this share of the largest are rounding.
+ROUNDING = 1e-9
+# A KS distance this large is no bulk: nearly all eigenvalues lie on one side of where the law has them.
+NO_BULK = 0.6
 # The two may differ by chance up to this many of the first one's standard errors.
 AGREE = 3.0
 
@@ -77,10 +81,12 @@ def fit_marchenko_pastur(
 
     Returns:
         The fit; None where there is no bulk to fit: fewer than 8 eigenvalues, sides below 2, at least half of the
-        eigenvalues zero, or at least half of them above the edge of whatever bulk the rest would make.
+        eigenvalues zero, at least half of them above the edge of whatever bulk the rest would make, or nearly all on
+        one side of it, as for an orthogonal matrix.
 
     Raises:
-        ValueError: If a value is negative or not finite, N is below M, or ``level`` is not in (0, 1).
+        ValueError: If a value is negative or not finite, N is below M, the values are not k M, ``level`` is not in (0, 1),
+            or ``kurtosis`` is below -2 or not finite.
 
     Notes:
         sigma is set by the lower eigenvalues and not by lambda_max (WeightWatcher, whose bulk follows the largest spike).
@@ -98,11 +104,21 @@ def fit_marchenko_pastur(
         >>> round(fit.sigma, 2), fit.num_spikes
         (1.0, 0)
     """
-    evals = np.sort(np.asarray(eigenvalues, dtype=np.float64))
-    if not np.isfinite(evals).all() or (evals < 0).any():
-        raise ValueError("expected finite eigenvalues >= 0")
-    if N < M:
-        raise ValueError(f"expected the larger side first, got N={N}, M={M}")
+    given = np.asarray(eigenvalues)
+    if given.ndim != 1 or given.dtype.kind not in "fiu":
+        raise ValueError(f"expected a row of real eigenvalues, got shape {given.shape} of {given.dtype}")
+    evals = np.sort(given.astype(np.float64))
+    if not np.isfinite(evals).all():
+        raise ValueError(f"expected finite eigenvalues, {int((~np.isfinite(evals)).sum())} of {len(evals)} are not")
+    if len(evals) and evals[0] < -ROUNDING * evals[-1]:
+        raise ValueError(f"expected eigenvalues >= 0, the smallest is {evals[0]:g} and the largest {evals[-1]:g}")
+    evals = evals.clip(0)
+    if not -2 <= kurtosis < np.inf:
+        raise ValueError(f"expected a finite kurtosis >= -2, the least there is, got {kurtosis}")
+    if N < M or M < 1 or len(evals) % M:
+        raise ValueError(
+            f"expected the larger side first and k M eigenvalues, got N={N}, M={M} and {len(evals)} values"
+        )
     if not 0 < level < 1:
         raise ValueError(f"expected a level between 0 and 1, got {level!r}")
     if len(evals) < MIN_EIGENVALUES or M < 2 or np.median(evals) <= 0:
@@ -118,16 +134,19 @@ def fit_marchenko_pastur(
     n, m = bulk.sides(num_spikes)
     low, high = edges(n, m)
     rest = evals[: len(evals) - num_spikes]
+    D = _ks_distance(cdf(rest / variance, n, m, bulk.kurtosis))
+    if D > NO_BULK:
+        return None
     return MarchenkoPasturFit(
         sigma=float(np.sqrt(variance)),
         sigma_error=float(np.sqrt(variance) * error / 2),
         edge_low=variance * low,
         edge_high=variance * high,
-        spike_threshold=variance * bulk.threshold(num_spikes, error),
+        spike_threshold=float(variance * bulk.threshold(num_spikes, error)),
         num_spikes=num_spikes,
         softrank=variance * high / float(evals[-1]),
         spike_strengths=np.sqrt(variance) * spike_strength(evals[len(rest) :][::-1] / variance, N, M),
-        D=_ks_distance(cdf(rest / variance, n, m, bulk.kurtosis)),
+        D=D,
     )
 
 

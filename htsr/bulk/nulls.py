@@ -14,15 +14,17 @@ from htsr.bulk.bulk_fit import MAX_KURTOSIS, MIN_EIGENVALUES, fit_marchenko_past
 from htsr.bulk.wishart import wishart_eigenvalues
 from htsr.files import written_aside
 from htsr.tails import fit_power_law
-from htsr.tails.power_law import XminName
+from htsr.tails.power_law import XMIN_RULES, XminName
 
 # Raise this whenever a draw would come out differently: what older versions left on disk is then not read.
 VERSION = 1
-# A draw costs about M^2, so this bounds the time for a shape that was not seen before: 1 to 2 s up to M = 1024,
+# A draw costs about M^2 a slice, so this bounds the time for a shape that was not seen before: 1 to 2 s up to M = 1024,
 # 15 s at 4096 on one core.
 DRAWS, MIN_DRAWS, DRAWS_TIMES_M_SQUARED = 1000, 50, 1e8
 # Skewness of the KS distance between noise and the law fitted to it: measured 0.60 to 0.85 at M from 64 to 384, Q from 1 to 8.
 BULK_SKEWNESS = 0.75
+# A share is counted where at least this many draws are as small, and extrapolated where fewer are.
+COUNTED = 10
 # p-values below this are not told apart.
 SMALLEST_P = 1e-6
 
@@ -68,11 +70,11 @@ class NoiseNull:
         """
         if statistic not in STATISTICS:
             raise ValueError(f"expected one of {', '.join(STATISTICS)}, got {statistic!r}")
-        low, median, high = np.quantile(getattr(self, statistic), [(1 - level) / 2, 0.5, (1 + level) / 2])
+        low, median, high = np.nanquantile(getattr(self, statistic), [(1 - level) / 2, 0.5, (1 + level) / 2])
         return float(median), float(low), float(high)
 
     def p_value(self, *, alpha: float, D: float, stable_rank: float, kurtosis: float = 0.0) -> float:
-        """How rarely noise looks this little like noise.
+        """How rarely noise looks this heavy-tailed. One-sided: a spectrum flatter than noise is not ruled out.
 
         Args:
             alpha: Fitted exponent; noise has a large one.
@@ -82,17 +84,15 @@ class NoiseNull:
 
         Returns:
             Three times the smallest share of noise that has an alpha, a D or a stable rank at most as large (Bonferroni),
-            at most 1. Under noise it is below q in at most a share q of the draws.
+            at most 1. Under noise it is below q in at most a share q of the draws. Where fewer than ten draws are that
+            small, the share is that of a lognormal law fitted to them, and never below 1e-6.
         """
         seen = {
             "alpha": alpha,
             "D": D,
             "stable_rank": stable_rank * (1 + min(kurtosis, MAX_KURTOSIS) / np.sqrt(self.N * self.M)),
         }
-        shares = []
-        for name, value in seen.items():
-            null = getattr(self, name)
-            shares.append((1 + np.searchsorted(null, value, side="right")) / (1 + len(null)))
+        shares = [_share_below(getattr(self, name), value) for name, value in seen.items()]
         return float(min(1.0, len(shares) * min(shares)))
 
     def bulk_p_value(self, D: float) -> float:
@@ -105,8 +105,8 @@ class NoiseNull:
             The p-value, never below 1e-6: that of a gamma law with the mean and the variance of the draws and a skewness of
             0.75, which noise follows down to levels of 0.1 % (tests/bulk/test_nulls.py).
         """
-        mean, deviation = self.bulk_distance.mean(), self.bulk_distance.std(ddof=1)
-        return max(SMALLEST_P, float(stats.pearson3.sf((D - mean) / deviation, BULK_SKEWNESS)))
+        mean, deviation = np.nanmean(self.bulk_distance), np.nanstd(self.bulk_distance, ddof=1)
+        return float(np.maximum(stats.pearson3.sf((D - mean) / deviation, BULK_SKEWNESS), SMALLEST_P))
 
 
 @lru_cache(maxsize=1024)
@@ -123,15 +123,17 @@ def noise_null(N: int, M: int, matrices: int = 1, xmin: XminName = "ks") -> Nois
         The null; None for fewer than 8 eigenvalues or sides below 2.
 
     Raises:
-        ValueError: If N is below M.
+        ValueError: If a side is no whole number, N is below M, or ``xmin`` is no rule.
 
     Notes:
         The draws are seeded by the shape alone, so every machine and every run compares with the same noise. The folder is
         ``$HTSR_CACHE_DIR``, or else the platform's folder for caches; where it cannot be written, the null is drawn anew by
         each process.
     """
-    if N < M:
-        raise ValueError(f"expected the larger side first, got N={N}, M={M}")
+    if not (isinstance(N, int) and isinstance(M, int) and isinstance(matrices, int)) or N < M or M < 1 or matrices < 1:
+        raise ValueError(f"expected whole numbers, the larger side first, got N={N}, M={M}, matrices={matrices}")
+    if xmin not in XMIN_RULES:
+        raise ValueError(f"expected xmin to be one of {', '.join(XMIN_RULES)}, got {xmin!r}")
     if M < 2 or M * matrices < MIN_EIGENVALUES:
         return None
     path = cache_folder() / f"noise-v{VERSION}" / f"{N}x{M}x{matrices}-{xmin}.npy"
@@ -139,12 +141,23 @@ def noise_null(N: int, M: int, matrices: int = 1, xmin: XminName = "ks") -> Nois
     if draws is None:
         draws = np.sort(_draw(N, M, matrices, xmin), axis=1)
         _write(path, draws)
+    draws.flags.writeable = False  # every caller has the same
     return NoiseNull(N, M, matrices, *draws)
 
 
 def cache_folder() -> Path:
     """Where nulls are kept between runs."""
     return Path(os.environ.get("HTSR_CACHE_DIR") or platformdirs.user_cache_dir("htsr", appauthor=False))
+
+
+def _share_below(null: np.ndarray, value: float) -> float:
+    """Share of noise at or below a value."""
+    count = int(np.searchsorted(null, value, side="right"))
+    if count >= COUNTED:
+        return (1 + count) / (1 + len(null))
+    logs = np.log(null)
+    standard = (np.log(value) - np.nanmean(logs)) / np.nanstd(logs, ddof=1)
+    return max(SMALLEST_P, float(stats.norm.cdf(standard)))
 
 
 def _draw(N: int, M: int, matrices: int, xmin: XminName) -> np.ndarray:

@@ -35,8 +35,14 @@ def plot_change(comparison: "Comparison") -> Figure:
     at = np.arange(len(details))
 
     change = details["relative_change"].to_numpy()
-    moved = change > 0
+    moved = (change > 0) & np.isfinite(change)
     size.plot(at[moved], change[moved], "o", color=BLUE, markersize=4, label="changed")
+    grown = np.isinf(change)
+    if grown.any():
+        top = np.full(grown.sum(), 0.95)
+        size.plot(
+            at[grown], top, "^", color=VERMILION, markersize=5, transform=size.get_xaxis_transform(), label="was zero"
+        )
     if moved.any():
         size.set_yscale("log")
     still = details["status"] == "unchanged"

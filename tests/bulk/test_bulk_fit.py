@@ -101,9 +101,32 @@ def test_a_wider_level_finds_more():
         fit_marchenko_pastur(spectra[0], 60, 60, level=1.0)
 
 
-def test_what_is_no_spectrum_is_refused():
-    with pytest.raises(ValueError, match="finite eigenvalues"):
-        fit_marchenko_pastur([np.nan] * 50, 60, 50)
+@pytest.mark.parametrize(
+    ("values", "options", "message"),
+    [
+        ([np.nan] * 50, {}, "finite eigenvalues"),
+        ([-1.0] * 25 + [1.0] * 25, {}, "smallest is -1"),
+        ([1.0] * 49, {}, "k M eigenvalues"),
+        (np.ones((5, 10)), {}, "a row of real"),
+        (np.ones(50, complex), {}, "a row of real"),
+        ([1.0] * 50, {"kurtosis": np.nan}, "kurtosis"),
+        ([1.0] * 50, {"kurtosis": -3.0}, "kurtosis"),
+    ],
+)
+def test_what_is_no_spectrum_is_refused(values, options, message):
+    with pytest.raises(ValueError, match=message):
+        fit_marchenko_pastur(values, 60, 50, **options)
+
+
+def test_rounding_below_zero_is_zero():
+    W = noise(300, 290) @ noise(290, 300, seed=1)
+    raw = np.linalg.eigvalsh(W.T @ W)
+    assert raw[0] < 0
+    assert repr(fit_marchenko_pastur(raw, 300, 300)) == repr(fit_marchenko_pastur(raw.clip(0), 300, 300))
+
+
+def test_a_flat_spectrum_is_no_bulk():
+    assert fit_marchenko_pastur(np.ones(100), 200, 100) is None
 
 
 def test_pooled_convolution_slices():

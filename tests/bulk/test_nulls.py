@@ -113,3 +113,29 @@ def test_sides_the_wrong_way_round():
 def test_unknown_statistic():
     with pytest.raises(ValueError, match="expected one of alpha"):
         noise_null(40, 20).band("kurtosis")
+
+
+def test_few_draws_still_tell_a_heavy_tail():
+    """At sides like those of language models there are 50 draws; the smallest share that can be counted is 1/51."""
+    null = noise_null(64, 64, 40)
+    few = htsr.NoiseNull(64, 64, 40, *(getattr(null, name)[:: len(null.alpha) // 50] for name in nulls.STATISTICS))
+    alpha, stable_rank = null.alpha.min() / 3, null.stable_rank.min() / 3
+    assert few.p_value(alpha=alpha, D=0.02, stable_rank=stable_rank) < 0.001
+    median = {name: float(np.median(getattr(null, name))) for name in ("alpha", "D", "stable_rank")}
+    assert few.p_value(**median) == 1
+
+
+def test_tiny_shapes_whose_noise_may_have_no_bulk():
+    null = noise_null(8, 8)
+    assert null.bulk_p_value(null.band("bulk_distance")[0]) == pytest.approx(0.5, abs=0.15)
+
+
+@pytest.mark.parametrize("arguments", [(100, 50, 0), (100.0, 50), (-1, -5), (100, 50, 1, 3.0)])
+def test_what_is_no_shape(arguments):
+    with pytest.raises(ValueError, match="expected"):
+        noise_null(*arguments)
+
+
+def test_nobody_can_change_the_null_of_others():
+    with pytest.raises(ValueError, match="read-only"):
+        noise_null(40, 20).alpha[:] = 0
