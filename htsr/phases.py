@@ -45,9 +45,9 @@ def phase(row: Mapping[str, Any]) -> Phase:
     Returns:
         The phase, in this order: *rank-collapse*, 1 % of the eigenvalues lost and at least two; *undecided*, fewer than 32
         eigenvalues, a side below 16, or neither a bulk nor a fit; with a bulk that passes for noise (p at least 0.005)
-        *random-like* without spikes, *bulk+spikes* if the strongest signal is at least twice the weakest that shows, *bleeding-out* if not; else
-        *heavy-tailed* if a power law with alpha at most 6 fits to D at most 0.075 over a factor of at least 4, and
-        *bulk-decay* if not.
+        *random-like* without spikes, *bulk+spikes* if the strongest signal is at least twice the weakest that shows,
+        *bleeding-out* if not; else *heavy-tailed* if a power law with alpha at most 6 fits to D at most 0.075 over a
+        factor of at least 4, and *bulk-decay* if not.
     """
     total, lost = row["num_evals"], _value(row, "weak_rank_loss")
     if lost is not None and lost >= max(MIN_COLLAPSED, COLLAPSED * total):
