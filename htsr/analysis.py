@@ -33,6 +33,7 @@ from htsr.tails.power_law import MIN_SPREAD, XminRule, check_resampling, check_x
 from htsr.tails.resampling import MIN_RESAMPLES
 from htsr.vectors import localization
 from htsr.weights import Layer, open_source, select
+from htsr.weights.inventory import Inventory
 from htsr.weights.select import Patterns
 from htsr.weights.source import Source
 
@@ -54,7 +55,7 @@ FLAT_EPS = 4
 
 
 def analyze(
-    source: Source,
+    source: Source | Inventory,
     *,
     layers: Patterns = None,
     skip: Patterns = None,
@@ -72,7 +73,8 @@ def analyze(
 
     Args:
         source: A ``torch.nn.Module``, a state dict or ``{name: array}``, or a path to a ``.safetensors`` file or to a
-            directory of them. Models are not changed; one matrix at a time is in memory.
+            directory of them; or the ``Inventory`` of one, already opened. Models are not changed; one matrix at a time is in
+            memory.
         layers: Names, globs or layer types to keep; all by default.
         skip: Names, globs or layer types to leave out.
         xmin: How the tail is chosen, as in ``fit_power_law``.
@@ -120,7 +122,7 @@ def analyze(
     check_xmin(xmin)
     check_resampling(bootstrap or MIN_RESAMPLES, seed)
     settings = _Settings(xmin, alternatives, bootstrap, randomize, bulk, vectors, convention, seed)
-    inventory = select(open_source(source), layers, skip)
+    inventory = select(source if isinstance(source, Inventory) else open_source(source), layers, skip)
     results: dict[str, LayerAnalysis] = {}
     bar = tqdm(
         inventory.layers, desc="analyze", unit="layer", delay=1, disable=None if progress is None else not progress
