@@ -18,7 +18,7 @@ from htsr.columns import COLUMNS
 if TYPE_CHECKING:
     from htsr.analysis import Analysis
 
-_TEMPLATES = Environment(
+TEMPLATES = Environment(
     loader=PackageLoader("htsr.report", package_path="."),
     autoescape=select_autoescape(["html", "j2"]),
     undefined=StrictUndefined,
@@ -48,7 +48,7 @@ def analysis_page(analysis: "Analysis") -> str:
     details = analysis.details
     has_alpha = details["alpha"].notna().any()
     shown = [name for name in TABLE if (details[name].notna() & (details[name].astype("str") != "")).any()]
-    return _TEMPLATES.get_template("analysis.html.j2").render(
+    return TEMPLATES.get_template("analysis.html.j2").render(
         version=__version__,
         title=f"Weight spectra of {Path(analysis.source).name}",
         source=analysis.source,
@@ -81,7 +81,7 @@ def runs_page(
     Returns:
         One HTML document with everything inside.
     """
-    return _TEMPLATES.get_template("runs.html.j2").render(
+    return TEMPLATES.get_template("runs.html.j2").render(
         version=__version__,
         title=title,
         findings=findings,

@@ -11,10 +11,12 @@ import pandas as pd
 
 from htsr._version import __version__
 from htsr.errors import InputError
+from htsr.report.history import history_page
 from htsr.report.pages import analysis_page
 
 if TYPE_CHECKING:
     from htsr.analysis import Analysis
+    from htsr.training import History
 
 
 def save_analysis(analysis: "Analysis", path: Path) -> Path:
@@ -32,6 +34,32 @@ def save_analysis(analysis: "Analysis", path: Path) -> Path:
     """
     check_output(path)
     FORMATS[path.suffix.lower()](analysis, path)
+    return path
+
+
+def save_history(history: "History", path: Path) -> Path:
+    """Write a run; see ``History.save``.
+
+    Args:
+        history: What to write.
+        path: Where to.
+
+    Returns:
+        The path.
+
+    Raises:
+        InputError: If the suffix names no format, the directory does not exist, or there is nothing to report.
+    """
+    check_output(path)
+    match path.suffix.lower():
+        case ".html":
+            path.write_text(history_page(history), encoding="utf-8")
+        case ".csv":
+            history.details.to_csv(path, index=False)
+        case ".json":
+            path.write_text(history_json(history) + "\n", encoding="utf-8")
+        case ".parquet":
+            history.to_parquet(path)
     return path
 
 
@@ -70,6 +98,27 @@ def analysis_json(analysis: "Analysis") -> str:
         "summary": {key: _plain(value) for key, value in analysis.summary().items()},
         "details": _records(analysis.details),
         "skipped": _records(analysis.skipped),
+    }
+    return json.dumps(document, indent=1, allow_nan=False)
+
+
+def history_json(history: "History") -> str:
+    """A run as strict JSON: what is missing is null.
+
+    Args:
+        history: What to write.
+
+    Returns:
+        The text, full float64 precision.
+    """
+    document = {
+        "htsr": __version__,
+        "run": history.about,
+        "captures": _records(history.captures),
+        "groups": _records(history.groups),
+        "scalars": _records(history.scalars),
+        "events": _records(history.events),
+        "details": _records(history.details),
     }
     return json.dumps(document, indent=1, allow_nan=False)
 

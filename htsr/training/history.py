@@ -215,8 +215,8 @@ class History:
         """Write the run.
 
         Args:
-            path: Where to. The suffix picks the format: ``.html`` a self-contained report, ``.csv`` and ``.parquet`` the
-                details.
+            path: Where to. The suffix picks the format: ``.html`` a self-contained report, ``.json`` everything but the spectra,
+                ``.csv`` and ``.parquet`` the details.
 
         Returns:
             The path written.
@@ -277,8 +277,13 @@ class History:
             believed = {step for _, steps in tables for step in steps}
             if len(believed) < sum(len(table.parts) for table, _ in tables):
                 frame = frame[frame["step"].isin(believed)]
-            frames = [frame.astype(frames[0].dtypes.to_dict()), *(frames if len(frames[0]) else [])]
-        return pd.concat(frames).sort_values("step", kind="stable", ignore_index=True) if len(frames) > 1 else frames[0]
+            if not (frame.dtypes == frames[0].dtypes).all():
+                frame = frame.astype(frames[0].dtypes.to_dict())
+            frames = [frame, *(frames if len(frames[0]) else [])]
+        rows = pd.concat(frames, ignore_index=True) if len(frames) > 1 else frames[0]
+        return (
+            rows if rows["step"].is_monotonic_increasing else rows.sort_values("step", kind="stable", ignore_index=True)
+        )
 
     def _looks(self) -> dict[int, dict[str, Any]]:
         """Step, times and groups of every capture, by step."""
@@ -287,9 +292,10 @@ class History:
         return looks | {capture.step: vars(capture) for capture in alone}
 
     def _read(self) -> tuple[list[Capture], list[tuple[Table, set[int]]]]:
-        """The captures that no table holds, by step; and the tables with the steps for which they are believed.
+        """Look at the directory. A file is read once, and again only if it was replaced.
 
-        A file is read once, and again only if it was replaced.
+        Returns:
+            The captures that no table holds, by step; and the tables with the steps for which they are believed.
         """
         parts = _sizes(self.run_dir / CAPTURES, ".npz")
         tables, held = [], set()

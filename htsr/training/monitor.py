@@ -154,7 +154,7 @@ class Monitor:
         self._schedule = _schedule(every, budget)
         self._promised = every is not None or budget is None  # the schedule's steps, not whatever the budget allows
         self._budget, self._log = budget, log
-        self._options = {"bootstrap": bootstrap, "bulk": bulk}
+        self._options: dict[str, Any] = {"bootstrap": bootstrap, "bulk": bulk}
         self._watched: list[Watched] = []
         self._phases: dict[str, str] = {}
         self._raise_at_close = raise_at_close

@@ -106,12 +106,14 @@ def open_runs(run_dirs: str | Path | Iterable[str | Path] | Mapping[str, str | P
         )
         if not run_dirs:
             raise InputError(f"{parent}: expected a directory of run directories, found no */{ABOUT}")
-    if not isinstance(run_dirs, Mapping):
+    if isinstance(run_dirs, Mapping):
+        labelled = {str(label): Path(path) for label, path in run_dirs.items()}
+    else:
         paths = [Path(path) for path in run_dirs]
-        run_dirs = dict(zip(_labels(paths), paths, strict=True))
-    if not run_dirs:
+        labelled = dict(zip(_labels(paths), paths, strict=True))
+    if not labelled:
         raise InputError("expected at least one run directory, got none")
-    return Runs({label: History(path) for label, path in run_dirs.items()})
+    return Runs({label: History(path) for label, path in labelled.items()})
 
 
 def _labels(paths: list[Path]) -> list[str]:

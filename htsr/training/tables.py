@@ -50,7 +50,7 @@ class Table:
 
     def rows(self, columns: Sequence[str] | None) -> pa.Table:
         """Read its rows, or some columns of them."""
-        return pq.read_table(self.path, columns=columns, use_threads=False)
+        return pq.ParquetFile(self.path).read(columns=columns, use_threads=False)
 
 
 def rows_frame(captures: Sequence[Capture]) -> pd.DataFrame:
@@ -87,7 +87,7 @@ def write_table(run_dir: Path, parts: dict[str, int], captures: Sequence[Capture
     path = run_dir / TABLES / table_name(captures[0].step, captures[-1].step)
     path.parent.mkdir(exist_ok=True)
     with written_aside(path) as file:
-        pq.write_table(rows, file, compression="zstd")
+        pq.write_table(rows, file, compression="lz4")
     return path
 
 
