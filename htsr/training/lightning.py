@@ -47,8 +47,12 @@ class HTSRCallback(Callback):
             for tracker in trainer.loggers:
                 tracker.log_metrics(dict(metrics), step=step)
 
-        options = {"run_dir": Path(trainer.default_root_dir) / "htsr", "first_step": trainer.global_step, "log": log}
-        self.monitor = Monitor(pl_module, trainer.optimizers[self._optimizer], **(options | self._options))
+        options: dict[str, Any] = {
+            "run_dir": Path(trainer.default_root_dir) / "htsr",
+            "first_step": trainer.global_step,
+        }
+        options |= {"log": log} | self._options
+        self.monitor = Monitor(pl_module, trainer.optimizers[self._optimizer], **options)
         for condition, action, every_time in self._conditions:
             self.monitor.on(condition, action, every_time=every_time)
 

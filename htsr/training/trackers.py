@@ -64,9 +64,10 @@ class WandB:
         except ImportError as err:
             raise _missing("wandb") from err
         self._wandb = wandb
-        self.run = run if run is not None else wandb.run
-        if self.run is None:
+        current = run if run is not None else wandb.run
+        if current is None:
             raise ValueError("expected a run of wandb, or wandb.init() before, got none")
+        self.run: Any = current
         self.run.define_metric("htsr/step")
         self.run.define_metric("htsr/*", step_metric="htsr/step")
 

@@ -47,7 +47,8 @@ class HTSRCallback(TrainerCallback):
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
         """Make the monitor."""
-        options = {"run_dir": Path(args.output_dir or ".") / "htsr", "first_step": state.global_step} | self._options
+        options: dict[str, Any] = {"run_dir": Path(args.output_dir or ".") / "htsr", "first_step": state.global_step}
+        options |= self._options
         if self.trainer is not None:
             options.setdefault("log", self._log)
         self.monitor = Monitor(kwargs["model"], kwargs["optimizer"], **options)
