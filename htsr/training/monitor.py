@@ -305,16 +305,16 @@ class Monitor:
         """Before the optimizer's step: decide whether it will be captured, and keep what it is about to change."""
         step = self.step_count + 1
         if self._is_due(step):
-            self._planned = step
             self._spent_before = self.spent_seconds
-            with self._surviving("capture"), self._on_the_clock():
+            with self._surviving("capture", step), self._on_the_clock():
                 self._camera.before_step(self._mine())
+                self._planned = step
 
     def _is_due(self, step: int) -> bool:
         if self._ranks is not None and self._ranks.lost:
             return False
         due = False
-        with self._surviving("schedule"):
+        with self._surviving("schedule", step):
             due = bool(self._schedule(step))
         if due and not self._allowed(step):
             if self._promised:
