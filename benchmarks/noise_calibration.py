@@ -214,6 +214,7 @@ def picture(noise: list[list[object]], confusion: list[list[object]]) -> None:
     left.legend(fontsize=8, frameon=False)
     counts = np.array([line[1:] for line in confusion], dtype=float)
     right.imshow(counts, cmap="Blues", aspect="auto")
+    right.grid(visible=False)
     for i, j in np.ndindex(counts.shape):
         if counts[i, j]:
             shade = "white" if counts[i, j] > counts.max() / 2 else "black"

@@ -3,6 +3,7 @@
 from htsr._version import __version__
 from htsr.analysis import Analysis, LayerAnalysis, analyze
 from htsr.bulk import MarchenkoPasturFit, NoiseNull, fit_marchenko_pastur, noise_null, shuffle
+from htsr.compare import Comparison, LayerComparison, compare
 from htsr.crosscheck import crosscheck
 from htsr.errors import InputError
 from htsr.spectrum import Spectrum, esd
@@ -13,6 +14,8 @@ from htsr.vectors import localization
 __all__ = [  # noqa: RUF022 - grouped by what they are for
     # audit a model
     "analyze", "Analysis", "LayerAnalysis", "crosscheck",
+    # compare two models
+    "compare", "Comparison", "LayerComparison",
     # spectra and fits
     "esd", "Spectrum", "fit_power_law", "PowerLawFit", "fit_marchenko_pastur", "MarchenkoPasturFit",
     # what noise would look like

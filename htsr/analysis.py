@@ -1,38 +1,28 @@
 """From a source to a table: the one place where a layer's row is put together."""
 
 import math
-import zlib
+import os
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from html import escape
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
 import torch
 
-from htsr import metrics
-from htsr.bulk import (
-    MarchenkoPasturFit,
-    density_distance,
-    excess_kurtosis,
-    fit_marchenko_pastur,
-    noise_null,
-    rand_distance,
-    shuffle,
-)
-from htsr.bulk.bbp import bbp_threshold
-from htsr.columns import COLUMNS
-from htsr.findings import findings
-from htsr.phases import phase
+from htsr.columns import COLUMNS, Column
+from htsr.devices import check_device
+from htsr.jobs import analyze_layers
+from htsr.journal import Journal
+from htsr.layer_analysis import OVER_TRAINED, UNDER_TRAINED, Convention, LayerAnalysis, Settings
 from htsr.progress import tqdm
 from htsr.spectrum import Spectrum
-from htsr.tails import ALTERNATIVES, PowerLawFit, fit_power_law
-from htsr.tails.power_law import MIN_SPREAD, XminRule, check_resampling, check_xmin
+from htsr.tails.power_law import XminRule, check_resampling, check_xmin
 from htsr.tails.resampling import MIN_RESAMPLES
-from htsr.vectors import localization
-from htsr.weights import Layer, open_source, select
+from htsr.weights import open_source, select
+from htsr.weights.convolutions import Conv
 from htsr.weights.inventory import Inventory
 from htsr.weights.select import Patterns
 from htsr.weights.source import Source
@@ -40,25 +30,16 @@ from htsr.weights.source import Source
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-# WeightWatcher's bounds, from its README: "over-trained" below 2, "under-trained" above 6.
-OVER_TRAINED, UNDER_TRAINED = 2.0, 6.0
-# WeightWatcher 0.7.7: fits leave out eigenvalues below this, whatever the scale of the weights, ...
-WEIGHTWATCHER_CUTOFF = 1e-5
-# ... and the pooled slices of a Conv2d are multiplied by sqrt(1/2).
-WEIGHTWATCHER_CONV2D_SCALE = 0.5
-
-Convention = Literal["htsr", "weightwatcher"]
-
-# Rounding the entries of an orthogonal matrix moves its eigenvalues, all 1, by up to 1.2 eps each way (the spectral norm of
-# the rounding noise is 0.6 eps for a square matrix); below this many eps of the stored type a spectrum counts as flat.
-FLAT_EPS = 4
-
 
 def analyze(
     source: Source | Inventory,
     *,
     layers: Patterns = None,
     skip: Patterns = None,
+    min_eigenvalues: int = 0,
+    conv: Conv = "pool",
+    per_head: bool = False,
+    base: Source | None = None,
     xmin: XminRule = "ks",
     alternatives: bool = False,
     bootstrap: int = 0,
@@ -66,17 +47,28 @@ def analyze(
     bulk: bool = True,
     vectors: bool = False,
     convention: Convention = "htsr",
+    n_jobs: int | None = None,
+    device: str | torch.device | None = None,
+    journal: str | Path | None = None,
     seed: int = 0,
     progress: bool | None = None,
 ) -> "Analysis":
     """Analyse every weight matrix of a network.
 
     Args:
-        source: A ``torch.nn.Module``, a state dict or ``{name: array}``, or a path to a ``.safetensors`` file or to a
-            directory of them; or the ``Inventory`` of one, already opened. Models are not changed; one matrix at a time is in
-            memory.
-        layers: Names, globs or layer types to keep; all by default.
-        skip: Names, globs or layer types to leave out.
+        source: A ``torch.nn.Module``, a state dict or ``{name: array}``, or a path or URL of a checkpoint: safetensors, torch's
+            own files and ``torch.distributed.checkpoint``, npz, GGUF, ONNX, Keras, a PEFT directory; or an ``Inventory``. Models
+            are not changed; one matrix at a time is in memory. A tensor that holds several matrices (fused attention, gates, experts, groups) gives a
+            row for each, named in brackets: ``attn.in_proj_weight[q]``.
+        layers: Names, globs (``"*.q_proj"``), regular expressions (``"re:..."`` or compiled), layer types (``"conv2d"``) or
+            shapes (``"384x1536"``, ``"*x384"``) to keep; all by default.
+        skip: The same, to leave out.
+        min_eigenvalues: Leave out matrices with fewer eigenvalues.
+        conv: How convolutions are decomposed. ``"pool"`` pools the eigenvalues of all slices, one ``(out, in)`` matrix for
+            each position in the kernel; ``"slices"`` gives each slice a row; ``"unfold"`` takes ``(out, in * positions)``.
+        per_head: Cut attention weights into their heads, where the number of heads is known.
+        base: The model that an adapter was trained on, where the source is a PEFT directory: its weights are then analysed with
+            what the adapter adds.
         xmin: How the tail is chosen, as in ``fit_power_law``.
         alternatives: Compare each tail with a lognormal, an exponential, a stretched exponential and a truncated power law;
             about half a second a layer.
@@ -90,6 +82,12 @@ def analyze(
         vectors: Measure how localised the leading singular vectors are; needs eigenvectors, some five times the time.
         convention: ``"weightwatcher"`` restores WeightWatcher's scaling of Conv2d and its absolute cut-off of 1e-5, for
             comparison with published numbers.
+        n_jobs: Layers analysed at a time, as in joblib and scikit-learn: 1 by default, -1 for every core; under
+            ``joblib.parallel_config(backend="dask")`` or ``"ray"`` on a cluster. Workers read files for themselves, with one
+            BLAS thread each, biggest layer first. The rows are the same.
+        device: Where Gram matrices and eigenvalues are computed, ``"cuda"`` for instance; where the weight is by default.
+        journal: A folder that keeps each layer as it is done. Where it already holds layers of the same audit, these are not
+            analysed again. It is left for you to delete.
         seed: Seed of the resamples and of the shuffles. They depend on it and on the layer's name alone (for a tied weight,
             its first layer's), so a layer has the same row whatever else is analysed.
         progress: True or False shows or hides the progress bar. By default it is shown on a terminal, after a second.
@@ -99,7 +97,8 @@ def analyze(
 
     Raises:
         FileNotFoundError: If a path does not exist.
-        InputError: If the source cannot be read, is empty, or ``layers`` or ``skip`` match nothing.
+        InputError: If the source cannot be read, is empty, or ``layers`` or ``skip`` match nothing; if there is no such
+            device; if ``journal`` holds another audit.
         TypeError: If the source is of no kind named above.
         ValueError: If ``convention`` or ``xmin`` is unknown, or ``bootstrap`` is between 1 and 19.
 
@@ -121,268 +120,51 @@ def analyze(
         raise ValueError(f"expected convention='htsr' or 'weightwatcher', got {convention!r}")
     check_xmin(xmin)
     check_resampling(bootstrap or MIN_RESAMPLES, seed)
-    settings = _Settings(xmin, alternatives, bootstrap, randomize, bulk, vectors, convention, seed)
-    inventory = select(source if isinstance(source, Inventory) else open_source(source), layers, skip)
-    results: dict[str, LayerAnalysis] = {}
-    bar = tqdm(
-        inventory.layers, desc="analyze", unit="layer", delay=1, disable=None if progress is None else not progress
+    if device is not None:
+        check_device(device)
+    settings = Settings(
+        xmin,
+        alternatives,
+        bootstrap,
+        randomize,
+        bulk,
+        vectors,
+        convention,
+        seed,
+        None if device is None else str(device),
     )
-    for layer in bar:
-        bar.set_postfix_str(layer.name, refresh=False)
-        if layer.tied_to is not None:
-            first = results[layer.tied_to]
+    opened = source if isinstance(source, Inventory) else open_source(source, conv=conv, per_head=per_head, base=base)
+    inventory = select(opened, layers, skip, min_eigenvalues=min_eigenvalues)
+    kept = None if journal is None else Journal(Path(journal), inventory, settings)
+    done = {} if kept is None else kept.done()
+    own = [layer for layer in inventory.layers if layer.tied_to is None]
+    bar = tqdm(
+        total=len(own), initial=len(done), desc="analyze", unit="layer", delay=1,
+        disable=None if progress is None else not progress,
+    )  # fmt: skip
+    with bar:
+        to_do = [layer for layer in own if layer.name not in done]
+        from_files = isinstance(source, str | os.PathLike)
+        for result in analyze_layers(to_do, settings, n_jobs=n_jobs, from_files=from_files):
+            done[result.name] = result
+            if kept is not None:
+                kept.add(result)
+            bar.set_postfix_str(result.name, refresh=False)
+            bar.update()
+    results: dict[str, LayerAnalysis] = {}
+    for layer in inventory.layers:
+        if layer.tied_to is None:
+            results[layer.name] = done[layer.name]
+        else:
+            first = done[layer.tied_to]
             row = first.row | {"name": layer.name, "longname": layer.longname, "layer_type": layer.layer_type}
             results[layer.name] = replace(first, name=layer.name, row=row | {"tied_to": layer.tied_to})
-        else:
-            results[layer.name] = _analyze_layer(layer, settings)
     skipped = pd.DataFrame(
         [(item.name, " x ".join(map(str, item.shape)), item.reason) for item in inventory.skipped],
         columns=["name", "shape", "reason"],
         dtype="str",
     )
     return Analysis(inventory.source, convention, results, skipped)
-
-
-@dataclass(frozen=True)
-class _Settings:
-    """What ``analyze`` was asked to do with each layer."""
-
-    xmin: XminRule
-    alternatives: bool
-    bootstrap: int
-    randomize: bool
-    bulk: bool
-    vectors: bool
-    convention: Convention
-    seed: int
-
-
-def _analyze_layer(layer: Layer, settings: _Settings) -> "LayerAnalysis":
-    """One layer's spectrum, fit and row. Whatever cannot be computed is NaN, with the reason in the row."""
-    N, M = max(layer.shape[:2]), min(layer.shape[:2])
-    rf = math.prod(layer.shape[2:])
-    row: dict[str, object] = {"name": layer.name, "longname": layer.longname, "layer_type": layer.layer_type}
-    row |= {"N": N, "M": M, "Q": N / M, "rf": rf, "num_evals": M * rf}
-    row |= dict.fromkeys(
-        ("warning", "tied_to", "alternative", "phase", "phase_evidence", "trap_elements", "findings"), ""
-    )
-    try:
-        weight = layer.load()
-        spectrum = Spectrum.from_weight(weight)
-    except (ValueError, torch.linalg.LinAlgError) as err:
-        fit = PowerLawFit.failed(str(err))
-        row |= {"status": fit.status, "reason": fit.reason}
-        return LayerAnalysis(layer.name, row | {"findings": " ".join(findings(row))}, None, fit, None)
-
-    fitted = spectrum.nonzero
-    if settings.convention == "weightwatcher":
-        if layer.layer_type == "conv2d":
-            spectrum = Spectrum(spectrum.eigenvalues * WEIGHTWATCHER_CONV2D_SCALE, spectrum.shape)
-        fitted = spectrum.eigenvalues[spectrum.eigenvalues > WEIGHTWATCHER_CUTOFF]
-    resolution = max(MIN_SPREAD, FLAT_EPS * torch.finfo(weight.dtype).eps)
-    fit = fit_power_law(fitted, xmin=settings.xmin, resolution=resolution)
-    seed = settings.seed + zlib.crc32(layer.name.encode())
-    row |= {"status": fit.status, "reason": fit.reason} | _scalar_metrics(spectrum)
-    if fit.status == "success":
-        row |= _tail_metrics(spectrum, fit)
-        if settings.bootstrap:
-            row |= _resampled_metrics(fit, settings.bootstrap, seed)
-        if settings.alternatives:
-            row |= _best_alternative(fit)
-    noise = None
-    if spectrum.eigenvalues[-1] > 0:
-        if settings.bulk:
-            kurtosis = excess_kurtosis(weight)
-            noise = fit_marchenko_pastur(spectrum, spectrum.N, spectrum.M, kurtosis=kurtosis)
-            row |= {"kurtosis": kurtosis} | (_bulk_metrics(spectrum, noise) if noise is not None else {})
-            row |= _null_metrics(spectrum, row, settings.xmin)
-            named = phase(row)
-            row |= {"phase": named.name, "phase_evidence": named.evidence}
-        if settings.randomize:
-            row |= _shuffled_metrics(spectrum, weight, seed)
-        if settings.vectors:
-            row |= _vector_metrics(weight)
-    row["findings"] = " ".join(findings(row))
-    return LayerAnalysis(layer.name, row, spectrum, fit, noise)
-
-
-def _scalar_metrics(spectrum: Spectrum) -> dict[str, object]:
-    evals = spectrum.eigenvalues
-    if evals[-1] == 0:
-        return {"spectral_norm": 0.0, "hard_rank": 0, "rank_loss": len(evals)}
-    return {
-        "log_norm": metrics.log_norm(evals),
-        "log_spectral_norm": metrics.log_spectral_norm(evals),
-        "spectral_norm": metrics.spectral_norm(evals),
-        "stable_rank": metrics.stable_rank(evals),
-        "entropy": metrics.entropy(evals),
-        "hard_rank": metrics.hard_rank(evals),
-        "rank_loss": len(evals) - metrics.hard_rank(evals),
-        "weak_rank_loss": metrics.weak_rank_loss(evals),
-        "effective_rank": metrics.effective_rank(evals),
-        "num_ERG_spikes": metrics.num_ERG_spikes(evals),
-    }
-
-
-def _bulk_metrics(spectrum: Spectrum, fit: MarchenkoPasturFit) -> dict[str, object]:
-    unit = math.sqrt(spectrum.N / spectrum.eigenvalues.mean())
-    weakest = fit.sigma * bbp_threshold(spectrum.N, spectrum.M)
-    return {
-        "num_spikes": fit.num_spikes,
-        "spike_threshold": fit.spike_threshold,
-        "spike_strength": float(fit.spike_strengths[0]) / weakest if fit.num_spikes else None,
-        "mp_softrank": fit.softrank,
-        "sigma_mp": fit.sigma * unit,
-        "sigma_mp_error": fit.sigma_error * unit,
-        "bulk_max": fit.edge_high,
-        "bulk_min": fit.edge_low,
-        "bulk_D": fit.D,
-    }
-
-
-def _null_metrics(spectrum: Spectrum, row: Mapping[str, Any], xmin: XminRule) -> dict[str, object]:
-    """What noise of this shape would have given; no alpha of noise for a tail that starts at a given value."""
-    comparable = isinstance(xmin, str)
-    null = noise_null(spectrum.N, spectrum.M, spectrum.rf, xmin if comparable else "ks")
-    if null is None:
-        return {}
-    cells: dict[str, object] = {f"null_{name}": null.band(name)[0] for name in ("stable_rank", "entropy")}
-    if "bulk_D" in row:
-        cells["bulk_p_value"] = null.bulk_p_value(row["bulk_D"])
-    if comparable:
-        cells |= dict(zip(("null_alpha", "null_alpha_low", "null_alpha_high"), null.band("alpha"), strict=True))
-        cells["null_D"] = null.band("D")[0]
-    if comparable and "alpha" in row:
-        cells["null_p_value"] = null.p_value(
-            alpha=row["alpha"], D=row["D"], stable_rank=row["stable_rank"], kurtosis=row["kurtosis"]
-        )
-    return cells
-
-
-def _shuffled_metrics(spectrum: Spectrum, weight: torch.Tensor, seed: int) -> dict[str, object]:
-    shuffled = shuffle(weight, seed=seed)
-    evals, first = spectrum.eigenvalues, shuffled.spectra[0].eigenvalues
-    named = [f"{place} = {value:.3g}" for place, value in zip(shuffled.elements, shuffled.values, strict=True)]
-    cells: dict[str, object] = {
-        "num_traps": shuffled.num_traps,
-        "trap_elements": "; ".join(named),
-        "trap_mean": shuffled.mean,
-        "trap_mean_strength": shuffled.mean_strength,
-        "max_rand_eval": shuffled.lambda_max,
-        "ww_softrank": shuffled.lambda_max / evals[-1],
-        "ww_maxdist": evals[-1] - shuffled.lambda_max,
-        "rand_distance": rand_distance(evals, first),
-        "density_distance": density_distance(evals, np.concatenate(shuffled.spectra)),
-    }
-    if shuffled.fit is not None:
-        cells |= {
-            "rand_sigma_mp": shuffled.fit.sigma * math.sqrt(spectrum.N / first.mean()),
-            "rand_mp_softrank": shuffled.fit.softrank,
-            "rand_bulk_max": shuffled.fit.edge_high,
-            "rand_bulk_min": shuffled.fit.edge_low,
-        }
-    return cells
-
-
-def _vector_metrics(weight: torch.Tensor) -> dict[str, object]:
-    left, right = localization(weight, k=1)
-    return {
-        "participation_left": float(left.participation_ratio[0]),
-        "participation_right": float(right.participation_ratio[0]),
-        "vector_entropy_left": float(left.entropy[0]),
-        "vector_entropy_right": float(right.entropy[0]),
-    }
-
-
-def _tail_metrics(spectrum: Spectrum, fit: PowerLawFit) -> dict[str, object]:
-    warning = "over-trained" if fit.alpha < OVER_TRAINED else "under-trained" if fit.alpha > UNDER_TRAINED else ""
-    return {
-        "alpha": fit.alpha,
-        "D": fit.D,
-        "sigma": fit.sigma,
-        "xmin": fit.xmin,
-        "xmax": fit.xmax,
-        "num_pl_spikes": fit.n_tail,
-        "alpha_weighted": metrics.alpha_weighted(spectrum.eigenvalues, fit.alpha),
-        "log_alpha_norm": metrics.log_alpha_norm(spectrum.eigenvalues, fit.alpha),
-        "ERG_gap": metrics.num_ERG_spikes(spectrum.eigenvalues) - fit.n_tail,
-        "warning": warning,
-    }
-
-
-def _resampled_metrics(fit: PowerLawFit, n_boot: int, seed: int) -> dict[str, object]:
-    low, high = fit.confidence_interval(n_boot=n_boot, seed=seed)
-    return {"alpha_low": low, "alpha_high": high, "goodness_of_fit": fit.goodness_of_fit(n_boot=n_boot, seed=seed)}
-
-
-def _best_alternative(fit: PowerLawFit) -> dict[str, object]:
-    """The alternative that beats the power law with the smallest p-value, if one does."""
-    rivals = [comparison for name in ALTERNATIVES if (comparison := fit.compare(name)).favours == name]
-    if not rivals:
-        return {}
-    best = min(rivals, key=lambda comparison: comparison.p_value)
-    return {"alternative": best.alternative, "alternative_p_value": best.p_value}
-
-
-@dataclass(frozen=True)
-class LayerAnalysis:
-    """One layer of an analysis.
-
-    Attributes:
-        name: Its name.
-        row: Its row of ``Analysis.details``, as a dict.
-        spectrum: Its eigenvalues; None where the weight is not finite.
-        fit: Its power-law fit, possibly a failed one.
-        bulk: Its noise bulk; None where there is none, or none was asked for.
-    """
-
-    name: str
-    row: dict[str, object]
-    spectrum: Spectrum | None
-    fit: PowerLawFit
-    bulk: MarchenkoPasturFit | None
-
-    @property
-    def findings(self) -> list[str]:
-        """What a person should look at, a sentence each; none for a layer that is tied to an earlier one."""
-        return [] if self.row["tied_to"] else findings(self.row)
-
-    @property
-    def bulk_max(self) -> float | None:
-        """Upper edge of the noise bulk; None where there is no bulk."""
-        return self.row.get("bulk_max")  # type: ignore[return-value]
-
-    def __repr__(self) -> str:
-        return f"LayerAnalysis({self.name!r}, {self.spectrum}, {self.fit})"
-
-    def plot(self, kind: Literal["esd", "xmin", "bulk"] = "esd") -> "Figure":
-        """Draw the layer.
-
-        Args:
-            kind: ``"esd"``: the ESD on log-log axes, with the fitted tail, xmin and the edge of the noise bulk. ``"xmin"``: D
-                and alpha of every candidate for xmin. ``"bulk"``: the density with the Marchenko-Pastur law fitted to it.
-
-        Returns:
-            A matplotlib Figure.
-
-        Raises:
-            ValueError: If ``kind`` is none of these, or the layer has no spectrum, or no fit or bulk where one is needed.
-        """
-        from htsr.plots import plot_bulk, plot_esd, plot_xmin_scan
-
-        if kind not in ("esd", "xmin", "bulk"):
-            raise ValueError(f"expected kind='esd', 'xmin' or 'bulk', got {kind!r}")
-        if self.spectrum is None:
-            raise ValueError(f"layer {self.name!r} has no spectrum to draw: {self.fit.reason}")
-        if kind == "xmin":
-            return plot_xmin_scan(self.fit, title=self.name)
-        if kind == "bulk":
-            if self.bulk is None:
-                raise ValueError(
-                    f"layer {self.name!r} has no noise bulk to draw: at least half of its eigenvalues stand out"
-                )
-            return plot_bulk(self.spectrum, self.bulk, title=self.name)
-        return plot_esd(self.spectrum, self.fit, title=self.name, bulk_max=self.bulk_max)
 
 
 class Analysis:
@@ -475,6 +257,22 @@ class Analysis:
             return plot_esds(self)
         return plot_depth(self.details, kind)
 
+    def to_weightwatcher(self, *, mp_fit: bool = False, ERG: bool = False, randomize: bool = False) -> pd.DataFrame:
+        """The details under exactly WeightWatcher's column names, in its order.
+
+        Args:
+            mp_fit: Add the columns that ``mp_fit=True`` adds there.
+            ERG: Add those that ``ERG=True`` adds.
+            randomize: Add those that ``randomize=True`` adds; empty unless the analysis was made with it.
+
+        Returns:
+            One row a layer, tied ones too. An analysis with ``convention="weightwatcher"`` has its numbers, too; see
+            ``htsr.compat.WeightWatcher`` for what still differs. Fits that failed are NaN, not -1.
+        """
+        from htsr.compat import weightwatcher_table
+
+        return weightwatcher_table(self, mp_fit=mp_fit, ERG=ERG, randomize=randomize)
+
     def save(self, path: str | Path) -> Path:
         """Write the analysis.
 
@@ -521,10 +319,10 @@ class Analysis:
         return ", ".join(f"{count} {name}" for name, count in counts.items())
 
 
-def details_frame(rows: list[dict[str, object]]) -> pd.DataFrame:
-    """Rows as a table with every column of ``htsr.columns``, in order; what a row lacks is missing, never invented."""
-    table = pd.DataFrame({column.name: [row.get(column.name) for row in rows] for column in COLUMNS})
-    return table.astype({column.name: column.dtype for column in COLUMNS})
+def details_frame(rows: list[dict[str, object]], columns: Sequence[Column] = COLUMNS) -> pd.DataFrame:
+    """Rows as a table with every one of the columns, in order; what a row lacks is missing, never invented."""
+    table = pd.DataFrame({column.name: [row.get(column.name) for row in rows] for column in columns})
+    return table.astype({column.name: column.dtype for column in columns})
 
 
 def some(items: Sequence[object]) -> str:

@@ -1,6 +1,6 @@
-"""The command line: ``htsr audit``, ``htsr report``, ``htsr watch`` and ``htsr demo``.
+"""The command line: ``htsr audit``, ``htsr compare``, ``htsr report``, ``htsr watch`` and ``htsr demo``.
 
-Exit status: 0 fine, 2 bad input (one line on stderr), 130 interrupted.
+Exit status: 0 fine, 1 a gate (``--fail-on``) failed, 2 bad input (one line on stderr), 130 interrupted.
 """
 
 import argparse
@@ -9,17 +9,34 @@ import math
 import os
 import shutil
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
+from typing import TypeVar, get_args
+
+import pandas as pd
 
 from htsr._version import __version__
-from htsr.analysis import analyze
+from htsr.analysis import Analysis, analyze, details_frame
+from htsr.compare import COMPARED, Comparison, compare
+from htsr.conditions import Condition
 from htsr.errors import InputError
 from htsr.report import FORMATS, check_output
-from htsr.report.save import analysis_json
+from htsr.report.save import analysis_json, comparison_json
 from htsr.tails.resampling import MIN_RESAMPLES
+from htsr.weights.convolutions import Conv
 
+Result = TypeVar("Result", Analysis, Comparison)
+
+# Columns that stay empty unless an option asks for them: a gate on them would pass unseen.
+NEEDS = {
+    "alpha_low": "bootstrap", "alpha_high": "bootstrap", "goodness_of_fit": "bootstrap",
+    "alternative": "alternatives", "alternative_p_value": "alternatives",
+    **dict.fromkeys((
+        "num_traps", "trap_elements", "trap_mean", "trap_mean_strength", "rand_sigma_mp", "rand_mp_softrank", "rand_bulk_max",
+        "rand_bulk_min", "max_rand_eval", "ww_softrank", "ww_maxdist", "rand_distance", "density_distance"), "randomize"),
+    **dict.fromkeys(("participation_left", "participation_right", "vector_entropy_left", "vector_entropy_right"), "vectors"),
+}  # fmt: skip
 # Findings on a terminal; all of them are in every file that is written.
 MAX_FINDINGS = 20
 
@@ -47,32 +64,40 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"htsr: {_one_line(err)}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        print("\nhtsr: interrupted; what was written stays readable", file=sys.stderr)
+        kept = "--resume goes on with the audit" if getattr(options, "output", None) else "nothing was written"
+        print(f"\nhtsr: interrupted; {kept}", file=sys.stderr)
         return 130
-    return 0
+    for verdict in options.verdicts:
+        if doubts := verdict.doubts():
+            print(f"htsr: {doubts}", file=sys.stderr)
+        if verdict.holds:
+            print(f"htsr: failed on {verdict}", file=sys.stderr)
+    return int(any(verdict.holds for verdict in options.verdicts))
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="htsr", description="See and steer the weight spectra of neural networks.")
     parser.add_argument("--version", action="version", version=f"htsr {__version__}")
+    parser.set_defaults(verdicts=())
     commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
 
     audit = commands.add_parser("audit", help="analyse every weight matrix of a checkpoint")
-    audit.add_argument("path", type=Path, help="a .safetensors file, or a directory of them")
+    audit.add_argument("path", help="a checkpoint file (.safetensors, .pt, .gguf, ...), a directory, or a URL")
     audit.add_argument(
-        "-o",
-        "--output",
-        action="append",
-        default=[],
-        type=Path,
-        metavar="FILE",
-        help=f"write the result; may repeat; the suffix picks the format ({', '.join(FORMATS)})",
+        "--base", metavar="PATH", help="the model that an adapter was trained on, where PATH is a PEFT directory"
     )
-    audit.add_argument("--json", action="store_true", help="write JSON to stdout; what is for people goes to stderr")
+    _add_common(audit, "alpha > 8")
     audit.add_argument(
-        "--layers", action="append", metavar="GLOB", help="only these names, globs or layer types; may repeat"
+        "--min-eigenvalues",
+        type=_whole_number,
+        default=0,
+        metavar="N",
+        help="leave out matrices with fewer eigenvalues",
     )
-    audit.add_argument("--skip", action="append", metavar="GLOB", help="leave these out; may repeat")
+    audit.add_argument(
+        "--conv", choices=get_args(Conv), default="pool", help="how convolutions are decomposed (default: pool)"
+    )
+    audit.add_argument("--per-head", action="store_true", help="cut attention weights into their heads")
     audit.add_argument(
         "--convention", choices=["htsr", "weightwatcher"], default="htsr", help="scaling and cut-offs (default: htsr)"
     )
@@ -87,7 +112,26 @@ def _parser() -> argparse.ArgumentParser:
     audit.add_argument("--randomize", action="store_true", help="shuffle each matrix and count correlation traps")
     audit.add_argument("--vectors", action="store_true", help="measure how localised the leading singular vectors are")
     audit.add_argument("--seed", type=_whole_number, default=0, help="seed of resamples and shuffles (default: 0)")
+    audit.add_argument(
+        "--n-jobs", type=_jobs, metavar="N", help="layers analysed at a time; -1 for every core (default: 1)"
+    )
+    audit.add_argument("--device", metavar="DEVICE", help="where to compute, cuda for instance (default: the CPU)")
+    audit.add_argument(
+        "--resume", action="store_true", help="go on with an audit to the same output that was interrupted"
+    )
     audit.set_defaults(run=_audit)
+
+    compared = commands.add_parser("compare", help="compare two checkpoints layer by layer")
+    compared.add_argument("a", metavar="A", help="the earlier or base checkpoint, as for audit")
+    compared.add_argument("b", metavar="B", help="the later one")
+    compared.add_argument(
+        "--rank",
+        type=partial(_whole_number, least=1),
+        default=10,
+        help="dimension of the leading subspaces whose angles are taken (default: 10)",
+    )
+    _add_common(compared, "relative_change > 0.1")
+    compared.set_defaults(run=_compare)
 
     report = commands.add_parser("report", help="write the report of a training run that a Monitor watched")
     report.add_argument("run_dir", type=Path, metavar="RUN_DIR", help="the run's directory; it may still grow")
@@ -123,36 +167,116 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
+def _add_common(command: argparse.ArgumentParser, example: str) -> None:
+    """What every command has that makes a table of layers."""
+    command.add_argument(
+        "-o",
+        "--output",
+        action="append",
+        default=[],
+        type=Path,
+        metavar="FILE",
+        help=f"write the result; may repeat; the suffix picks the format ({', '.join(FORMATS)})",
+    )
+    command.add_argument("--json", action="store_true", help="write JSON to stdout; what is for people goes to stderr")
+    command.add_argument(
+        "--layers", action="append", metavar="GLOB", help="only these names, globs or layer types; may repeat"
+    )
+    command.add_argument("--skip", action="append", metavar="GLOB", help="leave these out; may repeat")
+    command.add_argument(
+        "--fail-on",
+        action="append",
+        default=[],
+        metavar="CONDITION",
+        help=f'exit with status 1 and name the layers where this holds, e.g. "{example}"; may repeat',
+    )
+
+
 def _audit(options: argparse.Namespace) -> None:
-    for path in options.output:
-        check_output(path)
+    conditions = _conditions(options, details_frame([]))
+    journal = _journal(options)
+    done = 0 if journal is None else len(list(journal.glob("*.npz")))
     analysis = analyze(
         options.path,
         layers=options.layers,
         skip=options.skip,
+        min_eigenvalues=options.min_eigenvalues,
+        conv=options.conv,
+        per_head=options.per_head,
+        base=options.base,
         convention=options.convention,
         bootstrap=options.bootstrap,
         alternatives=options.alternatives,
         randomize=options.randomize,
         vectors=options.vectors,
+        n_jobs=options.n_jobs,
+        device=options.device,
+        journal=journal,
         seed=options.seed,
     )
+    if done:
+        print(f"{done} of {len(analysis)} layers were done", file=sys.stderr)
     if not len(analysis):
         reasons = "; ".join(
             f"{count} x {reason}" for reason, count in analysis.skipped["reason"].value_counts().items()
         )
         raise InputError(f"{options.path}: none of its {len(analysis.skipped)} tensors is a weight matrix ({reasons})")
-    people = sys.stderr if options.json else sys.stdout
-    print(analysis, file=people)
     found = analysis.findings
-    for name, finding in found.head(MAX_FINDINGS).itertuples(index=False):
-        print(f"{name}: {finding}", file=people)
+    lines = [f"{name}: {finding}" for name, finding in found.head(MAX_FINDINGS).itertuples(index=False)]
     if len(found) > MAX_FINDINGS:
-        print(f"{len(found) - MAX_FINDINGS} more findings: write them with -o audit.html", file=people)
-    if options.json:
-        print(analysis_json(analysis))
+        lines.append(f"{len(found) - MAX_FINDINGS} more findings: write them with -o audit.html")
+    _deliver(options, conditions, analysis, "\n".join([repr(analysis), *lines]), analysis_json)
+    if journal is not None:
+        shutil.rmtree(journal)
+
+
+def _journal(options: argparse.Namespace) -> Path | None:
+    """Where an audit keeps what it has done: beside its first output, until that is written."""
+    if not options.output:
+        if options.resume:
+            raise InputError("--resume needs an output: expected the -o FILE of the audit that was interrupted")
+        return None
+    first: Path = options.output[0]
+    journal = first.with_name(f"{first.name}.partial")
+    if journal.exists() and not options.resume:
+        shutil.rmtree(journal)
+    return journal
+
+
+def _compare(options: argparse.Namespace) -> None:
+    conditions = _conditions(options, details_frame([], COMPARED))
+    comparison = compare(options.a, options.b, layers=options.layers, skip=options.skip, rank=options.rank)
+    _deliver(options, conditions, comparison, repr(comparison), comparison_json)
+
+
+def _conditions(options: argparse.Namespace, table: pd.DataFrame) -> list[Condition]:
+    """Check, before the work, what would only fail after it: the outputs, and the gates against an empty table."""
     for path in options.output:
-        print(f"wrote {analysis.save(path)}", file=people)
+        check_output(path)
+    conditions = [Condition(text) for text in options.fail_on]
+    for condition in conditions:
+        condition.check_columns(table)
+        for column in condition.columns:
+            if column in NEEDS and not getattr(options, NEEDS[column], None):
+                raise InputError(f"{condition.text!r}: {column} is computed with --{NEEDS[column]} only; add it")
+    return conditions
+
+
+def _deliver(
+    options: argparse.Namespace,
+    conditions: list[Condition],
+    result: Result,
+    text: str,
+    document: Callable[[Result], str],
+) -> None:
+    """Print a result for people as ``text``, write it where it was asked for, and keep what the gates say of it for the end."""
+    options.verdicts = [condition.check(result.details) for condition in conditions]
+    people = sys.stderr if options.json else sys.stdout
+    print(text, file=people)
+    if options.json:
+        print(document(result))
+    for path in options.output:
+        print(f"wrote {result.save(path)}", file=people)
 
 
 def _report(options: argparse.Namespace) -> None:
@@ -192,6 +316,12 @@ def _whole_number(text: str, least: int = 0) -> int:
     if not text.isdecimal() or int(text) < least:
         raise argparse.ArgumentTypeError(f"expected a whole number from {least} on, got {text!r}")
     return int(text)
+
+
+def _jobs(text: str) -> int:
+    if text == "-1":
+        return -1
+    return _whole_number(text, least=1)
 
 
 def _seconds(text: str) -> float:

@@ -20,7 +20,10 @@ class Column(NamedTuple):
 COLUMNS = (
     Column("name", "str", "module path of the layer, wrapper prefixes stripped"),
     Column("longname", "str", "module path as the source spells it"),
-    Column("layer_type", "str", "dense, embedding, conv1d or conv2d"),
+    Column(
+        "layer_type", "str", "dense, embedding, conv1d, conv2d, lstm and so on; stack: one of several in one tensor"
+    ),
+    Column("dtype", "str", "type of the stored weight"),
     Column("N", "int64", "larger side of the matrix (of one slice, for a convolution)"),
     Column("M", "int64", "smaller side"),
     Column("Q", "float64", "N / M"),

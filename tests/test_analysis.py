@@ -240,3 +240,10 @@ def test_alternatives_column():
     assert details.loc["pareto", "alternative"] == ""
     assert details.loc["exponential", "alternative"] != ""
     assert details.loc["exponential", "alternative_p_value"] < 0.1
+
+
+@pytest.mark.parametrize("dtype", [torch.float8_e4m3fn, torch.float8_e5m2])
+def test_float8(gaussian, dtype):
+    row = htsr.analyze({"w": gaussian.to(dtype)})["w"].row
+    assert row["status"] == "success"
+    assert row["log_norm"] == htsr.analyze({"w": gaussian.to(dtype).float()})["w"].row["log_norm"]

@@ -23,6 +23,14 @@ def test_noise_calibration_in_quick_form():
 
 
 @pytest.mark.slow
+def test_audit_speed_in_quick_form():
+    command = [sys.executable, str(BENCHMARKS / "audit_speed.py"), "--quick"]
+    result = subprocess.run(command, capture_output=True, text=True, check=True)
+    for row in ("| bare eigvalsh (numpy) |", "| n_jobs=2 |", "| htsr |", "peak MB above the import"):
+        assert row in result.stdout
+
+
+@pytest.mark.slow
 def test_tail_accuracy_in_quick_form():
     command = [sys.executable, str(BENCHMARKS / "tail_accuracy.py"), "--quick"]
     result = subprocess.run(command, capture_output=True, text=True, check=True)

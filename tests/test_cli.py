@@ -7,11 +7,12 @@ import sys
 import pandas as pd
 import pytest
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from torch import nn
 
 import htsr
 from htsr.cli import main
+from tests.conftest import pareto, planted
 
 
 @pytest.fixture
@@ -71,6 +72,132 @@ def test_a_nan_layer_leaves_the_rest_of_the_table(checkpoint, capsys):
     assert "1 failed" in out
 
 
+@pytest.fixture
+def three_layers(tmp_path):
+    """A tail planted at alpha 2, one at alpha 6, and a layer of NaN."""
+    path = tmp_path / "gated.safetensors"
+    tensors = {
+        "heavy": planted(pareto(2, 100), 120).float(),
+        "light": planted(pareto(9, 100), 120).float(),
+        "bad": torch.full((20, 10), float("nan")),
+    }
+    save_file(tensors, path)
+    return path
+
+
+def test_a_gate_that_fails_names_its_layers_and_what_it_could_not_check(three_layers, tmp_path, capsys):
+    status, out, err = run(capsys, "audit", three_layers, "--fail-on", "alpha > 5", "-o", tmp_path / "a.csv")
+    alpha = htsr.analyze(three_layers)["light"].row["alpha"]
+    assert alpha > 5
+    assert status == 1
+    assert "3 layers" in out  # the table comes all the same
+    assert (tmp_path / "a.csv").exists()
+    assert f"htsr: failed on alpha > 5: holds for 1 layer: light (alpha {alpha:.4g})" in err
+    assert "could not be said of 1 layer without a value there, which never match: bad" in err
+
+
+def test_a_gate_on_the_phase(tmp_path, capsys):
+    draw = torch.Generator().manual_seed(0)
+    collapsed = torch.randn(80, 20, generator=draw) @ torch.randn(20, 60, generator=draw)
+    save_file({"noise": torch.randn(80, 60, generator=draw), "collapsed": collapsed}, tmp_path / "x.safetensors")
+    status, _, err = run(capsys, "audit", tmp_path / "x.safetensors", "--fail-on", "phase == 'rank-collapse'")
+    assert status == 1
+    assert "holds for 1 layer: collapsed (phase 'rank-collapse')" in err
+
+
+def test_one_failing_gate_of_several_is_enough(three_layers, capsys):
+    passing = ["--fail-on", "alpha > 100", "--fail-on", "median(alpha) < 1.1"]
+    status, _, err = run(capsys, "audit", three_layers, *passing)
+    assert status == 0
+    assert "failed on" not in err
+    status, out, err = run(capsys, "audit", three_layers, "--json", *passing, "--fail-on", "status == 'failed'")
+    assert status == 1
+    assert json.loads(out)["summary"]["num_failed"] == 1
+    assert "failed on status == 'failed': holds for 1 layer: bad" in err
+
+
+@pytest.mark.parametrize(
+    ("condition", "message"),
+    [
+        ("alpah > 8", "did you mean alpha"),
+        ("alpha = 8", "equality is written =="),
+        ("__import__('os').abort() == 1", "cannot use"),
+        ("layer_type > 3", "compares a number with a text"),
+        ("goodness_of_fit < 0.1", "--bootstrap"),
+        ("alternative == 'lognormal'", "--alternatives"),
+        ("num_traps > 0", "--randomize"),
+    ],
+)
+def test_a_condition_that_cannot_be_is_refused_before_the_work(checkpoint, capsys, condition, message, monkeypatch):
+    monkeypatch.setattr("htsr.cli.analyze", lambda *_, **__: pytest.fail("analysed before the condition was checked"))
+    status, out, err = run(capsys, "audit", checkpoint, "--fail-on", condition)
+    assert (status, out) == (2, "")
+    assert err.count("\n") == 1
+    assert message in err
+
+
+def test_a_gate_fails_also_when_nobody_reads_the_table(three_layers):
+    command = f"{sys.executable} -m htsr audit {three_layers} --fail-on 'alpha > 5' | head -0"
+    result = subprocess.run(["bash", "-o", "pipefail", "-c", command], capture_output=True, text=True, check=False)
+    assert result.returncode == 1
+    assert "light" in result.stderr
+
+
+@pytest.fixture
+def tuned(checkpoint, tmp_path):
+    tensors = {name: tensor.clone() for name, tensor in load_file(checkpoint).items()}
+    tensors["0.weight"] += 0.1
+    tensors["2.weight"] = torch.randn(30, 20)
+    path = tmp_path / "tuned.safetensors"
+    save_file(tensors, path)
+    return path
+
+
+def test_compare(checkpoint, tuned, tmp_path, capsys):
+    outputs = [tmp_path / f"c{suffix}" for suffix in (".html", ".csv", ".json", ".parquet")]
+    written = [part for path in outputs for part in ("-o", path)]
+    status, out, err = run(capsys, "compare", checkpoint, tuned, *written)
+    assert status == 0
+    assert "2 layers in both (1 unchanged" in out
+    assert "1 without a partner" in out
+    assert err == ""
+    assert all(f"wrote {path}" in out for path in outputs)
+    row = htsr.compare(checkpoint, tuned)["0"].row
+    assert pd.read_csv(outputs[1]).loc[0, "relative_change"] == row["relative_change"]
+    assert "no such name in A" in outputs[0].read_text()
+
+
+def test_compare_json_gate_and_selection(checkpoint, tuned, capsys):
+    status, out, err = run(capsys, "compare", checkpoint, tuned, "--json", "--skip", "3", "--skip", "2")
+    assert (status, out) == (2, "")
+    assert "'3' matches none" in err
+    status, out, err = run(capsys, "compare", checkpoint, tuned, "--json", "--layers", "dense", "--skip", "2")
+    assert status == 0
+    assert json.loads(out)["unmatched"] == []  # layer 2 is in B only, and left out
+    gate = ("--fail-on", "relative_change > 0.5")
+    status, out, err = run(capsys, "compare", checkpoint, tuned, "--json", "--rank", "3", *gate)
+    assert status == 1
+    document = json.loads(out)
+    assert [row["subspace_rank"] for row in document["details"]] == [3, 3]
+    assert "relative_change > 0.5: holds for 1 layer: 0 (" in err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["{a}", "{missing}"], "no such file"),
+        (["{a}", "{a}", "--fail-on", "alpha > 8"], "did you mean alpha"),
+        (["{a}", "{a}", "-o", "x.docx"], "expected a suffix"),
+    ],
+)
+def test_compare_of_bad_input(checkpoint, tmp_path, capsys, arguments, message):
+    places = {"a": checkpoint, "missing": tmp_path / "none.safetensors"}
+    status, out, err = run(capsys, "compare", *[argument.format(**places) for argument in arguments])
+    assert (status, out) == (2, "")
+    assert message in err
+    assert err.count("\n") == 1
+
+
 def broken(tmp_path, kind):
     path = tmp_path / "x.safetensors"
     if kind == "text":
@@ -100,7 +227,7 @@ def broken(tmp_path, kind):
         ("empty model", "is empty"),
         ("vectors only", "none of its 1 tensors is a weight matrix (1 x 1-D: not a matrix)"),
         ("empty directory", "found nothing"),
-        ("other format", "got the suffix '.bin'"),
+        ("other format", "not a readable torch checkpoint"),
     ],
 )
 def test_bad_input_is_one_line_and_status_2(tmp_path, capsys, kind, message):
@@ -180,3 +307,36 @@ def test_findings_traps_and_vectors(tmp_path, capsys):
     (row,) = pd.read_csv(out).to_dict("records")
     assert row["num_traps"] == 1
     assert row["participation_left"] == pytest.approx(1 / 90, rel=0.5)
+
+
+def test_options_that_cut_and_leave_out(tmp_path, capsys):
+    torch.manual_seed(0)
+    model = nn.ModuleDict({"conv": nn.Conv2d(16, 12, 2), "attn": nn.MultiheadAttention(32, 4), "tiny": nn.Linear(9, 3)})
+    torch.save({"model": model.state_dict()}, tmp_path / "m.ckpt")
+    options = ("--conv", "slices", "--min-eigenvalues", 4, "--skip", "re:attn.*[qk]", "--json")
+    status, out, _ = run(capsys, "audit", tmp_path / "m.ckpt", *options)
+    assert status == 0
+    names = [row["name"] for row in json.loads(out)["details"]]
+    assert names == ["conv[0,0]", "conv[0,1]", "conv[1,0]", "conv[1,1]", "attn.in_proj_weight[v]", "attn.out_proj"]
+
+
+def test_adapters_and_their_base(checkpoint, tmp_path, capsys):
+    adapter = tmp_path / "adapter"
+    adapter.mkdir()
+    factors = {
+        "base_model.model.0.lora_A.weight": torch.randn(12, 60),
+        "base_model.model.0.lora_B.weight": torch.randn(40, 12),
+    }
+    save_file(factors, adapter / "adapter_model.safetensors")
+    (adapter / "adapter_config.json").write_text(json.dumps({"peft_type": "LORA", "r": 12, "lora_alpha": 12}))
+    for base, expected in (((), ["0[delta]"]), (("--base", checkpoint), ["0", "1", "0[delta]"])):
+        status, out, _ = run(capsys, "audit", adapter, *base, "--json")
+        assert status == 0
+        assert [row["name"] for row in json.loads(out)["details"]] == expected
+
+
+def test_a_url(checkpoint, capsys):
+    pytest.importorskip("fsspec", reason="fsspec is not installed")
+    status, out, _ = run(capsys, "audit", f"file://{checkpoint}", "--json")
+    assert status == 0
+    assert len(json.loads(out)["details"]) == 2

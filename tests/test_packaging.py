@@ -160,8 +160,11 @@ def test_arrows_point_down():
         "errors",
         "_version",
         "progress",
+        "files",
+        "devices",
         "weights",
         "spectrum",
+        "distances",
         "metrics",
         "tails",
         "bulk",
@@ -169,8 +172,14 @@ def test_arrows_point_down():
         "phases",
         "findings",
         "columns",
+        "layer_analysis",
+        "journal",
+        "jobs",
+        "conditions",
         "analysis",
+        "compare",
         "crosscheck",
+        "compat",
     ]
     order += ["training", "plots", "report", "demo", "cli", "__main__", "__init__"]
     rank = {room: i for i, room in enumerate(order)}

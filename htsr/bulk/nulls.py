@@ -1,7 +1,6 @@
 """What a layer of a given shape measures when it holds nothing but noise."""
 
 import os
-import tempfile
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -13,6 +12,7 @@ from scipy import stats
 from htsr import metrics
 from htsr.bulk.bulk_fit import MAX_KURTOSIS, MIN_EIGENVALUES, fit_marchenko_pastur
 from htsr.bulk.wishart import wishart_eigenvalues
+from htsr.files import written_aside
 from htsr.tails import fit_power_law
 from htsr.tails.power_law import XminName
 
@@ -175,8 +175,7 @@ def _write(path: Path, draws: np.ndarray) -> None:
     """Keep it, whole or not at all; a folder that cannot be written is no reason to fail."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile(dir=path.parent, delete=False) as file:
+        with written_aside(path) as file:
             np.save(file, draws)
-        os.replace(file.name, path)
     except OSError:
         pass

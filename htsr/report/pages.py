@@ -14,9 +14,11 @@ from matplotlib.figure import Figure
 from htsr._version import __version__
 from htsr.analysis import note
 from htsr.columns import COLUMNS
+from htsr.compare import COMPARED, note_of_change
 
 if TYPE_CHECKING:
     from htsr.analysis import Analysis
+    from htsr.compare import Comparison
 
 TEMPLATES = Environment(
     loader=PackageLoader("htsr.report", package_path="."),
@@ -33,6 +35,14 @@ TABLE = {
     "alternative_p_value": 3, "num_pl_spikes": None, "num_spikes": None, "num_traps": None, "stable_rank": 1, "xmin": 4,
     "effective_rank": 1, "hard_rank": None, "entropy": 3, "log_norm": 2, "log_spectral_norm": 2, "mp_softrank": 3,
     "ERG_gap": None,
+}  # fmt: skip
+# The same for a comparison, with the format of each; a column that nothing filled is not shown.
+COMPARED_TABLE = {
+    "N": None, "M": None, "relative_change": ".2g", "relative_spectral": ".2g", "alpha_a": ".2f", "alpha_b": ".2f",
+    "alpha_delta": ".2f", "null_alpha_delta": ".2f", "null_p_value_delta": ".2f", "num_pl_spikes_delta": None,
+    "num_spikes_delta": None, "stable_rank_delta": ".1f", "hard_rank_delta": None, "cka": ".4f", "overlap_out": ".3f",
+    "overlap_in": ".3f", "angle_out": ".1f", "angle_in": ".1f", "phase_a": None, "phase_b": None, "phase_delta": None,
+    "rounding": ".1g",
 }  # fmt: skip
 
 
@@ -63,6 +73,37 @@ def analysis_page(analysis: "Analysis") -> str:
         rows=[_row(row, shown) for row in details.to_dict("records")],
         has_interval=details["alpha_low"].notna().any(),
         skipped=analysis.skipped.groupby("reason", sort=False)["name"].agg(list).to_dict(),
+    )
+
+
+def comparison_page(comparison: "Comparison") -> str:
+    """The report of a comparison.
+
+    Args:
+        comparison: What to report.
+
+    Returns:
+        One HTML document with everything inside.
+    """
+    details = comparison.details
+    shown = [name for name in COMPARED_TABLE if name in details and details[name].notna().any()]
+    drawable = details["relative_change"].notna().any()
+    return TEMPLATES.get_template("comparison.html.j2").render(
+        version=__version__,
+        title=f"{Path(comparison.b.source).name} against {Path(comparison.a.source).name}",
+        a=comparison.a.source,
+        b=comparison.b.source,
+        headline=comparison.headline().split("\n")[2:],
+        summary={name: None if pd.isna(value) else value for name, value in comparison.summary().items()},
+        overview=svg(comparison.plot("change")) if drawable else None,
+        spectra={
+            name: svg(comparison.plot(name)) for name in comparison.most_changed(3).query("relative_change > 0")["name"]
+        },
+        columns=[column for column in COMPARED if column.name in {"name", *shown}],
+        header=shown,
+        rows=[_compared_row(row, shown) for row in details.to_dict("records")],
+        unmatched=comparison.unmatched.to_dict("records"),
+        skipped=comparison.skipped.groupby("reason", sort=False)["name"].agg(list).to_dict(),
     )
 
 
@@ -105,6 +146,12 @@ def svg(figure: Figure) -> Markup:
         figure.savefig(text, format="svg", metadata={"Date": None})
     document = text.getvalue()
     return Markup(document[document.index("<svg") :])
+
+
+def _compared_row(row: dict[str, Any], shown: Sequence[str]) -> dict[str, object]:
+    cells = {name: "" if pd.isna(row[name]) else format(row[name], COMPARED_TABLE[name] or "") for name in shown}
+    kind = row["status"] if row["status"] != "changed" else ""
+    return {"name": row["name"], "cells": cells, "note": note_of_change(row), "kind": kind}
 
 
 def _row(row: dict[str, Any], shown: Sequence[str]) -> dict[str, object]:

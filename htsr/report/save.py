@@ -1,4 +1,4 @@
-"""Write an analysis in the format that the suffix names."""
+"""Write a result in the format that the suffix names."""
 
 import json
 import math
@@ -12,11 +12,14 @@ import pandas as pd
 from htsr._version import __version__
 from htsr.errors import InputError
 from htsr.report.history import history_page
-from htsr.report.pages import analysis_page
+from htsr.report.pages import analysis_page, comparison_page
 
 if TYPE_CHECKING:
     from htsr.analysis import Analysis
+    from htsr.compare import Comparison
     from htsr.training import History
+
+FORMATS = (".html", ".csv", ".json", ".parquet")
 
 
 def save_analysis(analysis: "Analysis", path: Path) -> Path:
@@ -28,12 +31,34 @@ def save_analysis(analysis: "Analysis", path: Path) -> Path:
 
     Returns:
         The path.
-
-    Raises:
-        InputError: If the suffix names no format, or the directory does not exist.
     """
+    return _write(path, analysis.details, lambda: analysis_page(analysis), lambda: analysis_json(analysis))
+
+
+def save_comparison(comparison: "Comparison", path: Path) -> Path:
+    """Write a comparison; see ``Comparison.save``.
+
+    Args:
+        comparison: What to write.
+        path: Where to.
+
+    Returns:
+        The path.
+    """
+    return _write(path, comparison.details, lambda: comparison_page(comparison), lambda: comparison_json(comparison))
+
+
+def _write(path: Path, details: pd.DataFrame, page: Callable[[], str], document: Callable[[], str]) -> Path:
     check_output(path)
-    FORMATS[path.suffix.lower()](analysis, path)
+    match path.suffix.lower():
+        case ".html":
+            path.write_text(page(), encoding="utf-8")
+        case ".csv":
+            details.to_csv(path, index=False)
+        case ".json":
+            path.write_text(document() + "\n", encoding="utf-8")
+        case ".parquet":
+            details.to_parquet(path, index=False)
     return path
 
 
@@ -50,17 +75,7 @@ def save_history(history: "History", path: Path) -> Path:
     Raises:
         InputError: If the suffix names no format, the directory does not exist, or there is nothing to report.
     """
-    check_output(path)
-    match path.suffix.lower():
-        case ".html":
-            path.write_text(history_page(history), encoding="utf-8")
-        case ".csv":
-            history.details.to_csv(path, index=False)
-        case ".json":
-            path.write_text(history_json(history) + "\n", encoding="utf-8")
-        case ".parquet":
-            history.to_parquet(path)
-    return path
+    return _write(path, history.details, lambda: history_page(history), lambda: history_json(history))
 
 
 def check_output(path: Path) -> None:
@@ -102,6 +117,27 @@ def analysis_json(analysis: "Analysis") -> str:
     return json.dumps(document, indent=1, allow_nan=False)
 
 
+def comparison_json(comparison: "Comparison") -> str:
+    """Summary, details, unmatched and skipped as strict JSON: what is missing is null.
+
+    Args:
+        comparison: What to write.
+
+    Returns:
+        The text, full float64 precision.
+    """
+    document = {
+        "htsr": __version__,
+        "a": comparison.a.source,
+        "b": comparison.b.source,
+        "summary": {key: _plain(value) for key, value in comparison.summary().items()},
+        "details": _records(comparison.details),
+        "unmatched": _records(comparison.unmatched),
+        "skipped": _records(comparison.skipped),
+    }
+    return json.dumps(document, indent=1, allow_nan=False)
+
+
 def history_json(history: "History") -> str:
     """A run as strict JSON: what is missing is null.
 
@@ -131,11 +167,3 @@ def _plain(value: Any) -> Any:
     if value is pd.NA or (isinstance(value, float) and not math.isfinite(value)):
         return None
     return value.item() if hasattr(value, "item") else value
-
-
-FORMATS: dict[str, Callable[["Analysis", Path], object]] = {
-    ".html": lambda analysis, path: path.write_text(analysis_page(analysis), encoding="utf-8"),
-    ".csv": lambda analysis, path: analysis.details.to_csv(path, index=False),
-    ".json": lambda analysis, path: path.write_text(analysis_json(analysis) + "\n", encoding="utf-8"),
-    ".parquet": lambda analysis, path: analysis.details.to_parquet(path, index=False),
-}

@@ -7,8 +7,9 @@ from pathlib import Path
 
 import numpy as np
 
+from htsr.files import written_aside
 from htsr.spectrum import Spectrum
-from htsr.training.files import READABLE, SCHEMA, written_aside
+from htsr.training.files import READABLE, SCHEMA
 
 WEIGHTS = "weights"
 # What can be captured of a layer; all have its shape.

@@ -8,11 +8,9 @@ events.jsonl                    what was skipped, what failed, which conditions 
 """
 
 import json
-import os
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 # 1: no quantities, no tables, no events. Schema 1 is still read.
 SCHEMA, READABLE = 2, (1, 2)
@@ -34,31 +32,6 @@ def capture_step(name: str) -> int:
 def table_name(first: int, last: int) -> str:
     """Name of the table of the captures from one step to another."""
     return f"rows-{first:012d}-{last:012d}.parquet"
-
-
-@contextmanager
-def written_aside(path: Path) -> Iterator[BinaryIO]:
-    """Open a file that appears at ``path`` complete, or not at all.
-
-    Bytes go to a hidden file beside it, are synced to disk, and the file is renamed, which is atomic. A process killed
-    at any moment leaves at most the hidden file.
-
-    Args:
-        path: Where the file is to appear.
-
-    Yields:
-        The file, open for writing bytes.
-    """
-    aside = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        with aside.open("wb") as file:
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(aside, path)
-        _sync_directory(path.parent)
-    finally:
-        aside.unlink(missing_ok=True)
 
 
 def append_line(path: Path, values: Mapping[str, object]) -> None:
@@ -95,13 +68,3 @@ def read_lines(path: Path) -> tuple[list[dict[str, Any]], dict[str, str]]:
             if number < len(texts):
                 damaged[f"{path.name}, line {number}"] = "an unfinished line"
     return lines, damaged
-
-
-def _sync_directory(path: Path) -> None:
-    """Make a rename durable where the system lets directories be synced."""
-    with suppress(OSError):
-        descriptor = os.open(path, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)

@@ -13,7 +13,7 @@ from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pandas as pd
 from torch import nn
@@ -21,6 +21,7 @@ from torch.optim import Optimizer
 
 from htsr._version import __version__
 from htsr.analysis import analyze
+from htsr.conditions import Condition
 from htsr.errors import InputError
 from htsr.spectrum import Spectrum
 from htsr.tails.power_law import check_resampling
@@ -37,9 +38,6 @@ from htsr.training.watching import Action, Watched, named_action
 from htsr.training.worker import Worker, one_thread
 from htsr.training.writer import RunWriter
 from htsr.weights.select import Patterns
-
-if TYPE_CHECKING:
-    from htsr.conditions import Condition
 
 logger = logging.getLogger(__name__)
 
@@ -245,7 +243,7 @@ class Monitor:
             with self._surviving("record"):
                 self._writer.record(self.step_count, values)
 
-    def on(self, condition: "str | Condition", action: str | Action, *, every_time: bool = False) -> None:
+    def on(self, condition: str | Condition, action: str | Action, *, every_time: bool = False) -> None:
         """Do something when a condition comes true.
 
         Args:
@@ -261,8 +259,6 @@ class Monitor:
         Raises:
             InputError: If the condition cannot be read, names no column, or the action is unknown.
         """
-        from htsr.conditions import Condition
-
         condition = Condition(condition) if isinstance(condition, str) else condition
         condition.check_columns(rows_frame([]).assign(previous_phase=pd.Series(dtype="str")))
         self._watched.append(Watched(condition, named_action(action), every_time))
@@ -390,7 +386,7 @@ class Monitor:
         try:
             with one_thread():
                 for quantity, inventory in snapshot.quantities.items():
-                    analysis = analyze(inventory, progress=False, **self._options)
+                    analysis = analyze(inventory, progress=False, n_jobs=1, **self._options)
                     rows += [layer.row | {"quantity": quantity} for layer in analysis]
                     spectra |= {(quantity, name): spectrum for name, spectrum in analysis.spectra.items()}
         except Exception as err:

@@ -17,8 +17,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from htsr.analysis import details_frame
+from htsr.files import written_aside
 from htsr.training.capture import DAMAGE, WEIGHTS, Capture
-from htsr.training.files import CAPTURES, TABLES, capture_step, table_name, written_aside
+from htsr.training.files import CAPTURES, TABLES, capture_step, table_name
 
 logger = logging.getLogger(__name__)
 

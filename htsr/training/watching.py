@@ -7,15 +7,15 @@ from typing import TYPE_CHECKING
 
 import pandas as pd
 
+from htsr.conditions import Condition, Verdict
 from htsr.errors import InputError
 
 if TYPE_CHECKING:
-    from htsr.conditions import Condition, Verdict
     from htsr.training.monitor import Monitor
 
 logger = logging.getLogger(__name__)
 
-Action = Callable[["Monitor", "Verdict"], object]
+Action = Callable[["Monitor", Verdict], object]
 
 
 @dataclass
@@ -28,12 +28,12 @@ class Watched:
         every_time: Act at every capture at which it holds, not only when it comes true, or comes true of another layer.
     """
 
-    condition: "Condition"
+    condition: Condition
     action: Action
     every_time: bool
     _held: frozenset[str] | None = field(default=None, repr=False)  # the layers it held for; None where it did not hold
 
-    def look(self, table: pd.DataFrame) -> "Verdict | None":
+    def look(self, table: pd.DataFrame) -> Verdict | None:
         """Judge a capture.
 
         Args:
@@ -67,12 +67,12 @@ def named_action(action: str | Action) -> Action:
     return _NAMED[action]
 
 
-def _stop(monitor: "Monitor", verdict: "Verdict") -> None:
+def _stop(monitor: "Monitor", verdict: Verdict) -> None:
     logger.warning("step %d: %s; asking the training to stop", monitor.step_count, verdict)
     monitor.should_stop = True
 
 
-def _warn(monitor: "Monitor", verdict: "Verdict") -> None:
+def _warn(monitor: "Monitor", verdict: Verdict) -> None:
     logger.warning("step %d: %s", monitor.step_count, verdict)
 
 

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from htsr.errors import InputError
+from htsr.files import written_aside
 from htsr.training.capture import Capture
 from htsr.training.files import (
     ABOUT,
@@ -16,7 +17,6 @@ from htsr.training.files import (
     append_line,
     capture_name,
     capture_step,
-    written_aside,
 )
 from htsr.training.tables import CAPTURES_PER_TABLE, consolidate, forget_tables, untabled
 

@@ -11,10 +11,12 @@ def as_tensor(weight: torch.Tensor | np.ndarray) -> torch.Tensor:
         weight: A tensor, or an array of any byte order, layout and floating-point type.
 
     Returns:
-        The tensor; it shares memory where it can.
+        The tensor; it shares memory where it can. The shards of a DTensor (FSDP2) are gathered, which every rank must do, and
+        torch's quantized tensors are dequantised.
     """
     if isinstance(weight, torch.Tensor):
-        return weight.detach()
+        tensor: torch.Tensor = weight.full_tensor() if hasattr(weight, "full_tensor") else weight
+        return tensor.dequantize() if tensor.is_quantized else tensor.detach()
     array = np.asarray(weight)
     if array.dtype.kind not in "fV":  # integers, booleans, complex: for the caller to judge
         return torch.from_numpy(np.array(array, order="C"))

@@ -1,5 +1,8 @@
 """Weights of a live ``torch.nn.Module``."""
 
+import sys
+from collections.abc import Callable, Mapping
+from dataclasses import replace
 from functools import partial
 
 import torch
@@ -8,133 +11,255 @@ from torch.nn.utils import parametrize
 from torch.nn.utils.prune import BasePruningMethod
 from torch.nn.utils.spectral_norm import SpectralNorm
 from torch.nn.utils.weight_norm import WeightNorm
+from torch.optim.swa_utils import AveragedModel
 
-from htsr.weights.inventory import Inventory, Layer, Skipped
-from htsr.weights.state_dicts import VECTOR_SLICES
+from htsr.weights.arrays import as_tensor
+from htsr.weights.attention import Heads
+from htsr.weights.inventory import Listing, Role, Stored
+from htsr.weights.layout import role_by_name
+from htsr.weights.names import WRAPPERS, clean
+from htsr.weights.recurrent import TYPES
+from htsr.weights.state_dicts import dtype_name, no_dense_values, read_state_dict, storage_of
 
-LAYER_TYPES: dict[type[nn.Module], str] = {
-    nn.Linear: "dense",
-    nn.Embedding: "embedding",
+# Wrappers that keep what they wrap as their attribute ``module``.
+PARALLEL = (nn.parallel.DistributedDataParallel, nn.DataParallel, AveragedModel)
+CONVOLUTIONS = {
     nn.Conv1d: "conv1d",
     nn.Conv2d: "conv2d",
+    nn.Conv3d: "conv3d",
+    nn.ConvTranspose1d: "conv_transpose1d",
+    nn.ConvTranspose2d: "conv_transpose2d",
+    nn.ConvTranspose3d: "conv_transpose3d",
 }
+GATES = {
+    "RNN_TANH": "", "RNN_RELU": "", "LSTM": "ifgo", "GRU": "rzn",
+    "RNNCell": "", "LSTMCell": "ifgo", "GRUCell": "rzn",
+}  # fmt: skip
 
-# Components that torch.compile, activation checkpointing and FSDP insert into module paths.
-WRAPPERS = {"_orig_mod", "_checkpoint_wrapped_module", "_fsdp_wrapped_module"}
 
-
-def read_module(model: nn.Module) -> Inventory:
+def read_module(model: nn.Module) -> Listing:
     """List the weights of a module, in the order in which its layers were defined.
 
-    Parametrized layers (weight_norm, spectral_norm) are listed by the weight they compute; a weight that several
-    layers share is listed once and then as tied to the first.
+    Parametrized layers (weight_norm, spectral_norm, LoRA parametrizations) are listed by the weight they compute. A weight
+    that several layers share is listed each time with one identity.
 
     Args:
         model: Any module. It is not changed.
 
+    Notes:
+        FullyShardedDataParallel (FSDP1) flattens parameters and keeps a shard of each, so its whole state dict is gathered,
+        which every rank must do. Under ``fully_shard`` (FSDP2) only one weight at a time is.
+
     Returns:
-        The layers, and every other parameter and buffer with the reason why it is not one.
+        Every parameter and every computed weight, with the role its layer gives it; buffers and what cannot be analysed with
+        the reason.
     """
-    layers: list[Layer] = []
-    skipped: list[Skipped] = []
-    names: set[str] = set()
-    owner_of: dict[int, str] = {}  # id of a weight -> name of the first layer that has it
+    if _is_fsdp1(model):
+        return _gathered(model)
+    tensors: list[Stored] = []
+    shapes = {clean(key): tuple(p.shape) for key, p in model.named_parameters() if not nn.parameter.is_lazy(p)}
+    clean_paths = {"": ""}
+    parents = {"": model}
     for path, module in model.named_modules(remove_duplicate=False):
-        layer_type = next((name for cls, name in LAYER_TYPES.items() if isinstance(module, cls)), None)
-        own: dict[str, torch.Tensor] = dict(module.named_parameters(recurse=False, remove_duplicate=False))
-        parametrized = parametrize.is_parametrized(module, "weight")
-        computed = layer_type is not None and "weight" not in own and (parametrized or module.weight is not None)
-        if computed:
-            own["weight"] = _weight(module)
-        for key, tensor in own.items():
-            reason = _not_analysed(module, path, key, tensor, layer_type)
-            if reason is not None:
-                shape = () if nn.parameter.is_lazy(tensor) else tuple(tensor.shape)
-                skipped.append(Skipped(_clean(f"{path}.{key}"), shape, reason))
-                continue
-            assert layer_type is not None
-            name = _clean(path) or key
-            if name in names:  # told apart by the wrapper alone
-                name = path
-            names.add(name)
-            first = owner_of.setdefault(id(module if computed else tensor), name)
-            load = partial(_weight, module)
-            tied_to = None if first == name else first
-            layers.append(Layer(name, path or name, layer_type, tuple(tensor.shape), load, tied_to))
-        skipped += [
-            Skipped(_clean(f"{path}.{key}"), tuple(buffer.shape), "a buffer, not a parameter")
+        if path:
+            above, _, name = path.rpartition(".")
+            wrapped = name in WRAPPERS or (name == "module" and isinstance(parents[above], PARALLEL))
+            clean_paths[path] = clean_paths[above] if wrapped else f"{clean_paths[above]}.{name}".lstrip(".")
+            parents[path] = module
+        own = dict(module.named_parameters(recurse=False, remove_duplicate=False))
+        computed = _computed(module)
+        names = list(dict.fromkeys([*computed, *own]))
+        for key in names:
+            longkey = f"{path}.{key}".lstrip(".")
+            name = f"{clean_paths[path]}.{key}".lstrip(".")
+            parent = parents[path.rpartition(".")[0]]
+            tensors.append(_listed(module, parent, key, own.get(key), key in computed, name, longkey, shapes))
+        tensors += [
+            _skipped(f"{clean_paths[path]}.{key}".lstrip("."), buffer, "a buffer, not a parameter")
             for key, buffer in module.named_buffers(recurse=False, remove_duplicate=False)
         ]
-        if (
-            not own and not parametrized and callable(getattr(module, "weight", None))
-        ):  # torch's quantized layers unpack their weight on request
-            skipped.append(Skipped(_clean(path), (), f"layer type {type(module).__name__}: quantized, not analysed"))
-    return Inventory(f"module {type(model).__name__}", layers, skipped)
+        if not names and callable(getattr(type(module), "weight", None)):  # a layer of torch's own quantization
+            tensors.append(_quantised(module, clean_paths[path], path))
+    return Listing(f"module {type(model).__name__}", tensors, _config(model))
 
 
-def _not_analysed(module: nn.Module, path: str, key: str, tensor: torch.Tensor, layer_type: str | None) -> str | None:
-    """Why a tensor is not analysed; None when it is."""
-    if nn.parameter.is_lazy(tensor):
-        return "lazily initialised: run one batch through the model first"
-    if "parametrizations" in path.split("."):
-        return f"part of a weight that {_clean(path.split('.parametrizations')[0])} computes"
-    if tensor.ndim < 2:
-        return f"{tensor.ndim}-D: not a matrix"
-    if layer_type is None:
-        return f"layer type {type(module).__name__}: not analysed in this version"
-    if key != "weight":
-        return f"{type(module).__name__}.{key}: only the weight is analysed"
-    if tensor.is_meta:
-        return "on the meta device: holds no values"
-    if not tensor.is_floating_point():
-        return f"dtype {tensor.dtype}: not a floating-point weight"
-    if tensor.numel() == 0:
-        return "empty"
-    if getattr(module, "groups", 1) != 1:
-        return f"grouped convolution (groups={module.groups}): not analysed in this version"
-    if tensor.ndim > 2 and min(tensor.shape[:2]) == 1:
-        return VECTOR_SLICES
-    return None
+def _is_fsdp1(model: nn.Module) -> bool:
+    fsdp = sys.modules.get("torch.distributed.fsdp")
+    return fsdp is not None and any(isinstance(module, fsdp.FullyShardedDataParallel) for module in model.modules())
 
 
-def _weight(module: nn.Module) -> torch.Tensor:
-    """The weight that a layer computes with: its parameter, or what a parametrization or a hook makes of its parameters.
+def _gathered(model: nn.Module) -> Listing:
+    from torch.distributed.checkpoint.state_dict import StateDictOptions, get_model_state_dict
+
+    tensors = get_model_state_dict(model, options=StateDictOptions(full_state_dict=True))
+    listing = read_state_dict(tensors, f"module {type(model).__name__}")
+    return replace(listing, config=_config(model))
+
+
+def _listed(
+    module: nn.Module,
+    parent: nn.Module,
+    key: str,
+    parameter: torch.Tensor | None,
+    computed: bool,
+    name: str,
+    longkey: str,
+    shapes: Mapping[str, tuple[int, ...]],
+) -> Stored:
+    if parameter is not None and nn.parameter.is_lazy(parameter):
+        return _skipped(name, None, "lazily initialised: run one batch through the model first")
+    if "parametrizations" in longkey.split("."):
+        owner = name.split(".parametrizations")[0].removesuffix("parametrizations") or "the model"
+        return _skipped(name, parameter, f"part of a weight that {owner} computes")
+    hooked = next(
+        (hooked for hooked in _computed(module) if key in (f"{hooked}_g", f"{hooked}_v", f"{hooked}_orig")), None
+    )
+    if hooked is not None and parameter is not None:
+        return _skipped(name, parameter, f"part of the {hooked} that {name.rpartition('.')[0] or 'the model'} computes")
+    tensor = _weight(module, key, None) if computed else parameter
+    assert tensor is not None
+    reason = no_dense_values(tensor)
+    if reason is not None or tensor.ndim < 2:
+        return _skipped(name, tensor, reason or f"{tensor.ndim}-D: not a matrix")
+    shape = tuple(tensor.shape)
+    return Stored(
+        key=name,
+        shape=shape,
+        dtype=dtype_name(tensor),
+        read=partial(_weight, module, key),
+        longkey=longkey,
+        role=_role(module, parent, key, name, shape, shapes),
+        identity=(id(module), key) if computed else storage_of(tensor),
+    )
+
+
+def _skipped(name: str, tensor: torch.Tensor | None, reason: str) -> Stored:
+    shape = () if tensor is None or tensor.is_nested else tuple(tensor.shape)
+    return Stored(name, shape, "" if tensor is None else dtype_name(tensor), _unread, reason=reason)
+
+
+def _unread(rows: slice | None) -> torch.Tensor:
+    raise AssertionError("what has a reason is not read")
+
+
+def _role(
+    module: nn.Module,
+    parent: nn.Module,
+    key: str,
+    name: str,
+    shape: tuple[int, ...],
+    shapes: Mapping[str, tuple[int, ...]],
+) -> Role | None:
+    """What a parameter does, by the class of its module; by its name where the class is unknown."""
+    if isinstance(module, nn.Embedding | nn.EmbeddingBag) and key == "weight":
+        return Role("embedding")
+    if isinstance(module, nn.Linear) and key == "weight":
+        return Role("dense", heads=_heads(parent))
+    if isinstance(module, nn.Bilinear) and key == "weight":
+        return Role("bilinear")
+    if isinstance(module, nn.MultiheadAttention) and len(shape) == 2:
+        return Role("dense", heads=_heads(module))
+    if isinstance(module, nn.RNNBase | nn.RNNCellBase):
+        gates = GATES.get(getattr(module, "mode", type(module).__name__))
+        if gates is not None and key.startswith("weight_"):
+            return Role(TYPES[gates], gates="" if key.startswith("weight_hr") else gates)
+    if type(module).__name__ == "Conv1D" and hasattr(module, "nf") and key == "weight":  # transformers': (in, out)
+        return Role("dense", axes=(1, 0))
+    for cls, layer_type in CONVOLUTIONS.items():
+        if isinstance(module, cls) and key == "weight":
+            return Role(layer_type, groups=int(module.groups))  # type: ignore[arg-type]
+    by_name = role_by_name(name, shape, shapes, unknown_layer=False)
+    return by_name if isinstance(by_name, Role) else None
+
+
+def _heads(attention: nn.Module) -> Heads | None:
+    """What the attributes of a module say of attention heads; most say nothing."""
+    heads = Heads.of({key: value for key, value in vars(attention).items() if isinstance(value, int)})
+    return heads if heads.num else None
+
+
+def _config(model: nn.Module) -> dict[str, object]:
+    """The architecture as transformers' models carry it."""
+    for module in model.modules():
+        config = getattr(module, "config", None)
+        if callable(getattr(config, "to_dict", None)):
+            return dict(config.to_dict())  # type: ignore[union-attr]
+    return {}
+
+
+def _computed(module: nn.Module) -> list[str]:
+    """Names of the tensors that a parametrization or a hook computes."""
+    names = list(module.parametrizations) if parametrize.is_parametrized(module) else []  # type: ignore[arg-type]
+    return names + [name for name, _ in _hooks(module)]
+
+
+def _hooks(module: nn.Module) -> list[tuple[str, Callable[[], torch.Tensor]]]:
+    """What the hooks of the older weight_norm, spectral_norm and of pruning compute in the next forward pass."""
+    found: list[tuple[str, Callable[[], torch.Tensor]]] = []
+    for hook in module._forward_pre_hooks.values():
+        if isinstance(hook, WeightNorm):
+            found.append((hook.name, partial(hook.compute_weight, module)))
+        elif isinstance(hook, SpectralNorm):
+            found.append((hook.name, partial(hook.compute_weight, module, do_power_iteration=False)))
+        elif isinstance(hook, BasePruningMethod):
+            found.append((hook._tensor_name, partial(hook.apply_mask, module)))
+    return found
+
+
+def _weight(module: nn.Module, key: str, rows: slice | None) -> torch.Tensor:
+    """A tensor that a layer computes with: its parameter, or what a parametrization or a hook makes of its parameters.
 
     A parametrization in training mode may update its buffers when read (spectral_norm runs a power iteration), so
     parametrizations are read in evaluation mode. The hooks of the older weight_norm, spectral_norm and of pruning set the
-    attribute ``weight`` in the forward pass only, so it may be stale; they are asked to compute it.
+    attribute in the forward pass only, so it may be stale; they are asked to compute it.
 
     Args:
         module: A layer.
+        key: Name of the tensor.
+        rows: Rows to read; None for all.
 
     Returns:
-        Its weight, detached.
+        The tensor, detached.
     """
-    if not parametrize.is_parametrized(module, "weight"):
-        with torch.no_grad():
-            return _hooked_weight(module).detach()
-    parts = list(module.parametrizations.modules())  # type: ignore[union-attr]
+    with torch.no_grad():
+        tensor = as_tensor(_computed_weight(module, key))
+        return tensor if rows is None else tensor[rows]
+
+
+def _computed_weight(module: nn.Module, key: str) -> torch.Tensor:
+    hooked = dict(_hooks(module))
+    if key in hooked:
+        return hooked[key]()
+    if not (parametrize.is_parametrized(module, key)):
+        return getattr(module, key)
+    parts = list(module.parametrizations[key].modules())  # type: ignore[index, union-attr]
     modes = [part.training for part in parts]
     for part in parts:
         part.training = False
     try:
-        with torch.no_grad():
-            return module.weight.detach()  # type: ignore[operator]
+        return getattr(module, key)
     finally:
         for part, mode in zip(parts, modes, strict=True):
             part.training = mode
 
 
-def _hooked_weight(module: nn.Module) -> torch.Tensor:
-    for hook in module._forward_pre_hooks.values():
-        if isinstance(hook, WeightNorm) and hook.name == "weight":
-            return hook.compute_weight(module)
-        if isinstance(hook, SpectralNorm) and hook.name == "weight":
-            return hook.compute_weight(module, do_power_iteration=False)
-        if isinstance(hook, BasePruningMethod) and hook._tensor_name == "weight":
-            return hook.apply_mask(module)
-    return module.weight  # type: ignore[return-value]
+def _quantised(module: nn.Module, name: str, path: str) -> Stored:
+    """A layer of torch.ao.nn.quantized, whose weight is a method."""
+    tensor = module.weight()  # type: ignore[operator]
+    if not isinstance(tensor, torch.Tensor) or not tensor.is_quantized:
+        return Stored(name, (), "", _unread, reason=f"layer type {type(module).__name__}: quantized, not analysed")
+    dtype = dtype_name(tensor)
+    return Stored(
+        key=f"{name}.weight".lstrip("."),
+        shape=tuple(tensor.shape),
+        dtype=dtype,
+        read=partial(_unpacked, module),
+        longkey=f"{path}.weight".lstrip("."),
+        quantised=True,
+        note=f"dequantised from {dtype}",
+    )
 
 
-def _clean(path: str) -> str:
-    return ".".join(part for part in path.split(".") if part and part not in WRAPPERS)
+def _unpacked(module: nn.Module, rows: slice | None) -> torch.Tensor:
+    tensor = module.weight().dequantize()  # type: ignore[operator]
+    return tensor if rows is None else tensor[rows]

@@ -1,7 +1,5 @@
 """Weights of a ``.safetensors`` file, or of a directory of them (a sharded checkpoint, with or without its index)."""
 
-import json
-import re
 from functools import partial
 from pathlib import Path
 
@@ -9,11 +7,21 @@ import torch
 from safetensors import SafetensorError, safe_open
 
 from htsr.errors import InputError
-from htsr.weights.inventory import Inventory, Layer, Skipped
-from htsr.weights.state_dicts import layer_name, layer_type, not_analysed
+from htsr.weights.inventory import Listing, Stored
+from htsr.weights.names import natural_order, without_common_prefix
+from htsr.weights.shards import check_complete, config_beside, shards
+
+# The format's words for types, in torch's.
+DTYPES = {"F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat16"}
+DTYPES |= {
+    "F8_E4M3": "float8_e4m3fn",
+    "F8_E5M2": "float8_e5m2",
+    "F8_E4M3FNUZ": "float8_e4m3fnuz",
+    "F8_E5M2FNUZ": "float8_e5m2fnuz",
+}
 
 
-def read_safetensors(path: Path) -> Inventory:
+def read_safetensors(path: Path) -> Listing:
     """List the tensors of a file or of all ``*.safetensors`` files of a directory; only the headers are read.
 
     The format keeps no module order, so names are sorted with their numbers compared as numbers: layer 10 comes
@@ -23,14 +31,14 @@ def read_safetensors(path: Path) -> Inventory:
         path: A file, or a directory that holds at least one.
 
     Returns:
-        The layers, each loaded from its own file when asked for, and every other tensor with the reason.
+        The tensors, each read from its own file when asked for.
 
     Raises:
         InputError: If a file is not readable as safetensors, a shard is missing, or a name stands in two files.
     """
-    files = safetensors_files(path) if path.is_dir() else [path]
+    files = shards(path, "*.safetensors") if path.is_dir() else [path]
     if path.is_dir():
-        _check_shards(path, {file.name for file in files})
+        check_complete(path, {file.name for file in files}, "safetensors")
     where: dict[str, tuple[Path, tuple[int, ...], str]] = {}
     for file in files:
         for key, shape, dtype in _header(file):
@@ -41,45 +49,14 @@ def read_safetensors(path: Path) -> Inventory:
                 )
             where[key] = (file, shape, dtype)
 
-    layers: list[Layer] = []
-    skipped: list[Skipped] = []
-    for key in sorted(where, key=_natural_order):
+    names = without_common_prefix(where, "module.")
+    tensors = []
+    for key in sorted(where, key=natural_order):
         file, shape, dtype = where[key]
-        reason = not_analysed(key, shape, dtype)
-        if reason is None:
-            name = layer_name(key, where)
-            layers.append(Layer(name, name, layer_type(key, shape), shape, partial(_load, file, key)))
-        else:
-            skipped.append(Skipped(key, shape, reason))
-    return Inventory(str(path), layers, skipped)
-
-
-def safetensors_files(directory: Path) -> list[Path]:
-    """The ``*.safetensors`` files of a directory, by name."""
-    return sorted(file for file in directory.glob("*.safetensors") if file.is_file())
-
-
-def _check_shards(directory: Path, there: set[str]) -> None:
-    """Refuse a sharded checkpoint that lacks a shard, by its index and by the numbers in the names."""
-    expected: set[str] = set()
-    for index in directory.glob("*.safetensors.index.json"):
-        try:
-            expected |= set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())
-        except (ValueError, KeyError, AttributeError) as err:
-            raise InputError(
-                f"{index}: expected a JSON object with a weight_map, got {type(err).__name__}: {err}"
-            ) from err
-    for name in there:
-        numbered = re.fullmatch(r"(.*-)([0-9]+)-of-([0-9]+)\.safetensors", name)
-        if numbered:
-            stem, number, count = numbered.groups()
-            expected |= {f"{stem}{i:0{len(number)}d}-of-{count}.safetensors" for i in range(1, int(count) + 1)}
-    missing = sorted(expected - there)
-    if missing:
-        raise InputError(
-            f"{directory}: {len(missing)} of {len(expected)} shards are missing: {', '.join(missing[:3])}"
-            f"{', ...' if len(missing) > 3 else ''}; fetch them, or pass one shard as a file"
+        tensors.append(
+            Stored(names[key], shape, DTYPES.get(dtype, dtype.lower()), partial(_load, file, key), longkey=key)
         )
+    return Listing(str(path), tensors, config_beside(path))
 
 
 def _header(file: Path) -> list[tuple[str, tuple[int, ...], str]]:
@@ -95,10 +72,6 @@ def _header(file: Path) -> list[tuple[str, tuple[int, ...], str]]:
         ) from err
 
 
-def _load(file: Path, key: str) -> torch.Tensor:
+def _load(file: Path, key: str, rows: slice | None) -> torch.Tensor:
     with safe_open(file, framework="pt") as handle:
-        return handle.get_tensor(key)
-
-
-def _natural_order(key: str) -> list[tuple[int, str]]:
-    return [(int(part), "") if number % 2 else (-1, part) for number, part in enumerate(re.split(r"([0-9]+)", key))]
+        return handle.get_tensor(key) if rows is None else handle.get_slice(key)[rows]

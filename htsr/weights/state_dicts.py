@@ -1,123 +1,158 @@
 """Weights of a state dict, or of any mapping from names to tensors or arrays."""
 
-import re
-from collections.abc import Mapping
+from collections.abc import Hashable, Mapping
 from functools import partial
+from typing import Any
 
 import numpy as np
 import torch
 
 from htsr.errors import InputError
 from htsr.weights.arrays import as_tensor
-from htsr.weights.inventory import Inventory, Layer, Skipped
+from htsr.weights.inventory import Listing, Stored
+from htsr.weights.names import without_common_prefix
 
-# A bare tensor does not say which layer it came from: 2-D tensors are embeddings by these words, else dense.
-EMBEDDING = re.compile(r"(^|[._])(\w*embed(ding)?s?\w*|wte|wpe)([._]|$)", re.IGNORECASE)
-# A kernel longer than this is no kernel: 3-D and 4-D tensors without a layer are as often stacked experts or tokens.
-MAX_KERNEL = 31
-# Parts of weights that weight_norm, spectral_norm and pruning compute in the module.
-PARTS = re.compile(r"(^|\.)(parametrizations\..*|weight_(g|v|u|orig)|\w*mask)$")
-# torch's names for attention and recurrent weights that stack several matrices in one tensor.
-STACKED = re.compile(r"(^|\.)(in_proj_weight|weight_(ih|hh|hr)_l\d+(_reverse)?)$")
+# Where trainers keep the model in a dictionary of everything: Lightning and most scripts; torchvision; nanoGPT; DeepSpeed.
+MODEL_KEYS = ("state_dict", "model_state_dict", "model", "module", "network", "net", "weights", "params")
+MAX_DEPTH = 3
 
 
-VECTOR_SLICES = "one input or output channel: each slice of the kernel is a vector"
-
-
-def read_state_dict(tensors: Mapping[str, object], source: str | None = None) -> Inventory:
-    """List the weights of a mapping from names to torch tensors or numpy arrays.
+def read_state_dict(tensors: Mapping[str, object], source: str = "state dict") -> Listing:
+    """List the tensors of a mapping from names to torch tensors or numpy arrays.
 
     Args:
-        tensors: ``model.state_dict()``, or ``{name: array}``.
-        source: What to call it. Defaults to ``state dict``.
+        tensors: ``model.state_dict()``, ``{name: array}``, or a checkpoint that holds one of these under a name such as
+            ``model`` or ``state_dict``.
+        source: What to call it.
 
     Returns:
-        The layers in the order of the mapping, and every other entry with the reason.
+        The tensors in the order of the mapping; entries that are none have a reason.
 
     Raises:
         InputError: If a name is not a string.
     """
-    layers: list[Layer] = []
-    skipped: list[Skipped] = []
-    owner_of: dict[tuple[object, ...], str] = {}
-    for key, value in tensors.items():
-        if not isinstance(key, str):
-            raise InputError(f"expected a mapping from names to tensors, got the key {key!r} ({type(key).__name__})")
-        if not isinstance(value, torch.Tensor | np.ndarray):
-            hint = f": pass source[{key!r}] for what is in it" if isinstance(value, Mapping) else ""
-            skipped.append(Skipped(key, (), f"a {type(value).__name__}, not a tensor or array{hint}"))
-            continue
-        shape = tuple(value.shape)
-        reason = _no_dense_values(value) or not_analysed(key, shape, _dtype_name(value))
-        if reason is not None:
-            skipped.append(Skipped(key, shape, reason))
-            continue
-        name = layer_name(key, tensors)
-        first = owner_of.setdefault(_storage(value), name)
-        tied_to = None if first == name else first
-        layers.append(Layer(name, name, layer_type(key, shape), shape, partial(as_tensor, value), tied_to))
-    return Inventory(source or "state dict", layers, skipped)
+    tensors, beside = model_of(tensors)
+    names = without_common_prefix([key for key in tensors if not _is_counter(key)], "module.")
+    names |= {key: key for key in tensors if key not in names}
+    if "pytorch-lightning_version" in beside:
+        names = _without_attribute(names)
+    listed = [_stored(names[key], key, value) for key, value in tensors.items()]
+    listed += [_no_tensor(key, value, "beside the model, not read") for key, value in beside.items()]
+    return Listing(source, listed)
 
 
-def not_analysed(key: str, shape: tuple[int, ...], dtype: str) -> str | None:
-    """Why a named tensor is not analysed; None when it is.
+def model_of(checkpoint: Mapping[str, object]) -> tuple[Mapping[str, object], dict[str, object]]:
+    """The state dict inside a checkpoint, and what stands beside it.
 
     Args:
-        key: The tensor's name.
-        shape: Its shape.
-        dtype: Its type as numpy, torch or safetensors spells it: ``float32``, ``bfloat16``, ``F8_E4M3``.
+        checkpoint: A state dict, or a dictionary that holds one.
 
     Returns:
-        The reason, or None.
+        The state dict, the checkpoint itself if it holds tensors; and the other entries on the way to it.
+
+    Raises:
+        InputError: If a name is not a string.
     """
-    if not dtype.lower().startswith(("f", "bf")):
-        return f"dtype {dtype}: not a floating-point weight"
-    if len(shape) < 2:
-        return f"{len(shape)}-D: not a matrix"
-    if len(shape) > 4:
-        return f"{len(shape)}-D: not analysed in this version"
-    if 0 in shape:
-        return "empty"
-    if key == "bias" or key.endswith(".bias"):
-        return "a bias or mask, not a weight"
-    if PARTS.search(key):
-        return "part of a weight that the module computes: pass the module"
-    if len(shape) > 2 and min(shape[:2]) == 1:
-        return VECTOR_SLICES
-    if len(shape) > 2 and max(shape[2:]) > MAX_KERNEL:
-        return f"{len(shape)}-D with a last side above {MAX_KERNEL}: not a convolution, and not split in this version"
-    if STACKED.search(key):
-        return "stacked attention or recurrent weight: not split in this version"
-    return None
+    beside: dict[str, object] = {}
+    for _ in range(MAX_DEPTH):
+        for key in checkpoint:
+            if not isinstance(key, str):
+                raise InputError(
+                    f"expected a mapping from names to tensors, got the key {key!r:.50} ({type(key).__name__})"
+                )
+        inner = {key: value for key, value in checkpoint.items() if isinstance(value, Mapping) and _tensors(value)}
+        chosen = next((key for key in MODEL_KEYS if key in inner), next(iter(inner), None) if len(inner) == 1 else None)
+        if chosen is None or any(
+            isinstance(value, torch.Tensor | np.ndarray) and value.ndim > 1 for value in checkpoint.values()
+        ):
+            break
+        beside |= {key: value for key, value in checkpoint.items() if key != chosen}
+        checkpoint = inner[chosen]
+    return checkpoint, beside
 
 
-def layer_type(key: str, shape: tuple[int, ...]) -> str:
-    """``conv1d`` or ``conv2d`` by the number of dimensions; for matrices ``embedding`` or ``dense`` by the name."""
-    if len(shape) == 2:
-        return "embedding" if EMBEDDING.search(key) else "dense"
-    return f"conv{len(shape) - 2}d"
+def _tensors(mapping: Mapping[Any, object]) -> bool:
+    """Whether a mapping holds tensors, or a mapping that does."""
+    todo, seen = [mapping], {id(mapping)}
+    while todo:
+        for value in todo.pop().values():
+            if isinstance(value, torch.Tensor | np.ndarray):
+                return True
+            if isinstance(value, Mapping) and id(value) not in seen:  # a pickle may hold itself
+                seen.add(id(value))
+                todo.append(value)
+    return False
 
 
-def layer_name(key: str, keys: Mapping[str, object]) -> str:
-    """The module path of a tensor: its name without ``.weight``, where that is still unique."""
-    stripped = key.removesuffix(".weight")
-    return key if stripped in keys else stripped
+def _is_counter(key: str) -> bool:
+    return key == "n_averaged"  # torch.optim.swa_utils.AveragedModel counts beside its ``module.``
 
 
-def _no_dense_values(value: torch.Tensor | np.ndarray) -> str | None:
-    if isinstance(value, torch.Tensor) and value.is_meta:
+def _without_attribute(names: Mapping[str, str]) -> dict[str, str]:
+    """Drop the attribute under which a LightningModule keeps its only network."""
+    first = {name.split(".")[0] for name in names.values()}
+    if len(first) == 1 and all(name.count(".") > 1 for name in names.values()):
+        return {key: name.split(".", 1)[1] for key, name in names.items()}
+    return dict(names)
+
+
+def _stored(name: str, key: str, value: object) -> Stored:
+    if not isinstance(value, torch.Tensor | np.ndarray):
+        return _no_tensor(key, value, "not a tensor or array")
+    dtype = dtype_name(value)
+    reason = no_dense_values(value)
+    shape = () if reason and "nested" in reason else tuple(value.shape)
+    quantised = isinstance(value, torch.Tensor) and value.is_quantized
+    return Stored(
+        key=name,
+        shape=shape,
+        dtype=dtype,
+        read=partial(_read, value),
+        longkey=key,
+        identity=None if reason else storage_of(value),
+        quantised=quantised,
+        reason=reason,
+        note=f"dequantised from {dtype}" if quantised else "",
+    )
+
+
+def _no_tensor(key: str, value: object, why: str) -> Stored:
+    hint = f": pass source[{key!r}] for what is in it" if isinstance(value, Mapping) and _tensors(value) else ""
+    return Stored(key, (), type(value).__name__, _nothing, reason=f"a {type(value).__name__}, {why}{hint}")
+
+
+def _nothing(rows: slice | None) -> torch.Tensor:
+    raise AssertionError("what has a reason is not read")
+
+
+def _read(value: torch.Tensor | np.ndarray, rows: slice | None) -> torch.Tensor:
+    return as_tensor(value if rows is None else value[rows])
+
+
+def no_dense_values(value: torch.Tensor | np.ndarray) -> str | None:
+    """Why a tensor holds no plain values; None if it does."""
+    if not isinstance(value, torch.Tensor):
+        return None
+    if value.is_nested:
+        return "nested tensor: not a matrix"
+    if value.is_meta:
         return "on the meta device: holds no values"
-    if isinstance(value, torch.Tensor) and value.layout != torch.strided:
+    if value.layout != torch.strided:
         return f"layout {value.layout}: not a dense tensor".replace("torch.", "")
+    if type(value) in (torch.Tensor, torch.nn.Parameter) and value.nbytes > value.untyped_storage().nbytes():
+        return "an expanded view: it repeats the values that it stores"
     return None
 
 
-def _dtype_name(value: torch.Tensor | np.ndarray) -> str:
+def dtype_name(value: torch.Tensor | np.ndarray) -> str:
+    """The type of a tensor or array in words: ``float32``, ``bfloat16``."""
     return str(value.dtype).removeprefix("torch.") if isinstance(value, torch.Tensor) else value.dtype.name
 
 
-def _storage(value: torch.Tensor | np.ndarray) -> tuple[object, ...]:
+def storage_of(value: torch.Tensor | np.ndarray) -> Hashable:
     """What two tied tensors have in common: the same memory read in the same way."""
-    if isinstance(value, torch.Tensor):
-        return (str(value.device), value.data_ptr(), tuple(value.shape), value.stride())
-    return ("numpy", value.__array_interface__["data"][0], value.shape, value.strides)
+    if isinstance(value, np.ndarray):
+        return ("numpy", value.__array_interface__["data"][0], value.shape, value.strides)
+    if type(value) not in (torch.Tensor, torch.nn.Parameter) or not value.numel():  # a wrapper such as DTensor
+        return id(value)
+    return (str(value.device), value.data_ptr(), value.dtype, tuple(value.shape), value.stride())

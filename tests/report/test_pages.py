@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 import htsr
-from htsr.report import analysis_page, runs_page
+from htsr.report import analysis_page, comparison_page, runs_page
 
 
 @pytest.fixture(scope="module")
@@ -59,3 +59,35 @@ def test_runs_page_escapes_its_sentences():
     page = runs_page("t", ["a < b"], pd.DataFrame({"p": ["<x>"]}), {}, ["n"])
     assert "a &lt; b" in page
     assert "<x>" not in page
+
+
+@pytest.fixture(scope="module")
+def comparison():
+    torch.manual_seed(0)
+    a = {"<b>moved</b>": torch.randn(60, 40), "still": torch.randn(60, 40), "bad": torch.full((60, 40), float("nan"))}
+    b = a | {"<b>moved</b>": torch.randn(60, 40), "<i>new</i>": torch.randn(9, 9), "bias": torch.zeros(3)}
+    return htsr.compare(a, b)
+
+
+def test_comparison_page(comparison):
+    page = comparison_page(comparison)
+    assert page.startswith("<!doctype html>")
+    assert "<script" not in page
+    assert not re.search(r"""(src|href)=["']https?:""", page)
+    assert page.count("<svg") == 2  # the overview, and the one layer that changed
+    assert f"{comparison.details.loc[0, 'alpha_b']:.2f}" in page
+    assert "failed: A: non-finite (2400 of 2400); B: non-finite (2400 of 2400)" in page
+    assert "no such name in A" in page
+    assert "1-D: not a matrix" in page
+    assert "<b>moved" not in page
+    assert "<i>new" not in page
+    assert "&lt;b&gt;moved" in page
+    assert ">nan<" not in page
+    assert "None" not in page
+    assert "&lt;NA&gt;" not in page
+    assert page == comparison_page(comparison)
+
+
+@pytest.mark.parametrize("weight", [torch.zeros(30, 20), torch.full((30, 20), float("nan"))])
+def test_a_comparison_page_without_numbers(weight):
+    assert "layers in both" in comparison_page(htsr.compare({"w": weight}, {"w": weight.clone()}))

@@ -5,8 +5,8 @@ import pytest
 import torch
 
 import htsr
+from htsr.files import written_aside
 from htsr.training.capture import Capture
-from htsr.training.files import written_aside
 
 
 def capture(step=3):

@@ -1,5 +1,7 @@
 """Choosing layers."""
 
+import re
+
 import pytest
 import torch
 
@@ -24,6 +26,11 @@ TENSORS = {
         (["conv2d", "*.k"], None, ["enc.0.k", "conv"]),
         (None, "dense", ["conv"]),
         ("enc.*", ["*.q"], ["enc.0.k"]),
+        (r"re:\.[01]\.k$", None, ["enc.0.k"]),
+        (re.compile("ENC", re.I), None, ["enc.0.q", "enc.0.k", "enc.1.q"]),
+        ("4x4x3x3", None, ["conv"]),
+        ("* x 4", None, ["enc.0.q", "enc.0.k", "enc.1.q"]),
+        ("enc.[1-9].q", None, ["enc.1.q"]),
     ],
 )
 def test_names_globs_and_types(layers, skip, kept):
@@ -48,3 +55,25 @@ def test_tied_layers_whose_first_is_left_out_belong_to_the_next():
 def test_patterns_must_be_text():
     with pytest.raises(TypeError, match="got 3"):
         select(open_source(TENSORS), 3)
+
+
+def test_parts_by_their_brackets():
+    source = open_source({"0.in_proj_weight": torch.zeros(12, 4), "q": torch.zeros(4, 4)})
+    assert [x.name for x in select(source, "*[q]").layers] == ["0.in_proj_weight[q]"]
+    assert [x.name for x in select(source, skip="0.in_proj_weight[q]").layers] == [
+        "0.in_proj_weight[k]",
+        "0.in_proj_weight[v]",
+        "q",
+    ]
+
+
+def test_few_eigenvalues():
+    source = open_source({"small": torch.zeros(3, 9), "conv": torch.zeros(3, 9, 2, 2)})
+    chosen = select(source, min_eigenvalues=10)
+    assert [x.name for x in chosen.layers] == ["conv"]
+    assert chosen.skipped[0].reason == "3 eigenvalues, fewer than min_eigenvalues=10"
+
+
+def test_a_broken_regular_expression_is_an_error():
+    with pytest.raises(InputError, match="expected a regular expression after re:"):
+        select(open_source(TENSORS), "re:(")

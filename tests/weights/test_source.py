@@ -34,16 +34,42 @@ def test_an_empty_file_of_tensors_is_refused(tmp_path):
         open_source(tmp_path / "m.safetensors")
 
 
-def test_directories_without_safetensors_name_what_is_there(tmp_path):
-    (tmp_path / "pytorch_model.bin").write_bytes(b"")
-    with pytest.raises(InputError, match=r"found pytorch_model.bin"):
+def test_directories_without_a_checkpoint_name_what_is_there(tmp_path):
+    (tmp_path / "notes.md").write_bytes(b"")
+    with pytest.raises(InputError, match=r"expected \*.safetensors, .* found notes.md"):
         open_source(tmp_path)
 
 
-def test_other_suffixes_say_what_to_do(tmp_path):
-    (tmp_path / "model.pt").write_bytes(b"")
-    with pytest.raises(InputError, match=r"got the suffix '.pt'.*torch.load"):
-        open_source(tmp_path / "model.pt")
+def test_a_directory_with_one_checkpoint_file_is_opened(tmp_path):
+    torch.save({"w": torch.zeros(3, 2)}, tmp_path / "model.pt")
+    (tmp_path / "notes.md").write_bytes(b"")
+    assert [x.name for x in open_source(tmp_path).layers] == ["w"]
+
+
+def test_other_suffixes_name_the_formats(tmp_path):
+    (tmp_path / "model.txt").write_bytes(b"")
+    with pytest.raises(InputError, match=r"\.safetensors, \.pt.*got the suffix '.txt'"):
+        open_source(tmp_path / "model.txt")
+
+
+@pytest.mark.parametrize("new", [True, False])
+def test_the_content_tells_the_format_where_the_suffix_does_not(tmp_path, new):
+    torch.save({"w": torch.zeros(3, 2)}, tmp_path / "model.pth.tar", _use_new_zipfile_serialization=new)
+    assert [x.name for x in open_source(tmp_path / "model.pth.tar").layers] == ["w"]
+
+
+def test_an_index_stands_for_its_shards(tmp_path):
+    save_file({"w": torch.zeros(3, 2)}, tmp_path / "m.safetensors")
+    (tmp_path / "model.safetensors.index.json").write_text('{"weight_map": {"w": "m.safetensors"}}')
+    assert [x.name for x in open_source(tmp_path / "model.safetensors.index.json").layers] == ["w"]
+
+
+def test_links_that_lead_nowhere(tmp_path):
+    loop = tmp_path / "loop.safetensors"
+    loop.symlink_to(loop)
+    for path in (loop, tmp_path):
+        with pytest.raises(InputError, match="a symbolic link that leads to no file"):
+            open_source(path)
 
 
 @pytest.mark.parametrize("source", [3, None, torch.zeros(3, 3), [nn.Linear(2, 2)]])

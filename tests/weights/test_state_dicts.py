@@ -6,13 +6,12 @@ import torch
 from torch import nn
 
 from htsr import InputError
-from htsr.weights.modules import read_module
-from htsr.weights.state_dicts import read_state_dict
+from htsr.weights import open_source
 
 
 def test_a_state_dict_lists_what_its_module_lists():
     model = nn.Sequential(nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8), nn.Linear(4, 2))
-    from_dict, from_module = read_state_dict(model.state_dict()), read_module(model)
+    from_dict, from_module = open_source(model.state_dict()), open_source(model)
     assert [(x.name, x.layer_type, x.shape) for x in from_dict.layers] == [
         (x.name, x.layer_type, x.shape) for x in from_module.layers
     ]
@@ -20,7 +19,7 @@ def test_a_state_dict_lists_what_its_module_lists():
 
 def test_arrays_of_any_byte_order_and_layout():
     a = np.random.default_rng(0).normal(size=(6, 4))
-    inventory = read_state_dict(
+    inventory = open_source(
         {"plain": a, "swapped": a.astype(">f4"), "transposed": a.T, "half": a.astype(np.float16)}
         | {"long": a.astype(np.longdouble)}
     )
@@ -36,26 +35,19 @@ def test_arrays_of_any_byte_order_and_layout():
         ("ids", torch.zeros(2, 3, dtype=torch.int64), "int64"),
         ("spectrum", torch.zeros(2, 3, dtype=torch.complex64), "complex64"),
         ("mask", np.zeros((2, 3), dtype=bool), "bool"),
-        ("five", torch.zeros(2, 2, 2, 2, 2), "5-D"),
         ("nothing", torch.zeros(0, 3), "empty"),
         ("epoch", 3, "a int, not a tensor"),
         ("meta", torch.zeros(2, 3, device="meta"), "meta device"),
-        ("attn.in_proj_weight", torch.zeros(12, 4), "stacked"),
-        ("rnn.weight_hh_l0_reverse", torch.zeros(12, 4), "stacked"),
         ("fc.parametrizations.weight.original0", torch.zeros(12, 1), "the module computes"),
         ("parametrizations.weight.original1", torch.zeros(12, 4), "the module computes"),
         ("fc.weight_v", torch.zeros(12, 4), "the module computes"),
         ("fc.weight_mask", torch.zeros(12, 4), "the module computes"),
         ("cls_token", torch.zeros(1, 1, 192), "is a vector"),
-        ("pos_embed", torch.zeros(1, 197, 192), "is a vector"),
-        ("dw.weight", torch.zeros(32, 1, 3, 3), "is a vector"),
-        ("experts.weight", torch.zeros(8, 64, 64), "last side above 31"),
         ("sparse", torch.eye(4).to_sparse(), "sparse_coo"),
-        ("model", {"w": torch.zeros(3, 3)}, "pass source['model']"),
     ],
 )
 def test_what_is_skipped_has_a_reason(key, value, reason):
-    inventory = read_state_dict({key: value})
+    inventory = open_source({key: value})
     assert not inventory.layers
     assert reason in inventory.skipped[0].reason
     assert inventory.skipped[0].name == key
@@ -71,22 +63,55 @@ def test_what_is_skipped_has_a_reason(key, value, reason):
     ],
 )
 def test_embeddings_are_told_by_name(key, kind):
-    assert read_state_dict({key: torch.zeros(4, 3)}).layers[0].layer_type == kind
+    assert open_source({key: torch.zeros(4, 3)}).layers[0].layer_type == kind
 
 
 def test_tied_tensors_are_marked():
     shared = torch.randn(6, 4)
-    inventory = read_state_dict(
-        {"wte.weight": shared, "head.weight": shared, "copy.weight": shared.clone(), "t": shared.T}
-    )
+    inventory = open_source({"wte.weight": shared, "head.weight": shared, "copy.weight": shared.clone(), "t": shared.T})
     assert [x.tied_to for x in inventory.layers] == [None, "wte", None, None]
 
 
 def test_names_stay_unique():
-    inventory = read_state_dict({"a": torch.zeros(2, 2), "a.weight": torch.ones(2, 2)})
+    inventory = open_source({"a": torch.zeros(2, 2), "a.weight": torch.ones(2, 2)})
     assert [x.name for x in inventory.layers] == ["a", "a.weight"]
+
+
+@pytest.mark.parametrize(
+    ("key", "shape", "expected"),
+    [
+        ("five", (2, 2, 2, 2, 2), [("five", "conv3d", (2, 2, 2, 2, 2))]),
+        ("attn.in_proj_weight", (12, 4), [(f"attn.in_proj_weight[{p}]", "dense", (4, 4)) for p in "qkv"]),
+        ("attn.c_attn.weight", (4, 12), [(f"attn.c_attn[{p}]", "dense", (4, 4)) for p in "qkv"]),
+        ("rnn.weight_hh_l0_reverse", (12, 4), [(f"rnn.weight_hh_l0_reverse[{g}]", "gru", (4, 4)) for g in "rzn"]),
+        ("rnn.weight_hh_l0", (16, 4), [(f"rnn.weight_hh_l0[{g}]", "lstm", (4, 4)) for g in "ifgo"]),
+        ("pos_embed", (1, 197, 192), [("pos_embed", "embedding", (197, 192))]),
+        ("dw.weight", (32, 1, 3, 3), [("dw", "conv2d", (32, 9))]),
+        ("experts.weight", (3, 64, 64), [(f"experts[{i}]", "stack", (64, 64)) for i in range(3)]),
+        ("embeddings.patch_embeddings.projection.weight", (6, 3, 8, 8), None),
+        ("vision.patch_embedding.weight", (6, 3, 32, 32), None),
+        ("pos_conv.weight", (6, 4, 128), [("pos_conv", "conv1d", (6, 4, 128))]),
+        ("module._orig_mod.fc.weight", (6, 4), [("fc", "dense", (6, 4))]),
+    ],
+)
+def test_names_and_shapes_tell_what_a_tensor_is(key, shape, expected):
+    expected = expected or [(key.removesuffix(".weight"), "conv2d", shape)]
+    weight = torch.randn(shape)
+    layers = open_source({key: weight}).layers
+    assert [(x.name, x.layer_type, x.shape) for x in layers] == expected
+    assert all(tuple(x.load().shape) == x.shape for x in layers)
+
+
+@pytest.mark.parametrize(
+    "wrap", [lambda sd: {"model": sd, "step": 3}, lambda sd: {"state_dict": sd, "optimizer": {"a": 1}}]
+)
+def test_the_model_is_found_in_a_checkpoint(wrap):
+    inventory = open_source(wrap({"fc.weight": torch.zeros(4, 3)}))
+    assert [x.name for x in inventory.layers] == ["fc"]
+    assert len(inventory.skipped) == 1
+    assert "beside the model" in inventory.skipped[0].reason
 
 
 def test_names_must_be_strings():
     with pytest.raises(InputError, match="got the key 0"):
-        read_state_dict({0: torch.zeros(2, 2)})
+        open_source({0: torch.zeros(2, 2)})

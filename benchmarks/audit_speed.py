@@ -1,0 +1,168 @@
+"""How fast an audit is and how much memory it takes, beside WeightWatcher in one run, the two taking turns.
+
+python benchmarks/audit_speed.py            # everything: benchmarks/results/audit_speed.md; a quarter of an hour, 2 GB of disk
+python benchmarks/audit_speed.py --quick    # one round each, a checkpoint of 0.1 GB, printed only
+"""
+
+import argparse
+import itertools
+import statistics
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import torch
+from provenance import alternate, median_ratio, provenance, table, write
+from safetensors.torch import load_file, save_file
+from torch import nn
+
+import htsr
+from htsr.crosscheck import quiet_weightwatcher
+from htsr.demo.run import trained_transformer
+
+# Reports the peak of resident memory in bytes, before and after the audit of a path; Linux counts in KiB.
+AUDIT = {
+    "htsr": "import htsr, sys; run = lambda path: htsr.analyze(path, progress=False)",
+    "weightwatcher": """
+import sys, weightwatcher, glob
+from safetensors.torch import load_file
+def run(path):
+    tensors = {}
+    for shard in glob.glob(path + "/*.safetensors"):
+        tensors |= load_file(shard)
+    weightwatcher.WeightWatcher(model=tensors).analyze()
+""",
+}
+MEASURE = """
+import resource, time
+peak = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+before, start = peak(), time.perf_counter()
+run(sys.argv[1])
+print("measured", peak() - before, time.perf_counter() - start)
+"""
+
+
+def grams(tensors: dict[str, torch.Tensor]) -> list[np.ndarray]:
+    """The float64 Gram matrices of an audit."""
+    matrices = [
+        W.double().numpy() for W in tensors.values() if W.ndim == 2 and W.is_floating_point() and min(W.shape) > 2
+    ]
+    return [W.T @ W if W.shape[0] >= W.shape[1] else W @ W.T for W in matrices]
+
+
+def convolutions() -> nn.Module:
+    """The 3 x 3 convolutions of a small ResNet."""
+    torch.manual_seed(0)
+    widths = [64, 64, 64, 128, 128, 128, 256, 256, 256, 512, 512]
+    return nn.Sequential(*(nn.Conv2d(a, b, 3) for a, b in itertools.pairwise(widths)))
+
+
+def checkpoint(folder: Path, gigabytes: float) -> None:
+    """A sharded checkpoint: a vocabulary of 50257 x 1024 and layers of 1024 x 4096, float32."""
+    generator = torch.Generator().manual_seed(0)
+    layers = max(2, round((gigabytes * 1e9 - 50257 * 1024 * 4) / (1024 * 4096 * 4)))
+    if gigabytes >= 1:
+        save_file({"embed.weight": torch.randn(50257, 1024, generator=generator)}, folder / "model-0.safetensors")
+    for shard, start in enumerate(range(0, layers, 16), start=1):
+        tensors = {
+            f"layers.{i}.weight": torch.randn(4096, 1024, generator=generator)
+            for i in range(start, min(start + 16, layers))
+        }
+        save_file(tensors, folder / f"model-{shard}.safetensors")
+
+
+def peak(program: str, folder: Path) -> tuple[float, float]:
+    """Megabytes above the import, and seconds, of an audit in a process of its own."""
+    code = AUDIT[program] + MEASURE
+    result = subprocess.run([sys.executable, "-c", code, str(folder)], capture_output=True, text=True, check=True)
+    line = next(line for line in result.stdout.splitlines() if line.startswith("measured"))
+    extra, seconds = line.split()[1:]
+    return int(extra) / 1e6, float(seconds)
+
+
+def compared(programs: dict[str, Callable[[], object]], against: str, rounds: int) -> list[list[object]]:
+    """A row for each program: median seconds, and how many times as long the reference takes."""
+    seconds = alternate(programs, rounds)
+    return [
+        [name, statistics.median(values), median_ratio(seconds[against], values)] for name, values in seconds.items()
+    ]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--quick", action="store_true", help="one round each, a checkpoint of 0.1 GB, printed only")
+    quick = parser.parse_args().quick
+    rounds = 1 if quick else 7
+
+    tensors, convs = load_file(trained_transformer()), convolutions()
+    minilm_grams = grams(tensors)
+    htsr.analyze(tensors, progress=False)  # draws the nulls of these shapes once and for all
+    htsr.analyze(convs, progress=False)
+    with quiet_weightwatcher() as ww:
+        default = compared(
+            {
+                "weightwatcher": lambda: ww.WeightWatcher(model=tensors).analyze(),
+                "htsr": partial(htsr.analyze, tensors, progress=False),
+                "htsr, bulk=False": partial(htsr.analyze, tensors, bulk=False, progress=False),
+                "bare eigvalsh (numpy)": lambda: [np.linalg.eigvalsh(gram) for gram in minilm_grams],
+                "bare eigvalsh (torch)": lambda: [
+                    torch.linalg.eigvalsh(torch.from_numpy(gram)) for gram in minilm_grams
+                ],
+                "Gram matrices and eigvalsh (numpy)": lambda: [np.linalg.eigvalsh(gram) for gram in grams(tensors)],
+            },
+            "weightwatcher",
+            rounds,
+        )
+        full = compared(
+            {
+                "weightwatcher": lambda: ww.WeightWatcher(model=tensors).analyze(mp_fit=True, randomize=True),
+                "htsr": partial(htsr.analyze, tensors, randomize=True, progress=False),
+            },
+            "weightwatcher",
+            1 if quick else 3,
+        )
+        resnet = compared(
+            {
+                "weightwatcher": lambda: ww.WeightWatcher(model=convs).analyze(),
+                "htsr": partial(htsr.analyze, convs, progress=False),
+            },
+            "weightwatcher",
+            rounds,
+        )
+    with tempfile.TemporaryDirectory() as folder:
+        generator = torch.Generator().manual_seed(0)
+        file = Path(folder) / "forty.safetensors"
+        save_file({f"w{i}": torch.randn(1024, 1024, generator=generator) for i in range(4 if quick else 40)}, file)
+        workers = compared(
+            {f"n_jobs={n}": partial(htsr.analyze, file, n_jobs=n, progress=False) for n in (1, 2)},
+            "n_jobs=1",
+            1 if quick else 3,
+        )
+    with tempfile.TemporaryDirectory() as folder:
+        gigabytes = 0.1 if quick else 2.0
+        checkpoint(Path(folder), gigabytes)
+        memory = [[program, *reversed(peak(program, Path(folder)))] for program in AUDIT]
+
+    header = ["program", "median seconds", "weightwatcher / this"]
+    sections = {
+        "MiniLM, default settings": (header, default),
+        "MiniLM, noise bulk and shuffles in both, nulls in htsr": (header, full),
+        "Ten 3 x 3 convolutions, 64 to 512 channels": (header, resnet),
+        "Forty matrices of 1024 x 1024, by workers": (["workers", "median seconds", "n_jobs=1 / this"], workers),
+        f"A sharded checkpoint of {gigabytes:g} GB": (["program", "seconds", "peak MB above the import"], memory),
+    }  # fmt: skip
+    lines = ["# Speed and memory of an audit"]
+    for title, (names, rows) in sections.items():
+        lines += ["", f"## {title}", "", *table(names, rows)]
+    if quick:
+        print("\n".join([*lines, "", provenance()]))
+    else:
+        write("audit_speed.md", "\n".join(lines))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,107 @@
+"""Weights stored as 8-bit numbers with scales beside them, multiplied out; other packed formats are named and skipped."""
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+
+import torch
+
+from htsr.weights.inventory import Listing, Read, Stored
+
+# Scales of fp8 and int8 weights: DeepSeek's by block; compressed-tensors' and FBGEMM's by row or one for all; bitsandbytes'
+# by row, for entries divided by 127 (bitsandbytes.functional.int8_vectorwise_dequant).
+SCALES = {"_scale_inv": 1.0, "_scale": 1.0, "SCB": 1 / 127}
+EIGHT_BITS = re.compile(r"float8_\w+|int8")
+# DeepSeek-V3, config.json: weight_block_size.
+BLOCK = 128
+# What packs several weights into one integer, and what says so.
+PACKED = {
+    "qweight": "packed by GPTQ or AWQ",
+    "weight_packed": "packed by compressed-tensors",
+    "blocks": "packed as MXFP4",
+}
+BESIDE_PACKED = ("scales", "qzeros", "g_idx", "weight_scale", "weight_shape", "weight_global_scale", "input_scale")
+ADVICE = (
+    "dequantise it first, for instance with gptqmodel.utils.model_dequant.dequantize_model(model_path, output_path)"
+)
+
+
+def multiply_scales(listing: Listing) -> Listing:
+    """Give 8-bit weights the scales that stand beside them.
+
+    Args:
+        listing: Tensors of a checkpoint.
+
+    Returns:
+        The listing in which such weights are read as float32 with their scales, their type said in the note; scales, and
+        weights of formats that pack several into one integer, have a reason.
+    """
+    by_key = {stored.key: stored for stored in listing.tensors}
+    return replace(listing, tensors=[_judged(stored, by_key, listing.config) for stored in listing.tensors])
+
+
+def _judged(stored: Stored, by_key: Mapping[str, Stored], config: Mapping[str, object]) -> Stored:
+    if stored.reason is not None or stored.role is not None or stored.quantised:
+        return stored
+    path, _, last = stored.key.rpartition(".")
+    if last in PACKED and not stored.dtype.startswith(("float", "bfloat")):
+        return replace(stored, reason=f"{PACKED[last]}: {ADVICE}")
+    if f"{stored.key}.absmax" in by_key and stored.dtype == "uint8":
+        return replace(stored, reason=f"packed in 4 bits by bitsandbytes: {ADVICE}")
+    if stored.key.endswith("_blocks") and f"{stored.key.removesuffix('_blocks')}_scales" in by_key:
+        return replace(stored, reason=f"{PACKED['blocks']}: {ADVICE}")
+    if last in BESIDE_PACKED and any(f"{path}.{packed}".lstrip(".") in by_key for packed in PACKED):
+        return replace(stored, reason="scales of a quantised weight")
+    for suffix in SCALES:
+        weight = by_key.get(f"{path}.weight" if suffix == "SCB" else stored.key.removesuffix(suffix))
+        if stored.key.endswith(suffix) and weight is not None and EIGHT_BITS.fullmatch(weight.dtype):
+            return replace(stored, reason="scales of a quantised weight")
+    if EIGHT_BITS.fullmatch(stored.dtype) and len(stored.shape) == 2 and 0 not in stored.shape:
+        for suffix, factor in SCALES.items():
+            scale = by_key.get(f"{path}.SCB" if suffix == "SCB" else f"{stored.key}{suffix}")
+            if scale is not None:
+                return _scaled(stored, scale, factor, config)
+    return stored
+
+
+def _scaled(stored: Stored, scale: Stored, factor: float, config: Mapping[str, object]) -> Stored:
+    settings = config.get("quantization_config")
+    size = settings.get("weight_block_size") if isinstance(settings, Mapping) else None
+    sides = size if isinstance(size, list) and len(size) == 2 else [None, None]
+    shape = scale.shape if len(scale.shape) == 2 else (*scale.shape, 1) if scale.shape else (1, 1)
+    blocks = (
+        [_block(side, count, said) for side, count, said in zip(stored.shape, shape, sides, strict=True)]
+        if len(shape) == 2
+        else [None]
+    )
+    if None in blocks:
+        return replace(stored, reason=f"its scales of shape {scale.shape} do not fit its shape {stored.shape}")
+    read = _Scaled(stored.read, scale.read, tuple(blocks), factor)  # type: ignore[arg-type]
+    return replace(stored, read=read, quantised=True, note=f"{stored.dtype} with scales, multiplied out")
+
+
+def _block(side: int, count: int, said: object) -> int | None:
+    """How many rows or columns share a scale."""
+    if count in (1, side):
+        return side // count
+    for size in (said, BLOCK):
+        if isinstance(size, int) and size > 0 and -(-side // size) == count:
+            return size
+    return side // count if count and side % count == 0 else None
+
+
+@dataclass(frozen=True)
+class _Scaled:
+    read: Read = field(repr=False)
+    read_scale: Read = field(repr=False)
+    blocks: tuple[int, int]
+    factor: float
+
+    def __call__(self, rows: slice | None) -> torch.Tensor:
+        weight = self.read(None).to(torch.float32)
+        scale = self.read_scale(None).to(torch.float32) * self.factor
+        scale = scale.reshape(-1, 1) if scale.ndim < 2 else scale
+        for dim, size in enumerate(self.blocks):
+            scale = scale.repeat_interleave(size, dim).narrow(dim, 0, weight.shape[dim])
+        weight = weight * scale
+        return weight if rows is None else weight[rows]

@@ -1,0 +1,63 @@
+"""The effective weights of layers with weight_norm, where only its two parts are stored.
+
+Salimans and Kingma 2016, https://arxiv.org/abs/1602.07868, equation 2: w = g v / ||v||, with one g for each place along the
+dimension that weight_norm was given.
+"""
+
+import re
+from dataclasses import dataclass, field, replace
+
+import torch
+
+from htsr.weights.inventory import Listing, Read, Stored
+
+# torch.nn.utils.parametrizations.weight_norm, and the older torch.nn.utils.weight_norm.
+DIRECTION = re.compile(r"(?P<path>(?:.*\.)?)(?:parametrizations\.(?P<new>\w+)\.original1|(?P<old>\w+)_v)")
+
+
+def multiply_norms(listing: Listing) -> Listing:
+    """Put the parts of weight_norm together.
+
+    Args:
+        listing: Tensors of a checkpoint; those of a module are together already.
+
+    Returns:
+        The listing in which each direction stands for the weight, under its name; the norms have a reason.
+    """
+    by_key = {stored.key: stored for stored in listing.tensors if stored.role is None and stored.reason is None}
+    tensors: dict[str, Stored] = {stored.key: stored for stored in listing.tensors}
+    if len(tensors) < len(listing.tensors):  # names that stand twice are not told apart here
+        return listing
+    for key, direction in by_key.items():
+        found = DIRECTION.fullmatch(key)
+        if found is None:
+            continue
+        norm = by_key.get(f"{key.removesuffix('1')}0" if found["new"] else f"{key.removesuffix('_v')}_g")
+        weight = f"{found['path']}{found['new'] or found['old']}"
+        if norm is None or weight in tensors or not _fit(norm.shape, direction.shape):
+            continue
+        tensors[norm.key] = replace(norm, reason=f"part of {weight}, which is put together")
+        tensors[key] = replace(
+            direction,
+            key=weight,
+            read=_Normed(direction.read, norm.read),
+            identity=None,
+            note="weight_norm, put together",
+        )
+    return replace(listing, tensors=list(tensors.values()))
+
+
+def _fit(norm: tuple[int, ...], direction: tuple[int, ...]) -> bool:
+    return len(norm) == len(direction) and all(side in (1, full) for side, full in zip(norm, direction, strict=True))
+
+
+@dataclass(frozen=True)
+class _Normed:
+    read_direction: Read = field(repr=False)
+    read_norm: Read = field(repr=False)
+
+    def __call__(self, rows: slice | None) -> torch.Tensor:
+        direction, norm = self.read_direction(None), self.read_norm(None)
+        dims = [dim for dim, side in enumerate(norm.shape) if side == 1]
+        weight = direction * (norm / torch.linalg.vector_norm(direction, dim=dims, keepdim=True))
+        return weight if rows is None else weight[rows]

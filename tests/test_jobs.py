@@ -1,0 +1,116 @@
+"""Several layers at a time: the same rows as one after the other, in this process, in others, on a cluster."""
+
+import os
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import joblib
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from safetensors.torch import save_file
+from torch import nn
+
+import htsr
+from htsr.errors import InputError
+from htsr.jobs import analyze_layers
+from htsr.layer_analysis import Settings
+from htsr.weights import Layer
+
+SETTINGS = {"bootstrap": 20, "randomize": True, "progress": False}
+
+
+def model():
+    torch.manual_seed(0)
+    layers = [nn.Linear(40 + 8 * i, 60) for i in range(5)]
+    return nn.ModuleList([*layers, nn.Conv2d(16, 12, 3), nn.Embedding(200, 24)])
+
+
+@pytest.fixture
+def file(tmp_path):
+    weights = {name: p.detach().clone() for name, p in model().named_parameters()}
+    weights["bad.weight"] = torch.full((30, 30), torch.nan)
+    save_file(weights, tmp_path / "m.safetensors")
+    return tmp_path / "m.safetensors"
+
+
+def test_two_processes_give_the_rows_of_one(file):
+    one, two = htsr.analyze(file, **SETTINGS), htsr.analyze(file, n_jobs=2, **SETTINGS)
+    pd.testing.assert_frame_equal(one.details, two.details, check_exact=False, rtol=1e-9)
+    assert list(one.spectra) == list(two.spectra)
+    assert two["bad"].row["reason"] == "non-finite (900 of 900)"
+
+
+def test_a_module_and_its_ties(file):
+    net = model()
+    net.append(nn.Linear(40, 60))
+    net[-1].weight = net[0].weight
+    one, two = htsr.analyze(net, progress=False), htsr.analyze(net, n_jobs=2, progress=False)
+    pd.testing.assert_frame_equal(one.details, two.details, check_exact=False, rtol=1e-9)
+    assert two["7"].row["tied_to"] == "0"
+
+
+@pytest.mark.parametrize("backend", ["loky", "threading", "multiprocessing"])
+def test_joblib_decides(file, backend):
+    threads = torch.get_num_threads()
+    with joblib.parallel_config(backend=backend, n_jobs=2):
+        a = htsr.analyze(file, progress=False)
+    pd.testing.assert_frame_equal(htsr.analyze(file, progress=False).details, a.details, check_exact=False, rtol=1e-9)
+    assert torch.get_num_threads() == threads
+
+
+@dataclass(frozen=True)
+class Tells:
+    """Loads noise and leaves a note of who asked, with how many threads."""
+
+    folder: Path
+    shape: tuple[int, int]
+
+    def __call__(self):
+        (self.folder / f"{time.time_ns()}").write_text(f"{self.shape[0]} {os.getpid()} {torch.get_num_threads()}")
+        return torch.randn(self.shape, generator=torch.Generator().manual_seed(0))
+
+
+def test_biggest_first_in_other_processes_with_one_thread_each(tmp_path):
+    layers = [Layer(f"w{n}", f"w{n}", "dense", (n, n), Tells(tmp_path, (n, n))) for n in (30, 90, 50, 70)]
+    settings = Settings("ks", False, 0, False, True, False, "htsr", 0, None)
+    found = list(analyze_layers(layers, settings, n_jobs=2, from_files=True))
+    assert {result.name for result in found} == {"w30", "w90", "w50", "w70"}
+    notes = [tuple(map(int, path.read_text().split())) for path in sorted(tmp_path.iterdir())]
+    assert {notes[0][0], notes[1][0]} == {90, 70}  # the two biggest were begun first
+    assert all(pid != os.getpid() and threads == 1 for _, pid, threads in notes)
+
+
+def test_each_result_arrives_as_it_is_done(tmp_path):
+    layers = [Layer(f"w{n}", f"w{n}", "dense", (n, n), Tells(tmp_path, (n, n))) for n in (30, 40, 50)]
+    settings = Settings("ks", False, 0, False, False, False, "htsr", 0, None)
+    results = analyze_layers(layers, settings, n_jobs=1, from_files=True)
+    assert next(results).name == "w30"
+    assert len(list(tmp_path.iterdir())) == 1
+
+
+def test_on_a_device(file):
+    a = htsr.analyze(file, device="cpu", progress=False)
+    pd.testing.assert_frame_equal(a.details, htsr.analyze(file, progress=False).details)
+    with pytest.raises(InputError, match=r"device='gpu7'"):
+        htsr.analyze(file, device="gpu7")
+    if not torch.cuda.is_available():
+        with pytest.raises(InputError, match="cuda"):
+            htsr.analyze(file, device="cuda")
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+def test_on_a_gpu_alpha_is_the_same(file):
+    on, off = htsr.analyze(file, device="cuda").details, htsr.analyze(file).details
+    assert np.allclose(on["alpha"], off["alpha"], atol=1e-6, equal_nan=True)
+
+
+@pytest.mark.slow
+def test_on_a_dask_cluster(file):
+    distributed = pytest.importorskip("distributed")
+    with distributed.LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=None) as cluster:
+        with distributed.Client(cluster), joblib.parallel_config(backend="dask"):
+            a = htsr.analyze(file, **SETTINGS)
+    pd.testing.assert_frame_equal(htsr.analyze(file, **SETTINGS).details, a.details, check_exact=False, rtol=1e-9)

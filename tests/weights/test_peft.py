@@ -1,0 +1,111 @@
+"""LoRA adapters, against what the peft library computes."""
+
+import json
+import warnings
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from torch import nn
+
+import htsr
+from htsr import InputError
+from htsr.weights import open_source
+
+peft = pytest.importorskip("peft", reason="peft is not installed")
+
+
+class Model(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.emb = nn.Embedding(40, 16)
+        self.q_proj = nn.Linear(16, 24)
+        self.conv = nn.Conv2d(16, 12, 3)
+        self.head = nn.Linear(24, 10)
+
+    def forward(self, x):
+        return self.head(self.q_proj(self.emb(x)))
+
+
+OPTIONS = {
+    "plain": {},
+    "rank-stabilised": {"use_rslora": True},
+    "patterns": {"rank_pattern": {"q_proj": 2}, "alpha_pattern": {"q_proj": 32}},
+    "saved modules": {"modules_to_save": ["head"]},
+}
+
+
+def adapted(tmp_path, targets=("q_proj", "emb", "conv"), **options):
+    torch.manual_seed(0)
+    base = Model()
+    before = {key: value.clone() for key, value in base.state_dict().items()}
+    config = peft.LoraConfig(r=4, lora_alpha=6, target_modules=list(targets), init_lora_weights=False, **options)
+    model = peft.get_peft_model(base, config)
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if "modules_to_save" in name:
+                parameter.add_(1)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        model.save_pretrained(tmp_path)
+        return before, model.merge_and_unload().state_dict()
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("options", OPTIONS.values(), ids=OPTIONS)
+def test_deltas_and_merged_weights_are_those_of_peft(tmp_path, options):
+    before, after = adapted(tmp_path, **options)
+    deltas = {x.name: x.load() for x in open_source(tmp_path).layers}
+    assert {"q_proj[delta]", "emb[delta]", "conv[delta]"} <= set(deltas)
+    for name, delta in deltas.items():
+        if name.endswith("[delta]"):
+            key = f"{name.removesuffix('[delta]')}.weight"
+            torch.testing.assert_close(delta.float(), after[key] - before[key], atol=2e-6, rtol=1e-5)
+    merged = {x.name: x.load() for x in open_source(tmp_path, base=before).layers}
+    assert set(merged) == {"emb", "q_proj", "conv", "head", "emb[delta]", "q_proj[delta]", "conv[delta]"}
+    for name in ("emb", "q_proj", "conv", "head"):
+        torch.testing.assert_close(merged[name], after[f"{name}.weight"], atol=2e-6, rtol=1e-5)
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_dora(tmp_path):
+    before, after = adapted(tmp_path, targets=("q_proj",), use_dora=True)
+    merged = {x.name: x.load() for x in open_source(tmp_path, base=before).layers}
+    torch.testing.assert_close(merged["q_proj"], after["q_proj.weight"], atol=2e-6, rtol=1e-5)
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_rows_say_rank_and_scaling(tmp_path):
+    before, _ = adapted(tmp_path)
+    save_file(before, tmp_path.parent / "base.safetensors")
+    details = htsr.analyze(tmp_path, base=tmp_path.parent / "base.safetensors").details.set_index("name")
+    assert "LoRA of rank 4, scaled by 1.5" in details.loc["q_proj[delta]", "reason"]
+    assert details.loc["q_proj[delta]", "hard_rank"] == 4
+    assert details.loc["q_proj", "hard_rank"] == 16
+    assert "merged with LoRA" in details.loc["q_proj", "reason"]
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_what_does_not_fit_is_refused(tmp_path):
+    before, _ = adapted(tmp_path)
+    with pytest.raises(InputError, match=r"has no weight conv\.weight"):
+        open_source(tmp_path, base={"other.weight": torch.zeros(4, 4)})
+    with pytest.raises(InputError, match="expected the same shape"):
+        open_source(tmp_path, base=before | {"q_proj.weight": torch.zeros(4, 4)})
+    with pytest.raises(InputError, match="expected the directory of an adapter"):
+        open_source(before, base=before)
+    file = tmp_path / "adapter_model.safetensors"
+    tensors = load_file(file)
+    save_file({key: value for key, value in tensors.items() if "q_proj.lora_B" not in key}, file)
+    with pytest.raises(InputError, match="expected lora_A and lora_B for q_proj, got only A"):
+        open_source(tmp_path)
+    (tmp_path / "adapter_config.json").write_text("[")
+    with pytest.raises(InputError, match="expected a JSON object"):
+        open_source(tmp_path)
+
+
+def test_other_adapters_are_listed_as_stored(tmp_path):
+    save_file({"base_model.model.fc.hada_w1_a": torch.randn(12, 10)}, tmp_path / "adapter_model.safetensors")
+    (tmp_path / "adapter_config.json").write_text(json.dumps({"peft_type": "LOHA"}))
+    (layer,) = open_source(tmp_path).layers
+    assert "stored by a LOHA adapter" in layer.note
