@@ -58,8 +58,8 @@ def analyze(
     Args:
         source: A ``torch.nn.Module``, a state dict or ``{name: array}``, or a path or URL of a checkpoint: safetensors, torch's
             own files and ``torch.distributed.checkpoint``, npz, GGUF, ONNX, Keras, a PEFT directory; or an ``Inventory``. Models
-            are not changed; one matrix at a time is in memory. A tensor that holds several matrices (fused attention, gates, experts, groups) gives a
-            row for each, named in brackets: ``attn.in_proj_weight[q]``.
+            are not changed; one matrix at a time is in memory. A tensor that holds several matrices (fused attention, gates,
+            experts, groups) gives a row for each, named in brackets: ``attn.in_proj_weight[q]``.
         layers: Names, globs (``"*.q_proj"``), regular expressions (``"re:..."`` or compiled), layer types (``"conv2d"``) or
             shapes (``"384x1536"``, ``"*x384"``) to keep; all by default.
         skip: The same, to leave out.

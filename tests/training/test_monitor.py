@@ -2,6 +2,7 @@
 
 import gc
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -222,34 +223,96 @@ def test_a_temporary_run_lives_as_long_as_its_history():
 TRAIN_FOREVER = """
 import sys, torch, htsr
 torch.manual_seed(0)
-model = torch.nn.Sequential(torch.nn.Linear(200, 150), torch.nn.Linear(150, 100))
+model = torch.nn.Sequential(torch.nn.Linear(90, 60), torch.nn.Linear(60, 40))
 optimizer = torch.optim.SGD(model.parameters(), lr=0.01)
-monitor = htsr.Monitor(model, optimizer, every=1, run_dir=sys.argv[1])
+log = lambda metrics, step: print(step, flush=True)
+monitor = htsr.Monitor(model, optimizer, every=1, run_dir=sys.argv[1], log=log, bulk=False)
 while True:
-    loss = model(torch.randn(8, 200)).square().mean()
+    loss = model(torch.randn(8, 90)).square().mean()
     loss.backward()
     optimizer.step()
     monitor.record(loss=loss.item())
 """
 
 
-@pytest.mark.parametrize("after", [3, 7, 12])
-def test_kill_minus_nine_loses_nothing_that_was_captured(tmp_path, after):
+def kill_at_random(tmp_path, moments, seed):
+    """Kill a training at random moments, each resumed or begun anew; every capture that was told of must be there, whole."""
+    draw = np.random.default_rng(seed)
+    for number in range(moments):
+        run_dir = tmp_path / f"run-{number}"
+        process = subprocess.Popen(
+            [sys.executable, "-c", TRAIN_FOREVER, str(run_dir)], stdout=subprocess.PIPE, text=True,
+            env={**os.environ, "OMP_NUM_THREADS": "1"},
+        )  # fmt: skip
+        try:
+            first = process.stdout.readline()
+            assert first == "0\n"
+            os.set_blocking(process.stdout.fileno(), False)
+            time.sleep(draw.uniform(0, 0.3))
+        finally:
+            process.send_signal(signal.SIGKILL)
+            process.wait()
+        told = [0, *map(int, (process.stdout.read() or "").split())]
+        process.stdout.close()
+        history = htsr.History(run_dir)
+        steps = history.steps
+        assert history.damaged == {}
+        assert steps == list(range(len(steps)))
+        assert set(told) <= set(steps)
+        assert history.details.groupby("step").size().tolist() == [2] * len(steps)
+        for step in steps:
+            assert [len(history.spectrum(step, name)) for name in ("0", "1")] == [60, 40]
+        shutil.rmtree(run_dir)
+
+
+def test_kill_minus_nine_loses_nothing_that_was_told(tmp_path):
+    kill_at_random(tmp_path, 3, seed=0)
+
+
+@pytest.mark.slow
+def test_kill_minus_nine_at_two_hundred_moments(tmp_path):
+    kill_at_random(tmp_path, 200, seed=1)
+
+
+FILL_THE_DISK = """
+import logging, os, resource, sys, torch, htsr
+logging.basicConfig(stream=sys.stdout, format="LOGGED %(message)s")
+torch.manual_seed(0)
+model = torch.nn.Sequential(torch.nn.Linear(200, 150), torch.nn.Linear(150, 100))
+optimizer = torch.optim.SGD(model.parameters(), lr=0.01)
+monitor = htsr.Monitor(model, optimizer, every=1, run_dir=sys.argv[1], background=sys.argv[2] == "background")
+def steps(n):
+    for _ in range(n):
+        model(torch.randn(8, 200)).square().mean().backward()
+        optimizer.step()
+        while monitor._worker is not None and not monitor._worker._jobs.empty():
+            pass
+        monitor.record(loss=1.0)
+steps(3)
+if monitor._worker is not None:
+    while len(monitor._done) < monitor._pending:
+        pass
+resource.setrlimit(resource.RLIMIT_FSIZE, (700, 700))  # no file can grow beyond this, as on a disk that is full
+steps(4)
+monitor.close()
+print("ENDED", monitor.step_count, len(monitor.failed))
+"""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="limits of file sizes are POSIX")
+@pytest.mark.parametrize("mode", ["inline", "background"])
+def test_a_full_disk_is_reported_once_and_the_training_goes_on(tmp_path, mode):
     run_dir = tmp_path / "run"
-    process = subprocess.Popen([sys.executable, "-c", TRAIN_FOREVER, str(run_dir)])
-    try:
-        deadline = time.time() + 60
-        while len(list((run_dir / "captures").glob("step-*.npz")) if run_dir.exists() else []) < after:
-            assert time.time() < deadline
-            assert process.poll() is None
-            if (run_dir / "run.json").exists():
-                htsr.History(run_dir).details  # noqa: B018 - a reader beside the writer sees whole files only
-            time.sleep(0.01)
-    finally:
-        os.kill(process.pid, signal.SIGKILL)
-        process.wait()
+    result = subprocess.run(
+        [sys.executable, "-c", FILL_THE_DISK, str(run_dir), mode], capture_output=True, text=True, check=True,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )  # fmt: skip
+    ended = result.stdout.splitlines()[-1].split()
+    assert ended[:2] == ["ENDED", "7"]
+    assert int(ended[2]) >= 4
+    assert result.stdout.count("LOGGED capture") == 1
     history = htsr.History(run_dir)
+    assert history.steps == [0, 1, 2, 3]
     assert history.damaged == {}
-    assert history.steps == list(range(len(history)))
-    assert len(history) >= after
-    assert history.scalars["step"].max() >= after - 2
+    assert all(len(history.spectrum(step, "0")) == 150 for step in history.steps)
+    assert not [path for path in (run_dir / "captures").iterdir() if path.name.startswith(".")]
