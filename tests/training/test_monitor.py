@@ -2,11 +2,8 @@
 
 import gc
 import os
-import shutil
-import signal
 import subprocess
 import sys
-import time
 
 import numpy as np
 import pytest
@@ -220,62 +217,70 @@ def test_a_temporary_run_lives_as_long_as_its_history():
     assert not run_dir.exists()
 
 
-TRAIN_FOREVER = """
-import sys, torch, htsr
-torch.manual_seed(0)
-model = torch.nn.Sequential(torch.nn.Linear(90, 60), torch.nn.Linear(60, 40))
-optimizer = torch.optim.SGD(model.parameters(), lr=0.01)
-log = lambda metrics, step: print(step, flush=True)
-monitor = htsr.Monitor(model, optimizer, every=1, run_dir=sys.argv[1], log=log, bulk=False)
-while True:
-    loss = model(torch.randn(8, 90)).square().mean()
-    loss.backward()
-    optimizer.step()
-    monitor.record(loss=loss.item())
+# Forks a training for each moment, since a new interpreter would take seconds to import torch.
+KILL_AT_RANDOM = """
+import os, random, signal, sys, time
+from pathlib import Path
+import torch, htsr
+torch.set_num_threads(1)
+draw = random.Random(int(sys.argv[3]))
+total = 0
+for number in range(int(sys.argv[2])):
+    run_dir = Path(sys.argv[1]) / f"run-{number}"
+    told_end, tell_end = os.pipe()
+    child = os.fork()
+    if child == 0:
+        torch.manual_seed(0)
+        model = torch.nn.Sequential(torch.nn.Linear(90, 60), torch.nn.Linear(60, 40))
+        optimizer = torch.optim.SGD(model.parameters(), lr=0.01)
+        log = lambda metrics, step: os.write(tell_end, b"%d " % step)
+        monitor = htsr.Monitor(model, optimizer, every=1, run_dir=run_dir, log=log, bulk=False)
+        while True:
+            model(torch.randn(8, 90)).square().mean().backward()
+            optimizer.step()
+            monitor.record(loss=1.0)
+    os.close(tell_end)
+    told = os.read(told_end, 100)  # the first capture is there
+    time.sleep(draw.uniform(0, 0.3))
+    os.kill(child, signal.SIGKILL)
+    os.waitpid(child, 0)
+    while more := os.read(told_end, 1 << 16):
+        told += more
+    os.close(told_end)
+    history = htsr.History(run_dir)
+    steps = history.steps
+    assert history.damaged == {}, history.damaged
+    assert steps == list(range(len(steps))), steps
+    assert {int(step) for step in told.split()} <= set(steps), (told, steps)
+    assert history.details.groupby("step").size().tolist() == [2] * len(steps)
+    assert list(history.spectra("0")) == list(history.spectra("1")) == steps
+    total += len(steps)
+print("captures", total)
 """
 
 
 def kill_at_random(tmp_path, moments, seed):
-    """Kill a training at random moments, each resumed or begun anew; every capture that was told of must be there, whole."""
-    draw = np.random.default_rng(seed)
-    for number in range(moments):
-        run_dir = tmp_path / f"run-{number}"
-        process = subprocess.Popen(
-            [sys.executable, "-c", TRAIN_FOREVER, str(run_dir)], stdout=subprocess.PIPE, text=True,
-            env={**os.environ, "OMP_NUM_THREADS": "1"},
-        )  # fmt: skip
-        try:
-            first = process.stdout.readline()
-            assert first == "0\n"
-            os.set_blocking(process.stdout.fileno(), False)
-            time.sleep(draw.uniform(0, 0.3))
-        finally:
-            process.send_signal(signal.SIGKILL)
-            process.wait()
-        told = [0, *map(int, (process.stdout.read() or "").split())]
-        process.stdout.close()
-        history = htsr.History(run_dir)
-        steps = history.steps
-        assert history.damaged == {}
-        assert steps == list(range(len(steps)))
-        assert set(told) <= set(steps)
-        assert history.details.groupby("step").size().tolist() == [2] * len(steps)
-        for step in steps:
-            assert [len(history.spectrum(step, name)) for name in ("0", "1")] == [60, 40]
-        shutil.rmtree(run_dir)
+    result = subprocess.run(
+        [sys.executable, "-c", KILL_AT_RANDOM, str(tmp_path), str(moments), str(seed)], capture_output=True, text=True,
+        env={**os.environ, "OMP_NUM_THREADS": "1"}, check=False,
+    )  # fmt: skip
+    assert result.returncode == 0, result.stderr
+    assert int(result.stdout.split()[1]) > moments
 
 
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="forks its trainings")
 def test_kill_minus_nine_loses_nothing_that_was_told(tmp_path):
-    kill_at_random(tmp_path, 3, seed=0)
+    kill_at_random(tmp_path, 8, seed=0)
 
 
 @pytest.mark.slow
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="forks its trainings")
 def test_kill_minus_nine_at_two_hundred_moments(tmp_path):
     kill_at_random(tmp_path, 200, seed=1)
 
 
 FILL_THE_DISK = """
-import logging, os, resource, sys, torch, htsr
+import logging, os, resource, sys, time, torch, htsr
 logging.basicConfig(stream=sys.stdout, format="LOGGED %(message)s")
 torch.manual_seed(0)
 model = torch.nn.Sequential(torch.nn.Linear(200, 150), torch.nn.Linear(150, 100))
@@ -286,12 +291,12 @@ def steps(n):
         model(torch.randn(8, 200)).square().mean().backward()
         optimizer.step()
         while monitor._worker is not None and not monitor._worker._jobs.empty():
-            pass
+            time.sleep(0.01)
         monitor.record(loss=1.0)
 steps(3)
 if monitor._worker is not None:
     while len(monitor._done) < monitor._pending:
-        pass
+        time.sleep(0.01)
 resource.setrlimit(resource.RLIMIT_FSIZE, (700, 700))  # no file can grow beyond this, as on a disk that is full
 steps(4)
 monitor.close()
