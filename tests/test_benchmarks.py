@@ -36,3 +36,18 @@ def test_tail_accuracy_in_quick_form():
     result = subprocess.run(command, capture_output=True, text=True, check=True)
     for row in ("| Pareto n=1000 |", "| inverse Wishart 256 x 256 |", "| Marchenko-Pastur Q=2, n=300 |", "| 4096 |"):
         assert row in result.stdout
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("name", "rows"),
+    [
+        ("htmuon_kernel.py", ("| 6 | [0.003, 1] | 0.42 % |", "| iterate 6 bfloat16 |", "| 64x64 | eigh |")),
+        ("htmuon_step.py", ("| HTMuon, default |", "| HTMuon, svd, interval 5 |", "| torch.optim.AdamW |")),
+    ],
+)
+def test_htmuon_in_quick_form(name, rows):
+    command = [sys.executable, str(BENCHMARKS / name), "--quick"]
+    result = subprocess.run(command, capture_output=True, text=True, check=True)
+    for row in rows:
+        assert row in result.stdout

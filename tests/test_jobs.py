@@ -107,10 +107,26 @@ def test_on_a_gpu_alpha_is_the_same(file):
     assert np.allclose(on["alpha"], off["alpha"], atol=1e-6, equal_nan=True)
 
 
-@pytest.mark.slow
 def test_on_a_dask_cluster(file):
-    distributed = pytest.importorskip("distributed")
-    with distributed.LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=None) as cluster:
-        with distributed.Client(cluster), joblib.parallel_config(backend="dask"):
+    distributed = pytest.importorskip("distributed", reason="dask's distributed is not installed")
+    with (
+        distributed.LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=None) as cluster,
+        distributed.Client(cluster),
+        joblib.parallel_config(backend="dask"),
+    ):
+        a = htsr.analyze(file, **SETTINGS)
+    pd.testing.assert_frame_equal(htsr.analyze(file, **SETTINGS).details, a.details, check_exact=False, rtol=1e-9)
+
+
+def test_on_a_ray_cluster(file):
+    ray = pytest.importorskip("ray", reason="ray is not installed")
+    from ray.util.joblib import register_ray
+
+    ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False)
+    register_ray()
+    try:
+        with joblib.parallel_config(backend="ray"):
             a = htsr.analyze(file, **SETTINGS)
+    finally:
+        ray.shutdown()
     pd.testing.assert_frame_equal(htsr.analyze(file, **SETTINGS).details, a.details, check_exact=False, rtol=1e-9)

@@ -119,3 +119,146 @@ def test_what_is_no_matrix_is_refused(G):
 def test_non_finite_matrices_are_named():
     with pytest.raises(ValueError, match="1 of 9 entries are not finite"):
         spectral_power(torch.tensor([[1.0, float("nan"), 0], [0, 1, 0], [0, 0, 1]]), 0.5)
+
+
+METHODS = ["svd", "eigh", "iterate"]
+
+
+def graded(k, low, m, n, seed=0):
+    """Singular values from ``low`` to 1 times the Schatten-4 norm, and the factors of the matrix, float64."""
+    draw = torch.Generator().manual_seed(seed)
+    s = torch.logspace(0, torch.tensor(low).log10().item(), k, dtype=torch.float64)
+    s = s / s.pow(4).sum() ** 0.25
+    U, _ = torch.linalg.qr(torch.randn(m, k, generator=draw, dtype=torch.float64))
+    V, _ = torch.linalg.qr(torch.randn(n, k, generator=draw, dtype=torch.float64))
+    return U, s, V
+
+
+@pytest.mark.parametrize(("steps", "low"), [(6, 3e-3), (7, 1e-3)])
+@pytest.mark.parametrize(("m", "n"), [(90, 90), (240, 80), (80, 240)])
+def test_every_singular_value_of_iterate_in_float32(steps, low, m, n):
+    U, s, V = graded(min(m, n), low, m, n)
+    G = ((U * s) @ V.mT).float()
+    in_domain = s >= low
+    for power in [i / 20 for i in range(21)]:
+        result = spectral_power(G, power, method="iterate", steps=steps).double()
+        found = torch.einsum("mk,mn,nk->k", U, result, V)
+        error = (found / s**power - 1).abs()[in_domain].max()
+        assert error <= 0.006, (power, float(error))
+        off_diagonal = U.mT @ result @ V
+        off_diagonal.fill_diagonal_(0)
+        assert off_diagonal.abs().max() < 0.006
+
+
+@pytest.mark.parametrize("power", [-0.25, 0.0, 0.3, 0.7, 1.0])
+@pytest.mark.parametrize("scale", ["raw", "spectral", "match_muon"])
+@pytest.mark.parametrize("shape", [(20, 20), (40, 15), (15, 40), (3, 12, 30), (2, 2, 30, 12)])
+def test_methods_agree(power, scale, shape):
+    G = matrix(*shape, seed=3).float()
+    exact = spectral_power(G.double(), power, method="svd", scale=scale)
+    for method, error in (("eigh", 1e-5), ("iterate", 0.008)):
+        result = spectral_power(G, power, method=method, scale=scale, steps=8)
+        assert result.shape == G.shape
+        slack = 1 if method == "eigh" else 4 if power < 0 else 2 if scale == "match_muon" else 1  # its rank is a count
+        assert (result - exact).norm() < slack * error * exact.norm()
+
+
+@pytest.mark.parametrize(("dtype", "error"), [(torch.float16, 0.01), (torch.bfloat16, 0.04)])
+@pytest.mark.parametrize("shape", [(96, 128), (64, 256), (256, 64)])
+def test_lower_precision_products(dtype, error, shape):
+    G = matrix(*shape).float()
+    exact = spectral_power(G, 0.125, method="svd")
+    result = spectral_power(G, 0.125, method="iterate", dtype=dtype)
+    assert result.dtype == torch.float32
+    assert (result - exact).norm() < error * exact.norm()
+
+
+def test_auto_on_a_larger_matrix_is_bfloat16_iterates():
+    G = matrix(100, 150).float()
+    assert torch.equal(
+        spectral_power(G, 0.125), spectral_power(G, 0.125, method="iterate", steps=6, dtype=torch.bfloat16)
+    )
+    assert torch.equal(spectral_power(G, -0.1), spectral_power(G, -0.1, method="iterate", steps=8, dtype=torch.float32))
+    assert torch.equal(spectral_power(G.double(), 0.125), spectral_power(G.double(), 0.125, method="svd"))
+
+
+@pytest.mark.parametrize("method", [*METHODS, "auto"])
+@pytest.mark.parametrize("scale", ["match_muon", "spectral"])
+@pytest.mark.parametrize("factor", [1e-30, 1e-4, 1e4, 1e30])
+def test_scales_that_do_not_depend_on_the_gradient(method, scale, factor):
+    G = matrix(80, 100).float()
+    at_one = spectral_power(G, 0.125, method=method, scale=scale)
+    torch.testing.assert_close(
+        spectral_power(G * factor, 0.125, method=method, scale=scale),
+        at_one,
+        rtol=1e-3,
+        atol=1e-3 * float(at_one.std()),
+    )
+
+
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("factor", [1e-20, 1e-4, 1e4, 1e20])
+def test_raw_changes_by_the_power_of_the_factor(method, factor):
+    G = matrix(20, 30).float()
+    expected = factor**0.25 * spectral_power(G, 0.25, method=method)
+    torch.testing.assert_close(
+        spectral_power(G * factor, 0.25, method=method), expected, rtol=1e-4, atol=1e-4 * float(expected.std())
+    )
+
+
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("power", [-0.25, 0.0, 0.125, 1.0])
+def test_rank_one_keeps_rank_and_norm(method, power):
+    G = torch.outer(torch.linspace(1, 2, 30), torch.linspace(-1, 1, 70))
+    result = spectral_power(G, power, method=method, scale="match_muon")
+    assert float(result.norm()) == pytest.approx(1, rel=0.03)
+    torch.testing.assert_close(result / result.norm(), G / G.norm(), rtol=1e-2, atol=1e-4)
+
+
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("scale", ["match_muon", "spectral", "raw"])
+def test_zero_matrices_in_a_stack(method, scale):
+    G = torch.stack([torch.zeros(6, 9), matrix(6, 9).float()])
+    result = spectral_power(G, 0.125, method=method, scale=scale)
+    assert torch.equal(result[0], torch.zeros(6, 9))
+    torch.testing.assert_close(result[1], spectral_power(G[1], 0.125, method=method, scale=scale))
+
+
+def test_stream_converges_on_a_constant_matrix():
+    U, s, V = graded(12, 0.02, 12, 30)
+    G = ((U * s) @ V.mT).float()
+    exact = spectral_power(G, 0.125, method="svd")
+    basis = torch.zeros(12, 12)
+    errors = []
+    for _ in range(40):
+        result = spectral_power(G, 0.125, method="stream", basis=basis)
+        errors.append(float((result - exact).norm() / exact.norm()))
+    assert errors[-1] < 1e-3 < errors[0]
+    torch.testing.assert_close(basis.mT @ basis, torch.eye(12), atol=1e-5, rtol=0)
+
+
+def test_stream_needs_its_basis():
+    with pytest.raises(ValueError, match=r"basis of shape \(3, 5, 5\) for method='stream', got none"):
+        spectral_power(torch.ones(3, 5, 8), 0.5, method="stream")
+    with pytest.raises(ValueError, match=r"got one of shape \(8, 8\)"):
+        spectral_power(torch.ones(5, 8), 0.5, method="stream", basis=torch.zeros(8, 8))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"method": "iterate", "steps": 4}, "steps from 5 to 9, got 4"),
+        ({"method": "iterate", "dtype": torch.int32}, "dtype to be one of"),
+    ],
+)
+def test_settings_of_iterate_are_checked(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        spectral_power(torch.ones(3, 3), 0.5, **arguments)
+
+
+@pytest.mark.parametrize("method", [*METHODS, "auto"])
+def test_the_input_is_not_changed(method):
+    G = matrix(80, 70).float()
+    before = G.clone()
+    spectral_power(G, 0.125, method=method, scale="match_muon")
+    assert torch.equal(G, before)
