@@ -24,6 +24,7 @@ from htsr.tails.power_law import XminRule, check_resampling, check_xmin
 from htsr.tails.resampling import MIN_RESAMPLES
 from htsr.weights import open_source, select
 from htsr.weights.convolutions import Conv
+from htsr.weights.inventory import Inventory
 from htsr.weights.select import Patterns
 from htsr.weights.source import Source
 
@@ -32,7 +33,7 @@ if TYPE_CHECKING:
 
 
 def analyze(
-    source: Source,
+    source: Source | Inventory,
     *,
     layers: Patterns = None,
     skip: Patterns = None,
@@ -57,9 +58,9 @@ def analyze(
 
     Args:
         source: A ``torch.nn.Module``, a state dict or ``{name: array}``, or a path or URL of a checkpoint: safetensors, torch's
-            own files and ``torch.distributed.checkpoint``, npz, GGUF, ONNX, Keras, a PEFT directory. Models are not changed; one
-            matrix at a time is in memory. A tensor that holds several matrices (fused attention, gates, experts, groups) gives a
-            row for each, named in brackets: ``attn.in_proj_weight[q]``.
+            own files and ``torch.distributed.checkpoint``, npz, GGUF, ONNX, Keras, a PEFT directory; or an ``Inventory``. Models
+            are not changed; one matrix at a time is in memory. A tensor that holds several matrices (fused attention, gates,
+            experts, groups) gives a row for each, named in brackets: ``attn.in_proj_weight[q]``.
         layers: Names, globs (``"*.q_proj"``), regular expressions (``"re:..."`` or compiled), layer types (``"conv2d"``) or
             shapes (``"384x1536"``, ``"*x384"``) to keep; all by default.
         skip: The same, to leave out.
@@ -139,9 +140,8 @@ def analyze(
         seed,
         None if device is None else str(device),
     )
-    inventory = select(
-        open_source(source, conv=conv, per_head=per_head, base=base), layers, skip, min_eigenvalues=min_eigenvalues
-    )
+    opened = source if isinstance(source, Inventory) else open_source(source, conv=conv, per_head=per_head, base=base)
+    inventory = select(opened, layers, skip, min_eigenvalues=min_eigenvalues)
     from_files = isinstance(source, str | os.PathLike)
     if journal is not None and not from_files:
         raise InputError(

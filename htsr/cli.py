@@ -1,10 +1,11 @@
-"""The command line: ``htsr audit``, ``htsr compare`` and ``htsr demo``.
+"""The command line: ``htsr audit``, ``htsr compare``, ``htsr report``, ``htsr watch`` and ``htsr demo``.
 
 Exit status: 0 fine, 1 a gate (``--fail-on``) failed, 2 bad input (one line on stderr), 130 interrupted.
 """
 
 import argparse
 import io
+import math
 import os
 import shutil
 import sys
@@ -131,6 +132,24 @@ def _parser() -> argparse.ArgumentParser:
     )
     _add_common(compared, "relative_change > 0.1")
     compared.set_defaults(run=_compare)
+
+    report = commands.add_parser("report", help="write the report of a training run that a Monitor watched")
+    report.add_argument("run_dir", type=Path, metavar="RUN_DIR", help="the run's directory; it may still grow")
+    report.add_argument(
+        "-o",
+        "--output",
+        action="append",
+        type=Path,
+        metavar="FILE",
+        help=f"may repeat; the suffix picks the format ({', '.join(FORMATS)}; default: RUN_DIR/report.html)",
+    )
+    report.set_defaults(run=_report)
+
+    watch = commands.add_parser("watch", help="follow a training run in the terminal until it is closed")
+    watch.add_argument("run_dir", type=Path, metavar="RUN_DIR", help="the run's directory")
+    watch.add_argument("--interval", type=_seconds, default=2.0, metavar="SECONDS", help="between looks (default: 2)")
+    watch.add_argument("--once", action="store_true", help="show the last capture and end")
+    watch.set_defaults(run=_watch)
 
     demo = commands.add_parser("demo", help="audit a trained Transformer, then train a small GPT with HTMuon")
     demo.add_argument(
@@ -260,6 +279,33 @@ def _deliver(
         print(f"wrote {result.save(path)}", file=people)
 
 
+def _report(options: argparse.Namespace) -> None:
+    from htsr.training import History
+
+    history = History(options.run_dir)
+    outputs = options.output or [options.run_dir / "report.html"]
+    for path in outputs:
+        check_output(path)
+    print(history)
+    for path in outputs:
+        print(f"wrote {history.save(path)}")
+
+
+def _watch(options: argparse.Namespace) -> None:
+    from htsr.training import History
+    from htsr.training.live import watch
+
+    terminal = sys.stdout.isatty()
+    watch(
+        History(options.run_dir),
+        interval=options.interval,
+        once=options.once,
+        say=lambda text: print(text, flush=True),
+        clear=terminal and not options.once,
+        rows=max(10, shutil.get_terminal_size().lines - 10) if terminal else None,
+    )
+
+
 def _demo(options: argparse.Namespace) -> None:
     from htsr.demo import run_demo
 
@@ -276,6 +322,16 @@ def _jobs(text: str) -> int:
     if text == "-1":
         return -1
     return _whole_number(text, least=1)
+
+
+def _seconds(text: str) -> float:
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = -1.0
+    if not 0 < seconds < math.inf:
+        raise argparse.ArgumentTypeError(f"expected seconds above 0, got {text!r}")
+    return seconds
 
 
 def _resamples(text: str) -> int:

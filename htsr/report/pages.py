@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from htsr.analysis import Analysis
     from htsr.compare import Comparison
 
-_TEMPLATES = Environment(
+TEMPLATES = Environment(
     loader=PackageLoader("htsr.report", package_path="."),
     autoescape=select_autoescape(["html", "j2"]),
     undefined=StrictUndefined,
@@ -58,7 +58,7 @@ def analysis_page(analysis: "Analysis") -> str:
     details = analysis.details
     has_alpha = details["alpha"].notna().any()
     shown = [name for name in TABLE if (details[name].notna() & (details[name].astype("str") != "")).any()]
-    return _TEMPLATES.get_template("analysis.html.j2").render(
+    return TEMPLATES.get_template("analysis.html.j2").render(
         version=__version__,
         title=f"Weight spectra of {Path(analysis.source).name}",
         source=analysis.source,
@@ -88,7 +88,7 @@ def comparison_page(comparison: "Comparison") -> str:
     details = comparison.details
     shown = [name for name in COMPARED_TABLE if name in details and details[name].notna().any()]
     drawable = details["relative_change"].notna().any()
-    return _TEMPLATES.get_template("comparison.html.j2").render(
+    return TEMPLATES.get_template("comparison.html.j2").render(
         version=__version__,
         title=f"{Path(comparison.b.source).name} against {Path(comparison.a.source).name}",
         a=comparison.a.source,
@@ -122,7 +122,7 @@ def runs_page(
     Returns:
         One HTML document with everything inside.
     """
-    return _TEMPLATES.get_template("runs.html.j2").render(
+    return TEMPLATES.get_template("runs.html.j2").render(
         version=__version__,
         title=title,
         findings=findings,

@@ -11,11 +11,13 @@ import pandas as pd
 
 from htsr._version import __version__
 from htsr.errors import InputError
+from htsr.report.history import history_page
 from htsr.report.pages import analysis_page, comparison_page
 
 if TYPE_CHECKING:
     from htsr.analysis import Analysis
     from htsr.compare import Comparison
+    from htsr.training import History
 
 FORMATS = (".html", ".csv", ".json", ".parquet")
 
@@ -58,6 +60,22 @@ def _write(path: Path, details: pd.DataFrame, page: Callable[[], str], document:
         case ".parquet":
             details.to_parquet(path, index=False)
     return path
+
+
+def save_history(history: "History", path: Path) -> Path:
+    """Write a run; see ``History.save``.
+
+    Args:
+        history: What to write.
+        path: Where to.
+
+    Returns:
+        The path.
+
+    Raises:
+        InputError: If the suffix names no format, the directory does not exist, or there is nothing to report.
+    """
+    return _write(path, history.details, lambda: history_page(history), lambda: history_json(history))
 
 
 def check_output(path: Path) -> None:
@@ -116,6 +134,27 @@ def comparison_json(comparison: "Comparison") -> str:
         "details": _records(comparison.details),
         "unmatched": _records(comparison.unmatched),
         "skipped": _records(comparison.skipped),
+    }
+    return json.dumps(document, indent=1, allow_nan=False)
+
+
+def history_json(history: "History") -> str:
+    """A run as strict JSON: what is missing is null.
+
+    Args:
+        history: What to write.
+
+    Returns:
+        The text, full float64 precision.
+    """
+    document = {
+        "htsr": __version__,
+        "run": history.about,
+        "captures": _records(history.captures),
+        "groups": _records(history.groups),
+        "scalars": _records(history.scalars),
+        "events": _records(history.events),
+        "details": _records(history.details),
     }
     return json.dumps(document, indent=1, allow_nan=False)
 

@@ -1,35 +1,52 @@
 """Watch a model's spectra while it trains."""
 
-import json
 import logging
-import re
+import math
 import shutil
 import tempfile
 import time
 import weakref
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections import deque
+from collections.abc import Callable, Collection, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
 import pandas as pd
-from torch import Tensor, nn
+from torch import nn
 from torch.optim import Optimizer
 
 from htsr._version import __version__
-from htsr.analysis import Analysis, analyze
+from htsr.analysis import analyze
+from htsr.conditions import Condition
 from htsr.errors import InputError
-from htsr.files import written_aside
-from htsr.training.capture import Capture, capture_name
-from htsr.training.history import ABOUT, CAPTURES, SCALARS, SCHEMA, History
+from htsr.spectrum import Spectrum
+from htsr.tails.power_law import check_resampling
+from htsr.tails.resampling import MIN_RESAMPLES
+from htsr.training.capture import QUANTITIES, WEIGHTS, Capture
+from htsr.training.files import SCHEMA
+from htsr.training.history import History
+from htsr.training.ranks import Ranks, several
+from htsr.training.schedules import Schedule
+from htsr.training.schedules import every as every_step
+from htsr.training.snapshot import Camera, Snapshot
+from htsr.training.tables import rows_frame
+from htsr.training.watching import Action, Watched, named_action
+from htsr.training.worker import Worker, one_thread
+from htsr.training.writer import RunWriter
 from htsr.weights.select import Patterns
 
 logger = logging.getLogger(__name__)
 
 # Metrics that go to trackers, for each layer and as the median over layers.
-LOGGED = ("alpha", "stable_rank", "log_spectral_norm")
+LOGGED = ("alpha", "stable_rank", "log_spectral_norm", "distance")
+# Captures that may wait for the background thread; each holds a copy of the watched layers.
+WAITING = 2
+
+Log = Callable[[Mapping[str, float], int], object]
 
 
 class Monitor:
@@ -38,31 +55,53 @@ class Monitor:
     The clock is the optimizer's own step hook, so gradient accumulation and steps that a loss scaler leaves out are
     counted right. The weights are captured before the first step, every ``every`` steps, and once more at ``close()``.
     After the constructor has returned, nothing that fails here stops the training: it is logged and listed in ``failed``.
+    The training itself is not touched: weights are bit for bit what they are without a monitor.
 
     Args:
         model: The model. It is not changed.
         optimizer: Its optimizer, possibly wrapped by accelerate or Lightning. Without one, call ``step()`` after each
             of its steps.
-        every: Optimizer steps between captures.
+        every: Optimizer steps between captures, or a schedule, a function ``step -> bool`` such as
+            ``htsr.training.log_spaced()``. By default 100; with a budget, whenever the budget allows.
         run_dir: Where captures are kept, one file each, in a form that survives ``kill -9``. None keeps them in a
             temporary directory as long as the monitor or its history lives.
         log: Called as ``log(metrics, step)`` at each capture with tags such as ``htsr/alpha/<layer>`` and
-            ``htsr/alpha/median``: ``wandb.log`` and most trackers' methods fit as they are.
+            ``htsr/alpha/median``: ``wandb.log`` and most trackers' methods fit as they are; ``htsr.training.trackers`` has
+            some that also draw histograms. Called on the training's thread.
         layers: Layers to watch, as in ``analyze``.
         skip: Layers to leave out, as in ``analyze``.
+        capture: What to look at: ``weights``, ``gradients``, ``momentum``, ``updates`` (the change that the last step made).
+        budget: The share of wall time that monitoring may take, for instance 0.02. Captures then keep their distance by
+            themselves: none is made until all the time spent, its own included, is within the budget. Time on the background
+            thread counts in full. The first capture is always made.
+        background: Copy the watched layers to main memory at a capture and analyse the copies on another thread, one core at
+            a time. At most two captures wait there; one that finds no place is skipped, and ``History.events`` says so.
+        bootstrap: Resamples for the interval of alpha, as in ``analyze``; 0 leaves it out.
+        bulk: Compare with noise, as in ``analyze``.
         first_step: The number of steps done before, for a run that is resumed into the same directory. Captures made
             again at the same step replace the old ones; later ones of the abandoned run are set aside.
+        raise_at_close: Let ``close()`` raise if something failed.
+        timeout: Seconds that the ranks of a distributed training wait for each other at a capture. If one does not come, the
+            others stop watching and go on.
 
     Attributes:
         step_count: Optimizer steps done.
         run_dir: The directory.
-        history: The run, as a ``History``.
-        failed: Step and message of each capture, record or call of ``log`` that failed.
+        should_stop: Whether a condition asked the training to stop; see ``on``.
+        failed: Step and message of each capture, record, action or call of ``log`` that failed.
+        spent_seconds: What monitoring has taken, on whichever thread.
 
     Raises:
         InputError: If ``run_dir`` already holds captures and ``first_step`` is 0, or ``layers`` match nothing.
         TypeError: If the model is no module, or the optimizer has no step hooks.
-        ValueError: If ``every`` or ``first_step`` is out of range.
+        ValueError: If a number is out of range, or ``capture`` holds an unknown quantity.
+
+    Notes:
+        Distances, ``update_rms`` and updates need the parameters before and after a step: at a captured step they are copied
+        once before it.
+
+        Under DDP and FSDP2 every rank makes a Monitor. Layers are dealt out over the ranks for analysis, rank 0 writes and logs,
+        conditions are judged on every rank alike.
 
     Example:
         >>> import torch
@@ -82,44 +121,111 @@ class Monitor:
         model: nn.Module,
         optimizer: Optimizer | None = None,
         *,
-        every: int = 100,
+        every: int | Schedule | None = None,
         run_dir: str | Path | None = None,
-        log: Callable[[Mapping[str, float], int], object] | None = None,
+        log: Log | None = None,
         layers: Patterns = None,
         skip: Patterns = None,
+        capture: Collection[str] = (WEIGHTS,),
+        budget: float | None = None,
+        background: bool = False,
+        bootstrap: int = 0,
+        bulk: bool = True,
         first_step: int = 0,
+        raise_at_close: bool = False,
+        timeout: float = 300.0,
     ) -> None:
-        if not (isinstance(every, int) and isinstance(first_step, int) and every >= 1 and first_step >= 0):
-            raise ValueError(f"expected whole numbers every >= 1 and first_step >= 0, got {every=}, {first_step=}")
-        if not isinstance(model, nn.Module):
-            raise TypeError(f"expected a torch.nn.Module to watch, got {type(model).__name__}")
-        self._model = model
-        self._optimizer: Optimizer | None = getattr(optimizer, "optimizer", optimizer)
-        if self._optimizer is not None and not hasattr(self._optimizer, "register_step_post_hook"):
-            raise TypeError(f"expected a torch optimizer, or None and calls of step(), got {type(optimizer).__name__}")
-        self._every, self._log = every, log
-        self._layers, self._skip = layers, skip
-        self.step_count = first_step
-        self.failed: list[tuple[int, str]] = []
-        self._last_capture: int | None = None
         self._started = time.perf_counter()
+        _check(model, every, budget, first_step, timeout)
+        quantities = _quantities(capture)
+        check_resampling(bootstrap or MIN_RESAMPLES, 0)
+        inner: Any = getattr(optimizer, "optimizer", optimizer)
+        if inner is not None and not hasattr(inner, "register_step_post_hook"):
+            raise TypeError(f"expected a torch optimizer, or None and calls of step(), got {type(optimizer).__name__}")
+        if inner is None and {"momentum", "updates"} & set(quantities):
+            raise InputError(f"{capture=}: momentum and updates need the optimizer, got none")
+        if background and several():
+            raise InputError(
+                "background=True: expected one process; layers of a distributed training are dealt out instead"
+            )
+        self._model, self._optimizer = model, inner
+        self._schedule = _schedule(every, budget)
+        self._promised = every is not None or budget is None  # the schedule's steps, not whatever the budget allows
+        self._budget, self._log = budget, log
+        self._options: dict[str, Any] = {"bootstrap": bootstrap, "bulk": bulk}
+        self._watched: list[Watched] = []
+        self._phases: dict[str, str] = {}
+        self._raise_at_close = raise_at_close
+        self.step_count = self._first_step = first_step
+        self.should_stop = False
+        self.failed: list[tuple[int, str]] = []
+        self.spent_seconds = 0.0
+        self._errors: list[Exception] = []
+        self._reported: set[tuple[str, str]] = set()
+        self._planned: int | None = None  # the next step, if it is to be captured
+        self._last_capture: int | None = None
+        self._spent_before = 0.0  # what had been spent when the last capture began
+        self._next_decision = first_step + 1  # the step at which the ranks next ask what the budget allows
+        self._pending = 0  # captures that the background thread has not handed back
+        self._done: deque[tuple[Capture | None, float]] = deque()
+        self._closed = False
+        self._camera = Camera(model, inner, layers, skip, quantities, copy=background)
 
-        first = self._look()  # before anything is written: what is wrong with the arguments comes out here
-        self.run_dir = Path(tempfile.mkdtemp(prefix="htsr-run-") if run_dir is None else run_dir)
-        self._prepare_directory()
-        self.history = History(self.run_dir)
-        if run_dir is None:
-            weakref.finalize(self.history, shutil.rmtree, self.run_dir, ignore_errors=True)
-        self._keep(first)
-        self._hook = (
-            self._optimizer.register_step_post_hook(lambda *_: self.step()) if self._optimizer is not None else None
+        about = {
+            "schema": SCHEMA,
+            "htsr": __version__,
+            "created": datetime.now(UTC).isoformat(timespec="seconds"),
+            "model": type(model).__name__,
+            "num_parameters": sum(p.numel() for p in model.parameters() if not nn.parameter.is_lazy(p)),
+            "optimizer": type(inner).__name__ if inner is not None else None,
+            "every": every
+            if isinstance(every, int)
+            else None
+            if every is None
+            else getattr(every, "__name__", "schedule"),
+            "budget": budget,
+            "capture": list(quantities),
+        }
+        self._camera.inventory()  # before anything is written: what is wrong with the arguments comes out here
+        self._ranks = Ranks(timeout) if several() else None
+        self._writer, self.run_dir = self._open_directory(run_dir, about)
+        self._history = History(self.run_dir) if self._writer is not None else None
+        if run_dir is None and self._history is not None:
+            weakref.finalize(self._history, shutil.rmtree, self.run_dir, ignore_errors=True)
+        self._worker = Worker(WAITING) if background else None
+        self._capture()
+        self._hooks = (
+            [
+                inner.register_step_pre_hook(lambda *_: self._before_step()),
+                inner.register_step_post_hook(lambda *_: self.step()),
+            ]
+            if inner is not None
+            else []
         )
 
-    def step(self) -> None:
-        """Count one optimizer step; capture if it is time. Called by the hook where there is an optimizer."""
+    @property
+    def history(self) -> History:
+        """The run, as a ``History``; on ranks other than 0 only where they see the directory."""
+        if self._history is None:
+            self._history = History(self.run_dir)
+        return self._history
+
+    def step(self, **scalars: float) -> None:
+        """Count one optimizer step; capture if it is time. Called by the hook where there is an optimizer.
+
+        Args:
+            **scalars: Numbers to keep beside it, as with ``record``.
+        """
         self.step_count += 1
-        if self.step_count % self._every == 0:
-            self._try_capture()
+        self._take_back()
+        planned, self._planned = self._planned, None
+        if planned == self.step_count or (not self._hooks and self._is_due(self.step_count)):
+            if planned is None:
+                self._spent_before = self.spent_seconds
+            with self._surviving("capture"):
+                self._capture()
+        if scalars:
+            self.record(**scalars)
 
     def record(self, **scalars: float) -> None:
         """Keep numbers of this step beside the spectra, for instance ``record(loss=loss.item())``.
@@ -132,17 +238,56 @@ class Monitor:
         """
         if "step" in scalars:
             raise ValueError("a scalar cannot be called 'step': it is kept under the monitor's own step")
-        line = json.dumps({"step": self.step_count, **{name: float(value) for name, value in scalars.items()}})
-        with self._surviving("record"), (self.run_dir / SCALARS).open("a") as file:
-            file.write(f"\n{line}")  # a line that an earlier writer left unfinished ends here and spoils no other
+        values = {name: float(value) for name, value in scalars.items()}
+        if self._writer is not None:
+            with self._surviving("record"):
+                self._writer.record(self.step_count, values)
+
+    def on(self, condition: str | Condition, action: str | Action, *, every_time: bool = False) -> None:
+        """Do something when a condition comes true.
+
+        Args:
+            condition: What ``htsr audit --fail-on`` takes: ``"median(alpha) < 2"``, ``"phase == 'rank-collapse'"``; on the
+                rows of the weights at a capture. ``previous_phase`` is the phase at the capture before, so that
+                ``"phase != previous_phase"`` holds where a phase changed (nowhere at the first capture).
+            action: ``"stop"`` sets ``should_stop``, for the loop to look at (the callbacks for Trainer and Lightning do);
+                ``"warn"`` logs a warning; or a function, called as ``action(monitor, verdict)`` on the training's thread,
+                for instance one that writes a checkpoint.
+            every_time: Act at every capture at which the condition holds. By default only when it comes true, or comes true
+                of a layer for which it did not hold at the capture before.
+
+        Raises:
+            InputError: If the condition cannot be read, names no column, or the action is unknown.
+        """
+        condition = Condition(condition) if isinstance(condition, str) else condition
+        condition.check_columns(rows_frame([]).assign(previous_phase=pd.Series(dtype="str")))
+        self._watched.append(Watched(condition, named_action(action), every_time))
 
     def close(self) -> None:
-        """Capture the last step, unless it was, and let go of the optimizer."""
-        if self._hook is not None:
-            self._hook.remove()
-            self._hook = None
-        if self._last_capture != self.step_count:
-            self._try_capture()
+        """Capture the last step, unless it was, wait for the background thread, and let go of the optimizer.
+
+        Raises:
+            RuntimeError: If something failed and ``raise_at_close`` was set.
+        """
+        for hook in self._hooks:
+            hook.remove()
+        self._hooks = []
+        if self._closed:
+            return
+        self._closed = True
+        self._camera.forget()
+        if self._worker is not None:
+            self._worker.finish()
+            self._worker = None
+            self._take_back()
+        if self._last_capture != self.step_count and self._allowed(self.step_count):
+            with self._surviving("capture"):
+                self._capture()
+        self._event("closed", f"{self.spent_seconds:.3f} s spent on monitoring")
+        if self._raise_at_close and self.failed:
+            raise RuntimeError(
+                f"{len(self.failed)} failures while monitoring, the first: {self.failed[0][1]}"
+            ) from self._errors[0]
 
     def __enter__(self) -> "Monitor":
         return self
@@ -152,80 +297,236 @@ class Monitor:
     ) -> None:
         self.close()
 
+    def _before_step(self) -> None:
+        """Before the optimizer's step: decide whether it will be captured, and keep what it is about to change."""
+        step = self.step_count + 1
+        if self._is_due(step):
+            self._spent_before = self.spent_seconds
+            with self._surviving("capture", step), self._on_the_clock():
+                self._camera.before_step(self._mine())
+                self._planned = step
+
+    def _is_due(self, step: int) -> bool:
+        if self._ranks is not None and self._ranks.lost:
+            return False
+        due = False
+        with self._surviving("schedule", step):
+            due = bool(self._schedule(step))
+        if due and not self._allowed(step):
+            if self._promised:
+                self._event("skipped", f"the budget, {self._budget:.2%} of wall time, is spent", step)
+            return False
+        if due and self._worker is not None and self._worker.is_full:
+            self._event("skipped", f"{WAITING} captures wait for the background thread", step)
+            return False
+        return due
+
+    def _allowed(self, step: int) -> bool:
+        """Whether the budget has room for another capture, one that costs as much as the last."""
+        if self._budget is None:
+            return True
+        expected = self.spent_seconds - self._spent_before
+        missing = (self.spent_seconds + expected) / self._budget - (time.perf_counter() - self._started)
+        if self._ranks is None:
+            return missing <= 0 and self._pending == 0
+        if step < self._next_decision:
+            return False
+        allowed = False
+        with self._surviving("agreement"):  # clocks differ, so rank 0 decides, and when the ranks ask again
+            pace = (time.perf_counter() - self._started) / max(1, step - self._first_step)
+            allowed, self._next_decision = self._ranks.share((missing <= 0, step + max(1, math.ceil(missing / pace))))[
+                0
+            ]
+        return allowed
+
+    def _capture(self) -> None:
+        """Look at this step; analyse it here, on all ranks, or hand it to the background thread."""
+        step = self.step_count
+        with self._on_the_clock():
+            snapshot = self._camera.shoot(self._mine())
+            if self._worker is not None:
+                self._worker.submit(partial(self._analyse_behind, snapshot, step))
+                self._pending += 1
+                return
+            capture = self._analyse(snapshot, step)
+            self._save(capture)
+        self._last_capture = step
+        self._hand_on(capture)
+
+    def _mine(self) -> set[str] | None:
+        """The layers that this rank keeps, once all ranks are there; None where there is one process."""
+        if self._ranks is None:
+            return None
+        self._ranks.call_roll()
+        return self._ranks.deal(self._camera.inventory().layers)
+
+    def _analyse_behind(self, snapshot: Snapshot, step: int) -> None:
+        """The background thread's job. What comes of it is taken back on the training's thread."""
+        start, capture = time.perf_counter(), None
+        with self._surviving("capture", step):
+            found = self._analyse(snapshot, step)
+            self._save(found)
+            capture = found
+        self._done.append((capture, time.perf_counter() - start))
+
+    def _take_back(self) -> None:
+        while self._done:
+            capture, seconds = self._done.popleft()
+            self._pending -= 1
+            self.spent_seconds += seconds
+            if capture is not None:
+                self._last_capture = capture.step
+                self._hand_on(capture)
+
+    def _analyse(self, snapshot: Snapshot, step: int) -> Capture:
+        start = time.perf_counter()
+        rows: list[dict[str, object]] = []
+        spectra: dict[tuple[str, str], Spectrum] = {}
+        problem = None
+        try:
+            with one_thread():
+                for quantity, inventory in snapshot.quantities.items():
+                    analysis = analyze(inventory, progress=False, n_jobs=1, **self._options)
+                    rows += [layer.row | {"quantity": quantity} for layer in analysis]
+                    spectra |= {(quantity, name): spectrum for name, spectrum in analysis.spectra.items()}
+        except Exception as err:
+            if self._ranks is None:
+                raise
+            problem = f"{type(err).__name__}: {err}"  # the others wait for this rank
+        if self._ranks is not None:
+            shared = self._ranks.share((rows, problem))
+            collected = self._ranks.collect(spectra)
+            problems = [f"rank {rank}: {told}" for rank, (_, told) in enumerate(shared) if told]
+            if problems:
+                raise RuntimeError("; ".join(problems))
+            place = {name: number for number, name in enumerate(snapshot.order)}
+            quantities = list(snapshot.quantities)
+            rows = sorted(
+                (row for theirs, _ in shared for row in theirs),
+                key=lambda row: (quantities.index(str(row["quantity"])), place[str(row["name"])]),
+            )
+            spectra = {key: spectrum for theirs in collected for key, spectrum in theirs.items()}
+        return Capture(
+            step=step,
+            seconds=time.perf_counter() - self._started,
+            analysis_seconds=time.perf_counter() - start,
+            rows=[
+                row
+                | (snapshot.changes.get(str(row["tied_to"] or row["name"]), {}) if row["quantity"] == WEIGHTS else {})
+                for row in rows
+            ],
+            spectra=spectra,
+            groups=snapshot.groups,
+        )
+
+    def _save(self, capture: Capture) -> None:
+        if self._writer is not None:
+            self._writer.save(capture)
+
+    def _hand_on(self, capture: Capture) -> None:
+        """Tell the tracker, and whoever waits for a condition."""
+        with self._on_the_clock():
+            table = rows_frame([capture])
+            if self._log is not None and (self._ranks is None or self._ranks.rank == 0):
+                with self._surviving("log", capture.step):
+                    self._log(_tags(table, capture), capture.step)
+                    if hasattr(self._log, "histograms"):
+                        self._log.histograms(capture.spectra, capture.step)
+            weights = table[table["quantity"] == WEIGHTS]
+            before = [
+                self._phases.get(row.name, row.phase) for row in weights[["name", "phase"]].itertuples(index=False)
+            ]
+            self._phases = dict(zip(weights["name"], weights["phase"], strict=True))
+            for watched in self._watched:
+                with self._surviving("action", capture.step):
+                    verdict = watched.look(weights.assign(previous_phase=pd.Series(before, weights.index, dtype="str")))
+                    if verdict is not None:
+                        self._event("condition", str(verdict), capture.step)
+                        watched.action(self, verdict)
+
     @contextmanager
-    def _surviving(self, what: str) -> Iterator[None]:
+    def _on_the_clock(self) -> Iterator[None]:
+        """Count the time this takes on the training's thread."""
+        start = time.perf_counter()
+        try:
+            yield
+        finally:
+            self.spent_seconds += time.perf_counter() - start
+
+    @contextmanager
+    def _surviving(self, what: str, step: int | None = None) -> Iterator[None]:
+        step = self.step_count if step is None else step
         try:
             yield
         except Exception as err:  # whatever it is, hours of training must not end for it
-            self.failed.append((self.step_count, f"{what}: {type(err).__name__}: {err}"))
-            logger.exception("%s at step %d failed; the training goes on", what, self.step_count)
+            self.failed.append((step, f"{what}: {type(err).__name__}: {err}"))
+            self._errors.append(err)
+            kind = (what, str(err.errno) if isinstance(err, OSError) and err.errno else str(err))
+            if kind not in self._reported:  # a full disk fails at every capture; once is enough to say so
+                self._reported.add(kind)
+                logger.exception("%s at step %d failed; the training goes on", what, step)
+            self._event("failed", self.failed[-1][1], step)
 
-    def _try_capture(self) -> None:
-        with self._surviving("capture"):
-            self._keep(self._look())
+    def _event(self, kind: str, message: str, step: int | None = None) -> None:
+        if self._writer is not None:
+            with suppress(OSError):  # what cannot be written is still in self.failed and in the log
+                self._writer.event(self.step_count if step is None else step, kind, message)
 
-    def _look(self) -> tuple[Analysis, float]:
-        start = time.perf_counter()
-        analysis = analyze(self._model, layers=self._layers, skip=self._skip, progress=False)
-        return analysis, time.perf_counter() - start
-
-    def _keep(self, look: tuple[Analysis, float]) -> None:
-        analysis, analysis_seconds = look
-        capture = Capture(
-            step=self.step_count,
-            seconds=time.perf_counter() - self._started,
-            analysis_seconds=analysis_seconds,
-            rows=[layer.row for layer in analysis],
-            spectra=analysis.spectra,
-            groups=[_settings(group) for group in self._optimizer.param_groups] if self._optimizer is not None else [],
-        )
-        capture.save(self.run_dir / CAPTURES / capture_name(self.step_count))
-        self._last_capture = self.step_count
-        if self._log is not None:
-            with self._surviving("log"):
-                self._log(_tags(analysis), self.step_count)
-
-    def _prepare_directory(self) -> None:
-        captures = self.run_dir / CAPTURES
-        earlier = sorted(captures.glob("step-*.npz"))
-        if earlier and self.step_count == 0:
-            last = re.sub(r"\D", "", earlier[-1].stem).lstrip("0") or "0"
-            raise InputError(
-                f"{self.run_dir} holds {len(earlier)} captures of an earlier run, the last of step {last}: continue it "
-                "with first_step=, or give this run a directory of its own"
-            )
-        captures.mkdir(parents=True, exist_ok=True)
-        for part in earlier:
-            if part.name > capture_name(self.step_count):
-                part.rename(part.with_name(f"abandoned-{part.name}"))
-        about = {
-            "schema": SCHEMA,
-            "htsr": __version__,
-            "created": datetime.now(UTC).isoformat(timespec="seconds"),
-            "model": type(self._model).__name__,
-            "num_parameters": sum(p.numel() for p in self._model.parameters() if not nn.parameter.is_lazy(p)),
-            "optimizer": type(self._optimizer).__name__ if self._optimizer is not None else None,
-            "every": self._every,
-        }
-        if not (self.run_dir / ABOUT).exists():
-            with written_aside(self.run_dir / ABOUT) as file:
-                file.write(json.dumps(about, indent=2).encode())
+    def _open_directory(self, run_dir: str | Path | None, about: Mapping[str, object]) -> tuple[RunWriter | None, Path]:
+        """Prepare the run directory, on rank 0 only; what is wrong with it is an error on all ranks."""
+        writer, path, problem = None, None, None
+        if self._ranks is None or self._ranks.rank == 0:
+            try:
+                path = Path(tempfile.mkdtemp(prefix="htsr-run-") if run_dir is None else run_dir)
+                writer = RunWriter(path, about, self.step_count)
+            except (InputError, OSError) as err:
+                if self._ranks is None:
+                    raise
+                problem = err
+        if self._ranks is not None:
+            path, problem = self._ranks.share((path, problem))[0]
+            if problem is not None:
+                raise problem
+        assert path is not None
+        return writer, path
 
 
-def _settings(group: dict[str, Any]) -> dict[str, object]:
-    """The settings of a parameter group that are numbers or words."""
-    settings = {
-        key: value.item() if isinstance(value, Tensor) and value.ndim == 0 else value for key, value in group.items()
-    }
-    return {key: value for key, value in settings.items() if isinstance(value, int | float | str)}
+def _check(model: object, every: object, budget: object, first_step: object, timeout: float) -> None:
+    if not isinstance(first_step, int) or first_step < 0:
+        raise ValueError(f"expected a whole number of steps from 0 on, got {first_step=}")
+    if every is not None and not callable(every) and not (isinstance(every, int) and every >= 1):
+        raise ValueError(f"expected a whole number of steps from 1 on, or a function step -> bool, got {every=}")
+    if budget is not None and not (isinstance(budget, float | int) and 0 < budget <= 1):
+        raise ValueError(f"expected a share of wall time between 0 and 1, got {budget=}")
+    if not timeout > 0:
+        raise ValueError(f"expected seconds above 0, got {timeout=}")
+    if not isinstance(model, nn.Module):
+        raise TypeError(f"expected a torch.nn.Module to watch, got {type(model).__name__}")
 
 
-def _tags(analysis: Analysis) -> dict[str, float]:
-    details = analysis.details[analysis.details["tied_to"] == ""]
+def _quantities(capture: str | Collection[str]) -> tuple[str, ...]:
+    names = (capture,) if isinstance(capture, str) else tuple(capture)
+    if not names or not set(names) <= set(QUANTITIES):
+        raise ValueError(f"expected some of {', '.join(QUANTITIES)}, got {capture=}")
+    return tuple(name for name in QUANTITIES if name in names)
+
+
+def _schedule(every: int | Schedule | None, budget: float | None) -> Schedule:
+    if callable(every):
+        return every
+    return every_step(every or (1 if budget is not None else 100))
+
+
+def _tags(table: pd.DataFrame, capture: Capture) -> dict[str, float]:
     metrics: dict[str, float] = {}
-    for metric in LOGGED:
-        values = pd.Series(details[metric].to_numpy(), index=details["name"]).dropna()
-        metrics |= {f"htsr/{metric}/{name}": float(value) for name, value in values.items()}
-        if len(values):
-            metrics[f"htsr/{metric}/median"] = float(values.median())
+    for quantity, rows in table[table["tied_to"] == ""].groupby("quantity", sort=False):
+        prefix = "htsr/" if quantity == WEIGHTS else f"htsr/{quantity}_"
+        for metric in LOGGED:
+            values = pd.Series(rows[metric].to_numpy(), index=rows["name"]).dropna()
+            metrics |= {f"{prefix}{metric}/{name}": float(value) for name, value in values.items()}
+            if len(values):
+                metrics[f"{prefix}{metric}/median"] = float(values.median())
+    for number, group in enumerate(capture.groups):
+        if isinstance(rms := group.get("update_rms"), float):
+            metrics[f"htsr/update_rms/group{number}"] = rms
     return metrics

@@ -11,9 +11,8 @@ from htsr.training.capture import Capture
 
 def capture(step=3):
     analysis = htsr.analyze({"a": torch.randn(30, 20), "b/c d": torch.randn(12, 9, 3, 3), "zero": torch.zeros(4, 4)})
-    return Capture(
-        step, 1.5, 0.25, [layer.row for layer in analysis], analysis.spectra, [{"lr": 0.1, "algorithm": "adamw"}]
-    )
+    spectra = {("weights", name): spectrum for name, spectrum in analysis.spectra.items()}
+    return Capture(step, 1.5, 0.25, [layer.row for layer in analysis], spectra, [{"lr": 0.1, "algorithm": "adamw"}])
 
 
 def test_round_trip_is_exact(tmp_path):
@@ -23,7 +22,7 @@ def test_round_trip_is_exact(tmp_path):
     assert (after.step, after.seconds, after.analysis_seconds) == (3, 1.5, 0.25)
     assert after.rows == before.rows
     assert after.groups == before.groups
-    assert list(after.spectra) == ["a", "b/c d", "zero"]
+    assert list(after.spectra) == [("weights", name) for name in ("a", "b/c d", "zero")]
     for name, spectrum in before.spectra.items():
         assert np.array_equal(after.spectra[name].eigenvalues, spectrum.eigenvalues)
         assert after.spectra[name].shape == spectrum.shape

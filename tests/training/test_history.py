@@ -101,7 +101,7 @@ def test_what_is_no_run_directory(tmp_path):
 def test_another_schema_is_refused_by_name(run):
     path = run.run_dir / "run.json"
     path.write_text(json.dumps({**json.loads(path.read_text()), "schema": 99, "htsr": "7.0"}))
-    with pytest.raises(htsr.InputError, match=r"expected schema 1, got 99, written by htsr 7.0"):
+    with pytest.raises(htsr.InputError, match=r"expected schema 2, got 99, written by htsr 7.0"):
         htsr.History(run.run_dir)
 
 

@@ -1,0 +1,140 @@
+"""What a Monitor costs: share of wall time of the demo's training, at several cadences, inline and in the background; memory."""
+
+import argparse
+import json
+import resource
+import statistics
+import subprocess
+import sys
+import time
+
+import torch
+from provenance import table, write
+
+import htsr
+from htsr.demo.gpt import GPT
+from htsr.optim import HTMuon, parameter_groups
+
+# Parameters in millions: width and depth. The first row is the demo's own model.
+SIZES = {"0.6 (demo)": (128, 3), "0.5": (96, 4), "5": (256, 6), "20": (512, 6)}
+CONTEXT, BATCH = 128, 16
+EVERYTHING = ("weights", "gradients", "momentum", "updates")
+
+
+class Training:
+    """The demo's model and optimizer on random bytes: an optimizer step costs the same whatever the text."""
+
+    def __init__(self, size: str, adamw: bool = False) -> None:
+        width, depth = SIZES[size]
+        torch.manual_seed(0)
+        self.model = GPT(CONTEXT, width, depth)
+        groups = parameter_groups(self.model)
+        self.optimizer = torch.optim.AdamW(self.model.parameters()) if adamw else HTMuon(groups, lr=0.02)
+        self.batch = torch.randint(256, (BATCH, CONTEXT + 1))
+
+    def run(self, steps: int) -> float:
+        """Seconds that some steps take."""
+        start = time.perf_counter()
+        for _ in range(steps):
+            loss = self.model.loss(self.batch)
+            self.optimizer.zero_grad()
+            loss.backward()
+            self.optimizer.step()
+        return time.perf_counter() - start
+
+
+def cadences(rounds: int) -> list[list[object]]:
+    """Watched and unwatched training take turns, `every` steps each; the watched turn ends when its analysis has."""
+    rows: list[list[object]] = []
+    for every in (10, 50, 100):
+        for background in (False, True):
+            plain, watched = Training("0.6 (demo)"), Training("0.6 (demo)")
+            monitor = htsr.Monitor(
+                watched.model, watched.optimizer, every=every, layers="blocks.*", background=background
+            )
+            ratios = []
+            for _ in range(rounds):
+                alone = plain.run(every)
+                start = time.perf_counter()
+                watched.run(every)
+                while monitor.history.steps[-1] < monitor.step_count:
+                    time.sleep(0.001)
+                ratios.append((time.perf_counter() - start) / alone)
+            monitor.close()
+            mode = "background" if background else "inline"
+            rows.append([every, mode, statistics.median(ratios) - 1, len(monitor.history)])
+    return rows
+
+
+def budgets(seconds: float) -> list[list[object]]:
+    """budget=0.02 for a while at each size. Inline, so that the monitor's own clock misses nothing."""
+    rows: list[list[object]] = []
+    for size in ("0.5", "5", "20"):
+        training = Training(size, adamw=True)
+        training.run(2)
+        start = time.perf_counter()
+        monitor = htsr.Monitor(training.model, training.optimizer, budget=0.02)
+        first = monitor.spent_seconds
+        steps = 0
+        while time.perf_counter() - start < seconds:
+            training.run(1)
+            steps += 1
+        monitor.close()
+        wall = time.perf_counter() - start
+        rows.append([size, wall, steps, len(monitor.history), first, monitor.spent_seconds / wall])
+    return rows
+
+
+def memory() -> list[list[object]]:
+    """Peak memory of a process that trains for a few steps, for each way of watching."""
+    ways = {
+        "no monitor": None,
+        "inline": {},
+        "background": {"background": True},
+        "inline, gradients, momentum and updates too": {"capture": EVERYTHING},
+    }
+    rows: list[list[object]] = []
+    for size in ("5", "20"):
+        for way, options in ways.items():
+            command = [sys.executable, __file__, "--peak", json.dumps([size, options])]
+            result = subprocess.run(command, capture_output=True, text=True, check=True)
+            rows.append([size, way, float(result.stdout)])
+    return rows
+
+
+def peak(size: str, options: dict[str, object] | None) -> float:
+    training = Training(size, adamw=True)
+    if options is not None:
+        with htsr.Monitor(training.model, training.optimizer, every=2, **options):
+            training.run(4)
+    else:
+        htsr.analyze({"w": torch.randn(64, 64)})  # what the first analysis imports is no part of the cost
+        training.run(4)
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--seconds", type=float, default=300.0, help="of each run with a budget")
+    parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--peak", type=json.loads, help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.peak is not None:
+        print(peak(*options.peak))
+        return
+    lines = ["Demo's GPT (18 matrices), HTMuon: extra wall time of a training with a Monitor, median over turns.", ""]
+    lines += table(["every", "analysis", "extra time / training", "captures"], cadences(options.rounds))
+    lines += [
+        "",
+        "budget=0.02, inline, AdamW, all matrices: time inside the Monitor over wall time, first capture included.",
+        "",
+    ]
+    header = ["million parameters", "seconds", "steps", "captures", "first capture, s", "share of wall time"]
+    lines += table(header, budgets(options.seconds))
+    lines += ["", "Peak memory of the process, MiB.", ""]
+    lines += table(["million parameters", "monitor", "MiB"], memory())
+    write("monitor_overhead.md", "\n".join(lines))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,77 @@
+"""A table in the terminal that follows a growing run."""
+
+import time
+from collections.abc import Callable
+
+import pandas as pd
+
+from htsr.training.history import History
+
+COLUMNS = {"alpha": "{:.2f}", "stable_rank": "{:.1f}", "log_spectral_norm": "{:.2f}", "relative_distance": "{:.1e}"}
+# What a terminal clears and goes home on.
+CLEAR = "\x1b[2J\x1b[H"
+
+
+def watch(
+    history: History, *, interval: float, once: bool, say: Callable[[str], object], clear: bool, rows: int | None = None
+) -> None:
+    """Show a run's last capture, and again whenever there is a new one, until the run is closed.
+
+    Args:
+        history: The run.
+        interval: Seconds between looks.
+        once: Show it once and return.
+        say: Told what to show.
+        clear: Clear the screen before, as a terminal does.
+        rows: Layers to show at most; all by default.
+    """
+    shown: tuple[int, int] | None = None
+    while True:
+        state = (len(history), len(history.events))
+        if state != shown:
+            shown = state
+            say((CLEAR if clear else "") + screen(history, rows))
+        if once or (history.events["kind"] == "closed").any():
+            return
+        time.sleep(interval)
+
+
+def screen(history: History, rows: int | None = None) -> str:
+    """The last capture as text: medians, a line a layer with its change since the first capture, the last events.
+
+    Args:
+        history: The run.
+        rows: Layers to show at most.
+
+    Returns:
+        The text.
+    """
+    steps = history.steps
+    if not steps:
+        return f"{history.run_dir}: nothing captured yet"
+    details = history.details
+    details = details[(details["quantity"] == "weights") & (details["tied_to"] == "")]
+    first, last = (details[details["step"] == step].set_index("name") for step in (steps[0], steps[-1]))
+    lines = [
+        f"{history.about.get('model')} in {history.run_dir}: step {steps[-1]}, {len(steps)} captures, "
+        f"median alpha {last['alpha'].median():.2f}, median stable rank {last['stable_rank'].median():.1f}"
+    ]
+    scalars = history.scalars
+    names = [name for name in scalars if name != "step" and scalars[name].notna().any()]
+    if names:
+        lines.append(", ".join(f"{name} {scalars[name].dropna().iloc[-1]:.4g}" for name in names))
+    table = pd.DataFrame(index=last.index)
+    for name, digits in COLUMNS.items():
+        table[name] = ["" if pd.isna(value) else digits.format(value) for value in last[name]]
+        if name == "alpha":
+            moved = last[name] - first[name].reindex(last.index)
+            table["since first"] = ["" if pd.isna(value) else f"{value:+.2f}" for value in moved]
+    table["phase"] = last["phase"]
+    table["note"] = last["warning"].where(last["status"] != "failed", last["reason"])
+    if len(table):
+        lines.append(table.reset_index().to_string(index=False, max_rows=rows))
+    lines += [
+        f"step {event.step}, {event.kind}: {event.message}" for event in history.events.tail(5).itertuples(index=False)
+    ]
+    lines += [f"{name} is damaged and left out: {reason}" for name, reason in history.damaged.items()]
+    return "\n".join(lines)

@@ -1,0 +1,80 @@
+"""The processes that train one model together, and watch it together."""
+
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager
+from datetime import timedelta
+from typing import Any
+
+import torch.distributed as dist
+
+from htsr.weights import Layer
+
+
+class Ranks:
+    """All processes of a ``torch.distributed`` run, with a group of their own, so that nothing meets the training's messages.
+
+    Every method that talks to the others raises ``RuntimeError`` when one of them has not come within the timeout; from then
+    on ``lost`` is true, and nobody should wait for them again.
+
+    Args:
+        timeout: Seconds.
+    """
+
+    lost = False
+
+    def __init__(self, timeout: float) -> None:
+        self._timeout = timedelta(seconds=timeout)
+        self.rank, self.size = dist.get_rank(), dist.get_world_size()
+        self._group = dist.new_group(backend="gloo", timeout=self._timeout)
+
+    def call_roll(self) -> None:
+        """Wait until all ranks are here, before any weight is gathered: whoever is missing is named."""
+        with self._noticing():
+            dist.monitored_barrier(self._group, timeout=self._timeout, wait_all_ranks=True)
+
+    def share(self, mine: Any) -> list[Any]:
+        """Give an object to all ranks, and get theirs, in order of rank."""
+        shared: list[Any] = [None] * self.size
+        with self._noticing():
+            dist.all_gather_object(shared, mine, group=self._group)
+        return shared
+
+    def collect(self, mine: Any) -> list[Any]:
+        """Give an object to rank 0; there, those of all ranks come back, elsewhere none."""
+        collected: list[Any] | None = [None] * self.size if self.rank == 0 else None
+        with self._noticing():
+            dist.gather_object(mine, collected, dst=0, group=self._group)
+        return collected or []
+
+    @contextmanager
+    def _noticing(self) -> Iterator[None]:
+        try:
+            yield
+        except RuntimeError:
+            self.lost = True
+            raise
+
+    def deal(self, layers: Collection[Layer]) -> set[str]:
+        """The layers that this rank analyses: the dearest first, each to the rank with the least to do."""
+        loads = [0.0] * self.size
+        mine = set()
+        for layer in sorted((layer for layer in layers if layer.tied_to is None), key=_cost, reverse=True):
+            least = loads.index(min(loads))
+            loads[least] += _cost(layer)
+            if least == self.rank:
+                mine.add(layer.name)
+        return mine
+
+
+def several() -> bool:
+    """Whether this process is one of several that train together."""
+    return dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1
+
+
+def _cost(layer: Layer) -> float:
+    """Multiplications of a Gram matrix and its eigenvalues, up to a factor."""
+    N, M = max(layer.shape[:2]), min(layer.shape[:2])
+    slices = 1
+    for side in layer.shape[2:]:
+        slices *= side
+    return float(slices * M * M * (N + 4 * M))

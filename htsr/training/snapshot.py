@@ -1,0 +1,279 @@
+"""What the training thread sees at one step: weights, gradients, momentum, updates, and how far each layer went.
+
+A gradient, a momentum buffer or an update has the shape of its parameter, so a layer's is found and cut out of it just as
+the layer's weight is: by the parameter's name, or by the memory that the weight views.
+"""
+
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from htsr.training.capture import WEIGHTS
+from htsr.weights import Layer, open_source, select
+from htsr.weights.inventory import Inventory
+from htsr.weights.select import Patterns
+
+# Where optimizers keep their running mean of gradients: SGD, Muon and HTMuon; Adam and its family; others.
+MOMENTUM = ("momentum_buffer", "exp_avg", "momentum", "m")
+
+Cut = Callable[[Tensor], Tensor]
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """What was seen at one step.
+
+    Attributes:
+        quantities: The layers of each quantity; ``load`` returns their values at this step.
+        order: Names of all layers, in model order, also of those that another rank keeps.
+        changes: ``distance`` and ``relative_distance`` of each layer, by name.
+        groups: Settings of the optimizer's parameter groups that are numbers or words, and ``update_rms``.
+    """
+
+    quantities: dict[str, Inventory]
+    order: list[str]
+    changes: dict[str, dict[str, float]]
+    groups: list[dict[str, object]]
+
+
+class Camera:
+    """Takes snapshots of a model and its optimizer. Neither is changed.
+
+    Args:
+        model: The model.
+        optimizer: Its optimizer; without one there are no momentum, updates, distances and groups.
+        layers: Layers to look at, as in ``analyze``.
+        skip: Layers to leave out, as in ``analyze``.
+        quantities: What to look at.
+        copy: Copy all values to main memory, so that they can be read while the training goes on.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        optimizer: Optimizer | None,
+        layers: Patterns,
+        skip: Patterns,
+        quantities: Collection[str],
+        copy: bool,
+    ) -> None:
+        self._model, self._optimizer = model, optimizer
+        self._layers, self._skip = layers, skip
+        self._quantities, self._copy = quantities, copy
+        self._before: dict[int, Tensor] = {}  # by id of the parameter
+        self._gradients: list[Layer] | None = None
+
+    def inventory(self) -> Inventory:
+        """The layers as they are now."""
+        return select(open_source(self._model), self._layers, self._skip)
+
+    @torch.no_grad()
+    def before_step(self, mine: Collection[str] | None = None) -> None:
+        """Keep what the optimizer's step is about to change: parameters, and gradients if they are looked at.
+
+        Args:
+            mine: Names of the layers whose values this process keeps; all by default.
+        """
+        self.forget()
+        assert self._optimizer is not None
+        if "gradients" in self._quantities:
+            self._gradients = self._of_layers(self.inventory(), self._places(), _gradient, mine)
+        self._before = {id(p): p.detach().clone() for p in _parameters(self._optimizer) if not nn.parameter.is_lazy(p)}
+
+    def forget(self) -> None:
+        """Let go of what ``before_step`` kept."""
+        self._before, self._gradients = {}, None
+
+    @torch.no_grad()
+    def shoot(self, mine: Collection[str] | None = None) -> Snapshot:
+        """Take a snapshot.
+
+        Args:
+            mine: Names of the layers whose values this process keeps; all by default. Weights that are sharded over
+                processes are gathered for all of them, in the same order on each.
+
+        Returns:
+            The snapshot. Unless values are copied, it is of the model itself and changes with it.
+        """
+        inventory = self.inventory()
+        places = self._places()
+        rms, deltas = self._changes()
+        changes: dict[str, dict[str, float]] = {}
+        for layer in inventory.layers:
+            place = places(layer) if layer.tied_to is None else None
+            if place is not None and id(place[0]) in deltas:
+                parameter, cut = place
+                distance = float(torch.linalg.vector_norm(cut(deltas[id(parameter)])))
+                before = float(torch.linalg.vector_norm(cut(_full(self._before[id(parameter)]))))
+                changes[layer.name] = {"distance": distance}
+                if before > 0:
+                    changes[layer.name]["relative_distance"] = distance / before
+        quantities: dict[str, list[Layer]] = {}
+        for quantity in self._quantities:
+            if quantity == WEIGHTS:
+                quantities[quantity] = [self._kept(layer, mine) for layer in inventory.layers]
+            elif quantity == "gradients" and self._gradients is not None:
+                quantities[quantity] = self._gradients
+            elif quantity == "gradients":
+                quantities[quantity] = self._of_layers(inventory, places, _gradient, mine)
+            elif quantity == "momentum":
+                quantities[quantity] = self._of_layers(inventory, places, self._momentum, mine)
+            else:
+                find = partial(_update, deltas)
+                quantities[quantity] = self._of_layers(inventory, places, find, mine)
+        self.forget()
+        return Snapshot(
+            {
+                quantity: Inventory(inventory.source, [layer for layer in found if _is_mine(layer, mine)], [])
+                for quantity, found in quantities.items()
+                if found or quantity == WEIGHTS
+            },
+            [layer.name for layer in inventory.layers],
+            changes,
+            [
+                _settings(group) | ({"update_rms": rms[number]} if number in rms else {})
+                for number, group in enumerate(self._optimizer.param_groups if self._optimizer is not None else [])
+            ],
+        )
+
+    def _changes(self) -> tuple[dict[int, float], dict[int, Tensor]]:
+        """Root mean square of the last update in each group, and the update of each parameter, by its id."""
+        rms: dict[int, float] = {}
+        deltas: dict[int, Tensor] = {}
+        for number, group in enumerate(self._optimizer.param_groups if self._before and self._optimizer else []):
+            squares, count = 0.0, 0
+            for p in group["params"]:
+                if id(p) in self._before:
+                    after = _full(p.detach())
+                    wide = torch.promote_types(after.dtype, torch.float32)
+                    delta = after.to(wide) - _full(self._before[id(p)]).to(wide)
+                    squares += float(
+                        delta.double().square().sum() if delta.device.type != "mps" else delta.square().sum()
+                    )
+                    count += delta.numel()
+                    if delta.ndim >= 2:
+                        deltas[id(p)] = delta
+            if count:
+                rms[number] = (squares / count) ** 0.5
+        return rms, deltas
+
+    def _kept(self, layer: Layer, mine: Collection[str] | None) -> Layer:
+        """A layer whose weight is gathered and copied as far as need be; one that is only read in place is left alone."""
+        if layer.tied_to is not None:
+            return layer
+        sharded = any(hasattr(p, "full_tensor") for p in self._model.parameters())
+        if not sharded and (not self._copy or not _is_mine(layer, mine)):
+            return layer
+        try:
+            weight = _full(layer.load())
+        except ValueError as err:  # the row will say so
+            return replace(layer, load=partial(_refuse, str(err)))
+        if not _is_mine(layer, mine):
+            return layer
+        return replace(layer, load=_Once(weight.to("cpu", copy=True) if self._copy else weight))
+
+    def _of_layers(
+        self,
+        inventory: Inventory,
+        places: "Callable[[Layer], tuple[Tensor, Cut] | None]",
+        find: Callable[[Tensor], Tensor | str],
+        mine: Collection[str] | None,
+    ) -> list[Layer]:
+        """The layers with what ``find`` finds for their parameters in place of the weights; none where it finds nothing."""
+        found, any_value = [], False
+        for layer in inventory.layers:
+            place = places(layer) if layer.tied_to is None else None
+            value = find(place[0]) if place is not None else "its weight is computed from several parameters"
+            if isinstance(value, Tensor):
+                assert place is not None
+                any_value = True
+                whole = _full(value.detach())
+                if _is_mine(layer, mine):
+                    part = place[1](whole.to_dense() if whole.is_sparse else whole)
+                    load: Callable[[], Tensor] = _Once(part.to("cpu", copy=True) if self._copy else part.clone())
+                    found.append(replace(layer, load=load))
+                else:
+                    found.append(layer)
+            else:
+                found.append(replace(layer, load=partial(_refuse, value)))
+        return found if any_value else []
+
+    def _momentum(self, parameter: Tensor) -> Tensor | str:
+        state = self._optimizer.state.get(parameter, {}) if self._optimizer is not None else {}
+        value = next((state[key] for key in MOMENTUM if isinstance(state.get(key), Tensor)), None)
+        return f"no momentum: the optimizer keeps none of {', '.join(MOMENTUM)} for it yet" if value is None else value
+
+    def _places(self) -> "Callable[[Layer], tuple[Tensor, Cut] | None]":
+        """Tells which parameter a layer's weight is, and how it is cut out of it; None if it is no parameter."""
+        named = dict(self._model.named_parameters(remove_duplicate=False))
+        by_memory = {
+            p.untyped_storage().data_ptr(): p
+            for p in named.values()
+            if not nn.parameter.is_lazy(p) and not hasattr(p, "full_tensor") and p.is_contiguous()
+        }
+
+        def place(layer: Layer) -> tuple[Tensor, Cut] | None:
+            for key in (f"{layer.longname}.weight", layer.longname):
+                if key in named and tuple(named[key].shape) == layer.shape:
+                    return named[key], lambda tensor: tensor
+            try:
+                view = layer.load()
+            except ValueError:
+                return None
+            parameter = by_memory.get(view.untyped_storage().data_ptr()) if not hasattr(view, "full_tensor") else None
+            if parameter is None:
+                return None
+            start = view.storage_offset() - parameter.storage_offset()
+            return parameter, lambda tensor: tensor.contiguous().as_strided(view.shape, view.stride(), start)
+
+        return place
+
+
+class _Once:
+    """Hands a tensor out once and lets go of it."""
+
+    def __init__(self, tensor: Tensor) -> None:
+        self._tensor: Tensor | None = tensor
+
+    def __call__(self) -> Tensor:
+        tensor, self._tensor = self._tensor, None
+        assert tensor is not None
+        return tensor
+
+
+def _refuse(reason: object) -> Tensor:
+    raise ValueError(reason)
+
+
+def _gradient(parameter: Tensor) -> Tensor | str:
+    return "no gradient: the parameter is frozen or was not used" if parameter.grad is None else parameter.grad
+
+
+def _update(deltas: Mapping[int, Tensor], parameter: Tensor) -> Tensor | str:
+    return deltas.get(id(parameter), "no update: only the weights after the step are known")
+
+
+def _full(tensor: Tensor) -> Tensor:
+    """A tensor that is whole: one that is sharded over processes (DTensor) is gathered, which all of them must do."""
+    return tensor.full_tensor() if hasattr(tensor, "full_tensor") else tensor
+
+
+def _is_mine(layer: Layer, mine: Collection[str] | None) -> bool:
+    return mine is None or (layer.tied_to or layer.name) in mine
+
+
+def _parameters(optimizer: Optimizer) -> list[Tensor]:
+    return [p for group in optimizer.param_groups for p in group["params"]]
+
+
+def _settings(group: Mapping[str, Any]) -> dict[str, object]:
+    """The settings of a parameter group that are numbers or words."""
+    settings = {
+        key: value.item() if isinstance(value, Tensor) and value.ndim == 0 else value for key, value in group.items()
+    }
+    return {key: value for key, value in settings.items() if isinstance(value, int | float | str)}

@@ -1,0 +1,138 @@
+"""Experiment trackers as ``Monitor(log=...)``.
+
+A tracker is anything that can be called as ``log(metrics, step)``: ``accelerator.log``, a Lightning logger's ``log_metrics``
+and ``trackio.log`` fit as they are. Those here also draw the spectra as histograms, where the tracker has them. A tracker's own
+library is imported when one is made.
+"""
+
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from htsr.spectrum import Spectrum
+
+# Bins of a histogram of log10 of the eigenvalues.
+BINS = 64
+
+Spectra = Mapping[tuple[str, str], Spectrum]
+
+
+class TensorBoard:
+    """Scalars and histograms for TensorBoard.
+
+    Args:
+        writer: A ``SummaryWriter``, or the directory for one.
+    """
+
+    def __init__(self, writer: Any) -> None:
+        if isinstance(writer, str | Path):
+            try:
+                from torch.utils.tensorboard import SummaryWriter
+            except ImportError as err:
+                raise _missing("tensorboard") from err
+            writer = SummaryWriter(str(writer))
+        self.writer = writer
+
+    def __call__(self, metrics: Mapping[str, float], step: int) -> None:
+        """Write scalars."""
+        for tag, value in metrics.items():
+            self.writer.add_scalar(tag, value, step)
+        self.writer.flush()
+
+    def histograms(self, spectra: Spectra, step: int) -> None:
+        """Write the ESD of each layer, log10 of its eigenvalues."""
+        for tag, logs in _logs(spectra):
+            self.writer.add_histogram(tag, logs, step, bins=BINS)
+        self.writer.flush()
+
+
+class WandB:
+    """Scalars and histograms for Weights & Biases.
+
+    They have an axis of their own, ``htsr/step``, so that they never fight over the run's step counter with the training's own
+    calls of ``log``, which would drop one of the two.
+
+    Args:
+        run: A run; the current one by default.
+    """
+
+    def __init__(self, run: Any = None) -> None:
+        try:
+            import wandb
+        except ImportError as err:
+            raise _missing("wandb") from err
+        self._wandb = wandb
+        current = run if run is not None else wandb.run
+        if current is None:
+            raise ValueError("expected a run of wandb, or wandb.init() before, got none")
+        self.run: Any = current
+        self.run.define_metric("htsr/step")
+        self.run.define_metric("htsr/*", step_metric="htsr/step")
+
+    def __call__(self, metrics: Mapping[str, float], step: int) -> None:
+        """Log scalars."""
+        self.run.log({**metrics, "htsr/step": step})
+
+    def histograms(self, spectra: Spectra, step: int) -> None:
+        """Log the ESD of each layer, log10 of its eigenvalues."""
+        drawn = {tag: self._wandb.Histogram(np_histogram=np.histogram(logs, bins=BINS)) for tag, logs in _logs(spectra)}
+        self.run.log({**drawn, "htsr/step": step})
+
+
+class MLflow:
+    """Scalars for MLflow, which has no histograms.
+
+    Args:
+        run_id: The run; the active one by default. It is kept, since MLflow's active run belongs to a thread.
+    """
+
+    def __init__(self, run_id: str | None = None) -> None:
+        try:
+            import mlflow
+        except ImportError as err:
+            raise _missing("mlflow") from err
+        active = mlflow.active_run()
+        if run_id is None and active is None:
+            raise ValueError("expected a run_id, or mlflow.start_run() before, got neither")
+        self.run_id = run_id if run_id is not None else active.info.run_id  # type: ignore[union-attr]
+        self._mlflow = mlflow
+
+    def __call__(self, metrics: Mapping[str, float], step: int) -> None:
+        """Log scalars."""
+        self._mlflow.log_metrics(dict(metrics), step=step, run_id=self.run_id)
+
+
+class Several:
+    """Several trackers as one.
+
+    Args:
+        *trackers: The trackers.
+    """
+
+    def __init__(self, *trackers: Any) -> None:
+        self._trackers = trackers
+
+    def __call__(self, metrics: Mapping[str, float], step: int) -> None:
+        """Log scalars to each."""
+        for tracker in self._trackers:
+            tracker(metrics, step)
+
+    def histograms(self, spectra: Spectra, step: int) -> None:
+        """Log spectra to those that draw them."""
+        for tracker in self._trackers:
+            if hasattr(tracker, "histograms"):
+                tracker.histograms(spectra, step)
+
+
+def _logs(spectra: Spectra) -> Iterable[tuple[str, np.ndarray]]:
+    """Tag and log10 of the eigenvalues that are not zero, of each layer that has any."""
+    for (quantity, name), spectrum in spectra.items():
+        if len(spectrum.nonzero):
+            tag = "esd" if quantity == "weights" else f"{quantity}_esd"
+            yield f"htsr/{tag}/{name}", np.log10(spectrum.nonzero)
+
+
+def _missing(library: str) -> ImportError:
+    return ImportError(f"{library} is not installed: pip install 'htsr[{library}]'")

@@ -1,0 +1,216 @@
+"""The callbacks and trackers in the real frameworks, on short real trainings."""
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+import htsr
+from tests.training.test_monitor import make, train
+
+
+class Rows(torch.utils.data.Dataset):
+    def __init__(self):
+        self.rows = torch.randn(64, 40, generator=torch.Generator().manual_seed(5))
+
+    def __len__(self):
+        return len(self.rows)
+
+    def __getitem__(self, i):
+        return {"x": self.rows[i]}
+
+
+class Net(nn.Module):
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(0)
+        self.body = nn.Sequential(nn.Linear(40, 30), nn.ReLU(), nn.Linear(30, 20))
+
+    def forward(self, x):
+        return {"loss": self.body(x).square().mean()}
+
+
+def hf_trainer(directory, callbacks, **options):
+    transformers = pytest.importorskip("transformers", reason="needs transformers: pip install 'htsr[transformers]'")
+    arguments = transformers.TrainingArguments(
+        output_dir=str(directory), per_device_train_batch_size=4, max_steps=6, gradient_accumulation_steps=2,
+        logging_steps=1, save_steps=3, use_cpu=True, disable_tqdm=True, report_to="none", **options,
+    )  # fmt: skip
+    return transformers.Trainer(model=Net(), args=arguments, train_dataset=Rows(), callbacks=callbacks)
+
+
+def test_transformers_trainer(tmp_path):
+    pytest.importorskip("transformers", reason="needs transformers: pip install 'htsr[transformers]'")
+    from htsr.training.transformers import HTSRCallback
+
+    callback = HTSRCallback(every=2, capture=("weights", "gradients"))
+    trainer = hf_trainer(tmp_path, [callback])
+    callback.trainer = trainer
+    trainer.train()
+    history = htsr.History(tmp_path / "htsr")
+    assert history.steps == [0, 2, 4, 6]  # optimizer steps, not micro-batches
+    assert callback.monitor.failed == []
+    assert np.array_equal(history.spectrum(6, "body.0").eigenvalues, htsr.esd(trainer.model.body[0].weight))
+    assert len(history.alpha("gradients")) == 3
+    logged = [entry for entry in trainer.state.log_history if "htsr/alpha/median" in entry]
+    assert logged[-1]["htsr/alpha/median"] == pytest.approx(history.alpha().loc[6].median())
+    assert history.scalars["loss"].notna().sum() == 6
+    assert not any(name.startswith("htsr/") for name in history.scalars)
+
+    alone = hf_trainer(tmp_path / "alone", [])
+    alone.train()
+    assert all(torch.equal(a, b) for a, b in zip(alone.model.parameters(), trainer.model.parameters(), strict=True))
+
+    again = HTSRCallback(every=1)  # resumed from its checkpoint at step 3
+    trainer = hf_trainer(tmp_path, [again])
+    trainer.train(resume_from_checkpoint=str(tmp_path / "checkpoint-3"))
+    assert htsr.History(tmp_path / "htsr").steps == [0, 2, 3, 4, 5, 6]
+
+
+def test_transformers_trainer_stops_on_a_condition(tmp_path):
+    pytest.importorskip("transformers", reason="needs transformers: pip install 'htsr[transformers]'")
+    from htsr.training.transformers import HTSRCallback
+
+    callback = HTSRCallback(every=1, run_dir=tmp_path / "run")
+    callback.on(
+        "N > 0", lambda monitor, verdict: setattr(monitor, "should_stop", monitor.step_count >= 2), every_time=True
+    )
+    trainer = hf_trainer(tmp_path, [callback])
+    trainer.train()
+    assert trainer.state.global_step == 2
+    assert htsr.History(tmp_path / "run").steps == [0, 1, 2]
+
+
+def lightning_parts():
+    lightning = pytest.importorskip("lightning.pytorch", reason="needs lightning: pip install 'htsr[lightning]'")
+
+    class Module(lightning.LightningModule):
+        def __init__(self):
+            super().__init__()
+            self.net = Net()
+
+        def training_step(self, batch, batch_idx):
+            loss = self.net(batch["x"])["loss"]
+            self.log("train_loss", loss)
+            return loss
+
+        def configure_optimizers(self):
+            return torch.optim.SGD(self.parameters(), lr=0.1, momentum=0.9)
+
+    def trainer(directory, callbacks, **options):
+        return lightning.Trainer(
+            default_root_dir=directory, accelerator="cpu", devices=1, callbacks=callbacks, log_every_n_steps=1,
+            enable_progress_bar=False, enable_model_summary=False, accumulate_grad_batches=2, **options,
+        )  # fmt: skip
+
+    return Module, trainer
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_lightning_trainer(tmp_path):
+    Module, make_trainer = lightning_parts()
+    from lightning.pytorch.loggers import CSVLogger
+
+    from htsr.training.lightning import HTSRCallback
+
+    batches = torch.utils.data.DataLoader(Rows(), batch_size=4)
+    callback = HTSRCallback(every=2)
+    module = Module()
+    logger = CSVLogger(tmp_path / "csv")
+    trainer = make_trainer(tmp_path, [callback], max_steps=6, logger=logger)
+    trainer.fit(module, batches)
+    history = htsr.History(tmp_path / "htsr")
+    assert history.steps == [0, 2, 4, 6]
+    assert callback.monitor.failed == []
+    assert np.array_equal(history.spectrum(6, "net.body.0").eigenvalues, htsr.esd(module.net.body[0].weight))
+    assert history.scalars["train_loss"].notna().sum() >= 6
+    logger.save()
+    assert "htsr/alpha/median" in (tmp_path / "csv/lightning_logs/version_0/metrics.csv").read_text()
+
+    alone = Module()
+    make_trainer(tmp_path / "alone", [], max_steps=6, logger=False).fit(alone, batches)
+    assert all(torch.equal(a, b) for a, b in zip(alone.parameters(), module.parameters(), strict=True))
+
+    checkpoint = tmp_path / "at-6.ckpt"
+    trainer.save_checkpoint(checkpoint)
+    again = HTSRCallback(every=1)
+    again.on(
+        "N > 0", lambda monitor, verdict: setattr(monitor, "should_stop", monitor.step_count >= 8), every_time=True
+    )
+    resumed = make_trainer(tmp_path, [again], max_steps=12, logger=False)
+    resumed.fit(Module(), batches, ckpt_path=checkpoint)
+    assert htsr.History(tmp_path / "htsr").steps[:6] == [0, 2, 4, 6, 7, 8]
+    assert resumed.global_step < 12
+
+
+def test_accelerate(tmp_path):
+    accelerate = pytest.importorskip("accelerate", reason="needs accelerate: pip install 'htsr[transformers]'")
+    accelerator = accelerate.Accelerator(cpu=True, gradient_accumulation_steps=2)
+    told = []
+    accelerator.log = lambda values, step=None: told.append(step)
+    model = Net()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    model, optimizer, batches = accelerator.prepare(model, optimizer, torch.utils.data.DataLoader(Rows(), batch_size=4))
+    with htsr.Monitor(
+        accelerator.unwrap_model(model), optimizer, every=2, log=accelerator.log, run_dir=tmp_path
+    ) as monitor:
+        for batch in batches:
+            with accelerator.accumulate(model):
+                accelerator.backward(model(batch["x"])["loss"])
+                optimizer.step()
+                optimizer.zero_grad()
+    assert monitor.step_count == 8  # 16 micro-batches
+    assert monitor.history.steps == [0, 2, 4, 6, 8] == told
+    assert monitor.failed == []
+
+
+def watch_with(log):
+    model, optimizer = make()
+    with htsr.Monitor(model, optimizer, every=1, log=log) as monitor:
+        train(model, optimizer, 2)
+    assert monitor.failed == []
+    return monitor.history
+
+
+def test_tensorboard(tmp_path):
+    pytest.importorskip("tensorboard", reason="needs tensorboard: pip install 'htsr[tensorboard]'")
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    from htsr.training.trackers import TensorBoard
+
+    history = watch_with(TensorBoard(tmp_path))
+    events = EventAccumulator(str(tmp_path))
+    events.Reload()
+    points = {point.step: point.value for point in events.Scalars("htsr/alpha/median")}
+    assert points == pytest.approx(history.alpha().median(axis=1).to_dict())
+    drawn = events.Histograms("htsr/esd/0")[-1].histogram_value
+    assert drawn.num == len(history.spectrum(2, "0").nonzero)
+    assert drawn.max == pytest.approx(np.log10(history.spectrum(2, "0").eigenvalues[-1]))
+
+
+def test_wandb_offline(tmp_path, monkeypatch):
+    wandb = pytest.importorskip("wandb", reason="needs wandb: pip install 'htsr[wandb]'")
+    from htsr.training.trackers import WandB
+
+    monkeypatch.setenv("WANDB_SILENT", "true")
+    with wandb.init(mode="offline", dir=tmp_path, project="htsr") as run:
+        run.log({"loss": 1.0}, step=50)  # the training's own steps run ahead
+        history = watch_with(WandB(run))
+        summary = dict(run.summary)
+    assert summary["htsr/step"] == 2
+    assert summary["htsr/alpha/median"] == pytest.approx(history.alpha().loc[2].median())
+    assert "htsr/esd/0" in summary
+
+
+def test_mlflow_local_store(tmp_path, monkeypatch):
+    monkeypatch.setenv("MLFLOW_ALLOW_FILE_STORE", "true")  # newer versions ask for it
+    mlflow = pytest.importorskip("mlflow", reason="needs mlflow: pip install 'htsr[mlflow]'")
+    from htsr.training.trackers import MLflow, Several
+
+    mlflow.set_tracking_uri((tmp_path / "store").as_uri())
+    with mlflow.start_run() as run:
+        told = []
+        history = watch_with(Several(MLflow(), lambda metrics, step: told.append(step)))
+    found = mlflow.MlflowClient().get_metric_history(run.info.run_id, "htsr/alpha/median")
+    assert {point.step: point.value for point in found} == pytest.approx(history.alpha().median(axis=1).to_dict())
+    assert told == [0, 1, 2]
