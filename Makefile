@@ -10,8 +10,8 @@ demo: .venv/.demo
 	$(BIN)/htsr demo
 
 test: .venv/.dev
-	@echo "== tests (pytest on two workers; leave the slow ones out with: $(BIN)/pytest -m 'not slow')"
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2 --dist worksteal
+	@echo "== tests (pytest on two workers; those marked slow, half an hour, run with: $(BIN)/pytest -m slow)"
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2 --dist worksteal -m "not slow"
 
 lint: .venv/.dev
 	@echo "== ruff and mypy"
@@ -27,6 +27,7 @@ bench: .venv/.demo
 	$(BIN)/python benchmarks/htmuon_step.py
 	$(BIN)/python benchmarks/tail_accuracy.py
 	$(BIN)/python benchmarks/noise_calibration.py
+	$(BIN)/python benchmarks/monitor_overhead.py
 
 clean:
 	rm -rf .venv build *.egg-info htsr-demo

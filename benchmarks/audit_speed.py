@@ -24,7 +24,7 @@ import htsr
 from htsr.crosscheck import quiet_weightwatcher
 from htsr.demo.run import trained_transformer
 
-# Reports the peak of resident memory in bytes, before and after the audit of a path; Linux counts in KiB.
+# What audits a path in a process of its own.
 AUDIT = {
     "htsr": "import htsr, sys; run = lambda path: htsr.analyze(path, progress=False)",
     "weightwatcher": """
@@ -37,9 +37,11 @@ def run(path):
     weightwatcher.WeightWatcher(model=tensors).analyze()
 """,
 }
+# Reports the peak of resident memory, in KiB, before and after, as Linux keeps it (getrusage would count the parent's, too).
 MEASURE = """
-import resource, time
-peak = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+import time
+def peak():
+    return int(next(line for line in open("/proc/self/status") if line.startswith("VmHWM")).split()[1])
 before, start = peak(), time.perf_counter()
 run(sys.argv[1])
 print("measured", peak() - before, time.perf_counter() - start)
@@ -81,7 +83,7 @@ def peak(program: str, folder: Path) -> tuple[float, float]:
     result = subprocess.run([sys.executable, "-c", code, str(folder)], capture_output=True, text=True, check=True)
     line = next(line for line in result.stdout.splitlines() if line.startswith("measured"))
     extra, seconds = line.split()[1:]
-    return int(extra) / 1e6, float(seconds)
+    return int(extra) * 1024 / 1e6, float(seconds)
 
 
 def compared(programs: dict[str, Callable[[], object]], against: str, rounds: int) -> list[list[object]]:
