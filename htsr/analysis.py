@@ -86,7 +86,8 @@ def analyze(
         n_jobs: Layers analysed at a time, as in joblib and scikit-learn: 1 by default, -1 for every core; under
             ``joblib.parallel_config(backend="dask")`` or ``"ray"`` on a cluster. Workers read files for themselves, with one
             BLAS thread each, biggest layer first. The rows are the same.
-        device: Where Gram matrices and eigenvalues are computed, ``"cuda"`` for instance; where the weight is by default.
+        device: Where Gram matrices and eigenvalues are computed, ``"cuda"`` for instance, layers of one shape in one call; by
+            default where the weight is, one layer at a time.
         journal: A folder that keeps each layer of a file or directory as it is done. Where it already holds layers of the
             same audit, these are not analysed again. It is left for you to delete.
         seed: Seed of the resamples and of the shuffles. They depend on it and on the layer's name alone (for a tied weight,

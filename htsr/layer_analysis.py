@@ -2,7 +2,7 @@
 
 import math
 import zlib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -22,7 +22,7 @@ from htsr.bulk import (
 from htsr.bulk.bbp import bbp_threshold
 from htsr.findings import findings
 from htsr.phases import phase
-from htsr.spectrum import Spectrum
+from htsr.spectrum import Gram, Spectrum, esds
 from htsr.tails import ALTERNATIVES, PowerLawFit, fit_power_law
 from htsr.tails.power_law import MIN_SPREAD, XminRule
 from htsr.vectors import localization
@@ -124,30 +124,64 @@ class Settings:
     device: str | None = None
 
 
+# What loading a weight and computing its eigenvalues may raise. RuntimeError is all that torch knows, for memory, too.
+FAILURES = (ValueError, OSError, RuntimeError, MemoryError)
+
+
 def analyze_layer(layer: Layer, settings: Settings, floor: float = 0.0) -> "LayerAnalysis":
     """One layer's spectrum, fit and row. What cannot be computed is NaN, with the reason. ``floor`` as in ``esd``."""
+    return next(analyze_equal_shapes([layer], settings, floor))
+
+
+def analyze_equal_shapes(layers: Sequence[Layer], settings: Settings, floor: float = 0.0) -> "Iterator[LayerAnalysis]":
+    """The same for several layers of one shape, up to transposition, together in memory: their eigenvalues come from one call."""
+    loaded: list[tuple[Layer, torch.Tensor, Gram]] = []
+    for layer in layers:
+        try:
+            weight = layer.load()
+            if settings.device is not None:
+                weight = weight.to(settings.device)
+            loaded.append((layer, weight, Gram.of(weight)))
+        except FAILURES as err:
+            yield _failed(layer, err)
+    found, problem = [], None
+    try:
+        found = esds([gram for _, _, gram in loaded], floor) if loaded else []
+    except FAILURES as err:
+        problem = err.with_traceback(None)  # which would keep the matrices in memory
+    ready = [(layer, weight) for layer, weight, _ in loaded]
+    loaded.clear()
+    if problem is None:
+        for (layer, weight), evals in zip(ready, found, strict=True):
+            yield _described(layer, weight, Spectrum(evals, tuple(weight.shape)), settings)
+    elif len(layers) == 1:
+        yield _failed(layers[0], problem)
+    else:  # too much for the memory together, or one of them does not converge
+        alone = [layer for layer, _ in ready]
+        ready.clear()
+        yield from (analyze_layer(layer, settings, floor) for layer in alone)
+
+
+def _failed(layer: Layer, error: Exception) -> "LayerAnalysis":
+    fit = PowerLawFit.failed(" ".join(str(error).split()) or type(error).__name__)
+    row = _identity(layer) | {"status": fit.status, "reason": _reason(fit, layer)}
+    return LayerAnalysis(layer.name, row | {"findings": " ".join(findings(row))}, None, fit, None)
+
+
+def _identity(layer: Layer) -> dict[str, object]:
+    """The cells that are known before the weight is."""
     N, M = max(layer.shape[:2]), min(layer.shape[:2])
     rf = math.prod(layer.shape[2:])
     row: dict[str, object] = {"name": layer.name, "longname": layer.longname, "layer_type": layer.layer_type}
     row |= {"dtype": layer.dtype, "N": N, "M": M, "Q": N / M, "rf": rf, "num_evals": M * rf}
-    row |= dict.fromkeys(
+    return row | dict.fromkeys(
         ("warning", "tied_to", "alternative", "phase", "phase_evidence", "trap_elements", "findings"), ""
     )
-    try:
-        weight = layer.load()
-        if settings.device is not None:
-            weight = weight.to(settings.device)
-        spectrum = Spectrum.from_weight(weight, floor)
-    except (
-        ValueError,
-        OSError,
-        RuntimeError,
-        MemoryError,
-    ) as err:  # RuntimeError is all that torch knows, for memory, too
-        fit = PowerLawFit.failed(" ".join(str(err).split()) or type(err).__name__)
-        row |= {"status": fit.status, "reason": _reason(fit, layer)}
-        return LayerAnalysis(layer.name, row | {"findings": " ".join(findings(row))}, None, fit, None)
 
+
+def _described(layer: Layer, weight: torch.Tensor, spectrum: Spectrum, settings: Settings) -> "LayerAnalysis":
+    """The row, given the eigenvalues."""
+    row = _identity(layer)
     if settings.convention == "weightwatcher" and len(layer.shape) == 4:  # it does not tell transposed ones apart
         spectrum = Spectrum(spectrum.eigenvalues * WEIGHTWATCHER_CONV2D_SCALE, spectrum.shape)
         weight = weight * math.sqrt(WEIGHTWATCHER_CONV2D_SCALE)  # its shuffles scale alike

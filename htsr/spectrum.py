@@ -4,13 +4,13 @@ Shapes: N and M are the larger and the smaller side of W, R = prod(kernel) the n
 """
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 
 import numpy as np
 import torch
-from threadpoolctl import ThreadpoolController
 
+from htsr.threads import blas_threads
 from htsr.weights.arrays import as_tensor
 
 # Rows that are turned to float64 at a time, so that a vocabulary needs no float64 copy; 1024 to 4096 rows were the fastest, a
@@ -150,46 +150,79 @@ def esd(weight: "torch.Tensor | np.ndarray", floor: float = 0.0) -> np.ndarray:
         >>> esd(np.array([[3.0, 0.0], [0.0, 2.0], [0.0, 0.0]]))
         array([4., 9.])
     """
-    W = as_tensor(weight)
-    if W.ndim < 2 or W.numel() == 0:
-        raise ValueError(f"expected a weight of shape (out, in) or (out, in, *kernel), got shape {tuple(W.shape)}")
-    if not W.is_floating_point():
-        raise ValueError(f"expected a real floating-point weight, got dtype {W.dtype}")
-    eps_stored = torch.finfo(W.dtype).eps
-    if W.device.type == "mps":  # Apple's GPUs have no float64
-        W = W.cpu()
+    return esds([Gram.of(weight)], floor)[0]
 
-    W_RNM = W.flatten(2).permute(2, 0, 1) if W.ndim > 2 else W[None]
-    if W_RNM.shape[1] < W_RNM.shape[2]:
-        W_RNM = W_RNM.mT
-    N, M = W_RNM.shape[1:]
-    with _blas().limit(limits=1 if M <= ONE_THREAD_UP_TO else None, user_api="blas"):
-        grams = [_gram(W_NM) for W_NM in W_RNM]
-    gram_RMM = (
-        grams[0][None] if len(grams) == 1 else torch.stack(grams)
-    )  # a copy of a large one would be the peak of memory
-    if not torch.isfinite(gram_RMM.diagonal(dim1=-2, dim2=-1)).all():  # sums of squares: they show any bad entry
-        non_finite = W.numel() - int(torch.isfinite(W.to(torch.float32) if W.itemsize == 1 else W).sum())
-        raise ValueError(
-            f"non-finite ({non_finite} of {W.numel()})" if non_finite else "squares of the entries overflow float64"
-        )
-    if gram_RMM.device.type == "cpu":
-        with _blas().limit(limits=1 if M <= ONE_THREAD_UP_TO else None, user_api="blas"):
-            evals_RM = torch.from_numpy(np.linalg.eigvalsh(gram_RMM.numpy()))
+
+@dataclass(frozen=True, eq=False)
+class Gram:
+    """W^T W of each slice of a weight, which is all that its eigenvalues need.
+
+    Attributes:
+        stack: Shape ``(R, M, M)``, float64, where the weight is.
+        N: The larger side of W.
+        eps: Relative spacing of the type that the weight is stored in.
+    """
+
+    stack: torch.Tensor
+    N: int
+    eps: float
+
+    @classmethod
+    def of(cls, weight: "torch.Tensor | np.ndarray") -> "Gram":
+        """The Gram matrices of a weight, as ``esd`` takes it, with the errors that it raises."""
+        W = as_tensor(weight)
+        if W.ndim < 2 or W.numel() == 0:
+            raise ValueError(f"expected a weight of shape (out, in) or (out, in, *kernel), got shape {tuple(W.shape)}")
+        if not W.is_floating_point():
+            raise ValueError(f"expected a real floating-point weight, got dtype {W.dtype}")
+        eps = torch.finfo(W.dtype).eps
+        if W.device.type == "mps":  # Apple's GPUs have no float64
+            W = W.cpu()
+        W_RNM = W.flatten(2).permute(2, 0, 1) if W.ndim > 2 else W[None]
+        if W_RNM.shape[1] < W_RNM.shape[2]:
+            W_RNM = W_RNM.mT
+        N, M = W_RNM.shape[1:]
+        with blas_threads(1 if M <= ONE_THREAD_UP_TO else None):
+            grams = [_gram(W_NM) for W_NM in W_RNM]
+        stack_RMM = _stacked([gram_MM[None] for gram_MM in grams])
+        if not torch.isfinite(stack_RMM.diagonal(dim1=-2, dim2=-1)).all():  # sums of squares: they show any bad entry
+            non_finite = W.numel() - int(torch.isfinite(W.to(torch.float32) if W.itemsize == 1 else W).sum())
+            raise ValueError(
+                f"non-finite ({non_finite} of {W.numel()})" if non_finite else "squares of the entries overflow float64"
+            )
+        return cls(stack_RMM, N, eps)
+
+
+def esds(grams: Sequence[Gram], floor: float = 0.0) -> list[np.ndarray]:
+    """The ESD of several weights of one shape: their eigenvalues come from one call, which is what a GPU is fast at.
+
+    Args:
+        grams: Their Gram matrices, on one device; the shapes may be transposed.
+        floor: As in ``esd``.
+
+    Returns:
+        For each what ``esd`` returns.
+    """
+    stack_RMM = _stacked([gram.stack for gram in grams])
+    M = stack_RMM.shape[-1]
+    if stack_RMM.device.type == "cpu":
+        with blas_threads(1 if M <= ONE_THREAD_UP_TO else None):
+            evals_RM = torch.from_numpy(np.linalg.eigvalsh(stack_RMM.numpy()))
     else:
-        evals_RM = torch.linalg.eigvalsh(gram_RMM)
-
-    mean_square_R = gram_RMM.diagonal(dim1=-2, dim2=-1).sum(-1) / (N * M)
-    stored_floor_R = rounding_edge(eps_stored, 1.0, N, M) * mean_square_R
+        evals_RM = torch.linalg.eigvalsh(stack_RMM)
+    N, R = grams[0].N, len(grams[0].stack)
+    mean_square_R = stack_RMM.diagonal(dim1=-2, dim2=-1).sum(-1) / (N * M)
     gram_floor_R = torch.finfo(torch.float64).eps * N * evals_RM[:, -1]
+    eps_R = torch.tensor([gram.eps for gram in grams], dtype=torch.float64, device=evals_RM.device).repeat_interleave(R)
+    stored_floor_R = eps_R**2 * rounding_edge(1.0, 1.0, N, M) * mean_square_R
     floor_R1 = torch.maximum(stored_floor_R, gram_floor_R).clamp(min=floor)[:, None]
     evals_RM = torch.where(evals_RM > floor_R1, evals_RM, 0.0)
-    return evals_RM.flatten().sort().values.cpu().numpy()
+    return [evals.flatten().sort().values.cpu().numpy() for evals in evals_RM.split(R)]
 
 
-@lru_cache(maxsize=1)
-def _blas() -> ThreadpoolController:
-    return ThreadpoolController()
+def _stacked(stacks: Sequence[torch.Tensor]) -> torch.Tensor:
+    """The stacks as one; a copy of a single large one would be the peak of memory."""
+    return stacks[0] if len(stacks) == 1 else torch.cat(list(stacks))
 
 
 def _gram(W_NM: torch.Tensor) -> torch.Tensor:

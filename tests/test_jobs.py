@@ -101,6 +101,55 @@ def test_on_a_device(file):
             htsr.analyze(file, device="cuda")
 
 
+def test_layers_of_one_shape_go_to_a_device_together(monkeypatch):
+    calls = []
+    eigvalsh = np.linalg.eigvalsh
+    monkeypatch.setattr(np.linalg, "eigvalsh", lambda stack: calls.append(stack.shape) or eigvalsh(stack))
+    torch.manual_seed(0)
+    weights = {
+        "a": torch.randn(30, 50),
+        "conv": torch.randn(50, 30, 2, 2),
+        "b": torch.randn(20, 50),
+        "c": torch.randn(50, 30),
+    }
+    weights |= {
+        "bad": torch.full((30, 50), torch.nan),
+        "d": torch.randn(30, 50).bfloat16(),
+        "e": torch.randn(50, 30, 2, 2),
+    }
+    together = htsr.analyze(weights, device="cpu", bulk=False, progress=False)
+    assert calls == [(3, 30, 30), (8, 30, 30), (1, 20, 20)]
+    calls.clear()
+    alone = htsr.analyze(weights, bulk=False, progress=False)
+    assert calls == [(1, 30, 30), (4, 30, 30), (1, 20, 20), (1, 30, 30), (1, 30, 30), (4, 30, 30)]
+    pd.testing.assert_frame_equal(together.details, alone.details, rtol=1e-12)
+    assert together["bad"].row["reason"] == "non-finite (1500 of 1500)"
+
+
+def test_no_more_go_together_than_fit(tmp_path, monkeypatch):
+    monkeypatch.setattr(htsr.jobs, "TOGETHER_BYTES", 2 * 8 * 30 * (30 + 30))
+    layers = [Layer(f"w{n}", f"w{n}", "dense", (30, 30), Tells(tmp_path, (30, 30))) for n in range(5)]
+    results = analyze_layers(layers, Settings(bulk=False, device="cpu"), n_jobs=1, from_files=True)
+    loaded = [(found.name, len(list(tmp_path.iterdir()))) for found in results]
+    assert loaded == [("w0", 2), ("w1", 2), ("w2", 4), ("w3", 4), ("w4", 5)]
+
+
+def test_what_fails_together_is_tried_alone(monkeypatch):
+    eigvalsh = np.linalg.eigvalsh
+
+    def small_memory(stack):
+        if len(stack) > 1:
+            raise torch.OutOfMemoryError("out of memory")
+        return eigvalsh(stack)
+
+    monkeypatch.setattr(np.linalg, "eigvalsh", small_memory)
+    torch.manual_seed(0)
+    weights = {"a": torch.randn(30, 50), "b": torch.randn(30, 50), "conv": torch.randn(30, 20, 3)}
+    details = htsr.analyze(weights, device="cpu", bulk=False, progress=False).details.set_index("name")
+    assert list(details["status"]) == ["success", "success", "failed"]
+    assert details.loc["conv", "reason"] == "out of memory"
+
+
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 def test_on_a_gpu_alpha_is_the_same(file):
     on, off = htsr.analyze(file, device="cuda").details, htsr.analyze(file).details

@@ -162,6 +162,7 @@ def test_arrows_point_down():
         "progress",
         "files",
         "devices",
+        "threads",
         "weights",
         "spectrum",
         "distances",

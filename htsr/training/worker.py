@@ -4,9 +4,6 @@ import atexit
 import queue
 import threading
 from collections.abc import Callable
-from contextlib import AbstractContextManager
-
-from threadpoolctl import threadpool_limits
 
 Job = Callable[[], None]
 
@@ -52,16 +49,3 @@ class Worker:
         while (job := self._jobs.get()) is not None:
             job()
             del job  # it may hold a copy of the model
-
-
-def one_thread() -> AbstractContextManager[object]:
-    """A context within which linear algebra that this thread calls uses one core.
-
-    Two threads that each use all cores hinder each other more than they help: on two busy cores eigenvalues of a 900 x 900
-    matrix took 0.23 s with one thread and 3 s with two. OpenMP, torch's, keeps the number for each thread, so the training's is
-    not touched; numpy's is that of the process, and restored at the end.
-
-    Returns:
-        The context.
-    """
-    return threadpool_limits(1)
