@@ -136,7 +136,6 @@ def described(layer: Layer, layer_id: int, inventory: Inventory) -> dict[str, An
     Returns:
         The row.
     """
-    N, M, rf = max(layer.shape[:2]), min(layer.shape[:2]), math.prod(layer.shape[2:])
     name = layer.longname.rpartition(".")[2] if inventory.source.startswith("module ") else layer.longname
-    return {"layer_id": layer_id, "name": name, "M": M, "N": N, "Q": N / M, "layer_type": layer.layer_type,
-            "longname": layer.longname, "num_evals": M * rf, "rf": rf}  # fmt: skip
+    return {"layer_id": layer_id, "name": name, "M": layer.M, "N": layer.N, "Q": layer.N / layer.M, "rf": layer.rf,
+            "layer_type": layer.layer_type, "longname": layer.longname, "num_evals": layer.num_evals}  # fmt: skip

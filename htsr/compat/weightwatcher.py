@@ -5,7 +5,6 @@ column names and the conventions are those of WeightWatcher 0.7.7: Conv2d slices
 left out of fits. What differs, because it must, is listed at the class.
 """
 
-import math
 from collections.abc import Mapping
 from numbers import Integral
 from pathlib import Path
@@ -289,17 +288,16 @@ class WeightWatcher:
         check_filters(wanted, inventory, ids)
         kept, skipped = [], [(item.name, " x ".join(map(str, item.shape)), item.reason) for item in inventory.skipped]
         for layer in inventory.layers:
-            N, num_evals = max(layer.shape[:2]), min(layer.shape[:2]) * math.prod(layer.shape[2:])
             if layer.name not in ids:
                 why = "the same module under a second name"
             elif not passes(layer, ids[layer.name], wanted):
                 why = f"left out by layers={layers!r}"
-            elif num_evals < min_evals:
-                why = f"{num_evals} eigenvalues, fewer than min_evals={min_evals}"
-            elif max_evals and num_evals > max_evals:
-                why = f"{num_evals} eigenvalues, more than max_evals={max_evals}"
-            elif max_N and max_N < N:
-                why = f"a side of {N}, more than max_N={max_N}"
+            elif layer.num_evals < min_evals:
+                why = f"{layer.num_evals} eigenvalues, fewer than min_evals={min_evals}"
+            elif max_evals and layer.num_evals > max_evals:
+                why = f"{layer.num_evals} eigenvalues, more than max_evals={max_evals}"
+            elif max_N and max_N < layer.N:
+                why = f"a side of {layer.N}, more than max_N={max_N}"
             else:
                 kept.append(layer)
                 continue
