@@ -28,6 +28,7 @@ bench: .venv/.demo
 	$(BIN)/python benchmarks/tail_accuracy.py
 	$(BIN)/python benchmarks/noise_calibration.py
 	$(BIN)/python benchmarks/monitor_overhead.py
+	$(BIN)/python benchmarks/history_opening.py
 
 clean:
 	rm -rf .venv build *.egg-info htsr-demo

@@ -124,11 +124,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--seconds", type=float, default=300.0, help="of each run with a budget")
     parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--quick", action="store_true", help="5 seconds and one round, printed and not kept")
     parser.add_argument("--peak", type=json.loads, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.peak is not None:
         print(peak(*options.peak))
         return
+    if options.quick:
+        options.seconds, options.rounds = 5.0, 1
     lines = ["Demo's GPT (18 matrices), HTMuon: extra wall time of a training with a Monitor, median over turns.", ""]
     lines += table(["every", "analysis", "extra time / training", "captures"], cadences(options.rounds))
     lines += [
@@ -141,7 +144,10 @@ def main() -> None:
     lines += table(header, budgets(options.seconds))
     lines += ["", "Peak memory of the process, MiB.", ""]
     lines += table(["million parameters", "monitor", "MiB"], memory())
-    write("monitor_overhead.md", "\n".join(lines))
+    if options.quick:
+        print("\n".join(lines))
+    else:
+        write("monitor_overhead.md", "\n".join(lines))
 
 
 if __name__ == "__main__":

@@ -3,9 +3,10 @@
 from htsr._version import __version__
 from htsr.analysis import Analysis, LayerAnalysis, analyze
 from htsr.bulk import MarchenkoPasturFit, NoiseNull, fit_marchenko_pastur, noise_null, shuffle
-from htsr.compare import Comparison, LayerComparison, compare
+from htsr.compare import Comparison, compare
 from htsr.crosscheck import crosscheck
 from htsr.errors import InputError
+from htsr.layer_comparison import LayerComparison
 from htsr.spectrum import Spectrum, esd
 from htsr.tails import PowerLawFit, fit_power_law
 from htsr.training import History, Monitor

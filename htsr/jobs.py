@@ -1,6 +1,5 @@
 """Analyse layers, one after the other here or several at a time on other processes and machines."""
 
-import math
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 
@@ -36,7 +35,7 @@ def analyze_layers(
         for batch in batches:
             yield from analyze_equal_shapes(batch, settings)
         return
-    batches.sort(key=lambda batch: sum(_cost(layer) for layer in batch), reverse=True)
+    batches.sort(key=lambda batch: sum(layer.cost for layer in batch), reverse=True)
     tasks = (
         joblib.delayed(_in_worker)(batch if from_files else [_held(layer) for layer in batch], settings)
         for batch in batches
@@ -54,9 +53,9 @@ def _equal_shapes(layers: list[Layer]) -> list[list[Layer]]:
     batches: list[list[Layer]] = []
     filling: dict[tuple[int, ...], list[Layer]] = {}
     for layer in layers:
-        sides = (*sorted(layer.shape[:2]), math.prod(layer.shape[2:]))
-        M, N, R = sides
-        if sides not in filling or (len(filling[sides]) + 1) * 8 * R * M * (N + M) > TOGETHER_BYTES:
+        sides = layer.N, layer.M, layer.rf
+        size = 8 * layer.num_evals * (layer.N + layer.M)
+        if sides not in filling or (len(filling[sides]) + 1) * size > TOGETHER_BYTES:
             filling[sides] = []
             batches.append(filling[sides])
         filling[sides].append(layer)
@@ -76,11 +75,6 @@ def _in_worker(batch: list[Layer], settings: Settings) -> list[LayerAnalysis]:
     torch.set_num_threads(1)
     with one_thread():
         return list(analyze_equal_shapes(batch, settings))
-
-
-def _cost(layer: Layer) -> int:
-    M, N = sorted(layer.shape[:2])
-    return N * M**2 * math.prod(layer.shape[2:])
 
 
 def _held(layer: Layer) -> Layer:

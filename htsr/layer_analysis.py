@@ -3,7 +3,7 @@
 import math
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -157,9 +157,8 @@ def analyze_equal_shapes(layers: Sequence[Layer], settings: Settings, floor: flo
     elif len(layers) == 1:
         yield _failed(layers[0], problem)
     else:  # too much for the memory together, or one of them does not converge
-        alone = [layer for layer, _ in ready]
-        ready.clear()
-        yield from (analyze_layer(layer, settings, floor) for layer in alone)
+        for layer, weight in ready:
+            yield analyze_layer(replace(layer, load=weight.detach), settings, floor)
 
 
 def _failed(layer: Layer, error: Exception) -> "LayerAnalysis":
@@ -170,10 +169,9 @@ def _failed(layer: Layer, error: Exception) -> "LayerAnalysis":
 
 def _identity(layer: Layer) -> dict[str, object]:
     """The cells that are known before the weight is."""
-    N, M = max(layer.shape[:2]), min(layer.shape[:2])
-    rf = math.prod(layer.shape[2:])
     row: dict[str, object] = {"name": layer.name, "longname": layer.longname, "layer_type": layer.layer_type}
-    row |= {"dtype": layer.dtype, "N": N, "M": M, "Q": N / M, "rf": rf, "num_evals": M * rf}
+    row |= {"dtype": layer.dtype, "N": layer.N, "M": layer.M, "Q": layer.N / layer.M}
+    row |= {"rf": layer.rf, "num_evals": layer.num_evals}
     return row | dict.fromkeys(
         ("warning", "tied_to", "alternative", "phase", "phase_evidence", "trap_elements", "findings"), ""
     )

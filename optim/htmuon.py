@@ -11,14 +11,14 @@ from torch.optim import Optimizer
 from torch.optim.adamw import adamw
 
 from htsr.errors import InputError
+from htsr.optim.checks import check_algorithm, check_parameter, check_settings, label_of, tensor_of
 from htsr.optim.distributed import Job, agree, flat_zeros, is_dtensor, local, local_gradient, run_jobs
-from htsr.optim.matrices import Layout, Reading
+from htsr.optim.matrices import Layout
 from htsr.optim.schedules import Schedule, power_at
-from htsr.optim.spectral_power import Method, Scale, check_method, check_power, check_scale
+from htsr.optim.spectral_power import Method, Scale, check_power
 from htsr.optim.stacks import chunks, compute_updates, memory_counts, reading_of, stack_entries
-from htsr.optim.update import AdjustLR, check_adjust_lr
+from htsr.optim.update import AdjustLR
 
-ALGORITHMS = ("htmuon", "adamw")
 # Entries of the matrices that travel in one exchange between ranks, all ranks together.
 EXCHANGE_ENTRIES = 2**30
 INERT, MISSING = 0.0, -1.0
@@ -163,8 +163,8 @@ class HTMuon(Optimizer):
         if "algorithm" in param_group:
             groups = [{**param_group, "params": items}]
         else:
-            matrices = [item for item in items if _tensor(item).ndim >= 2]
-            rest = [item for item in items if _tensor(item).ndim < 2]
+            matrices = [item for item in items if tensor_of(item).ndim >= 2]
+            rest = [item for item in items if tensor_of(item).ndim < 2]
             adamw_lr = param_group.get("adamw_lr", self.defaults["adamw_lr"])
             groups = [{**param_group, "params": matrices, "algorithm": "htmuon"}] if matrices or not items else []
             if rest:
@@ -177,17 +177,16 @@ class HTMuon(Optimizer):
 
     def _check_group(self, group: dict[str, Any]) -> None:
         """Refuse a group before anything is added; an AdamW group without a learning rate gets its own default."""
-        if group["algorithm"] not in ALGORITHMS:
-            raise InputError(f"expected algorithm to be one of {', '.join(ALGORITHMS)}, got {group['algorithm']!r}")
+        check_algorithm(group["algorithm"])
         if group["algorithm"] == "adamw":
             group.setdefault("lr", group.get("adamw_lr", self.defaults["adamw_lr"]))
         group.setdefault("power", self.defaults["power"])
         group.setdefault("step", max((other["step"] for other in self.param_groups), default=0))
         _read_schedule(group)
-        _check_settings({**self.defaults, **group})
+        check_settings({**self.defaults, **group})
         reading = reading_of({**self.defaults, **group})
         for item in group["params"]:
-            _check_parameter(item, group["algorithm"], reading)
+            check_parameter(item, group["algorithm"], reading)
 
     @torch.no_grad()
     def step(self, closure: Callable[[], float] | None = None) -> float | None:  # type: ignore[override]
@@ -236,7 +235,7 @@ class HTMuon(Optimizer):
         for (group, index), p in zip(places, params, strict=True):
             if p.grad is not None and p.grad.is_sparse:
                 raise RuntimeError(
-                    f"HTMuon does not support sparse gradients, got one for {_label(group, index)}: use sparse=False"
+                    f"HTMuon does not support sparse gradients, got one for {label_of(group, index)}: use sparse=False"
                 )
             gradients.append(local_gradient(p))
         activity = _largest(gradients)
@@ -258,7 +257,7 @@ class HTMuon(Optimizer):
             bad = 0 if grad is None else int((~torch.isfinite(grad)).sum())
             where = f"{bad} of {params[i].numel()} entries" if bad else "on another rank"
             raise InputError(
-                f"the gradient of {_label(group, index)} is not finite ({where}) at step {group['step']}; nothing was "
+                f"the gradient of {label_of(group, index)} is not finite ({where}) at step {group['step']}; nothing was "
                 "changed: leave this step out, or find where the loss diverged"
             )
         return dict(zip(params, activity, strict=True))
@@ -435,50 +434,3 @@ def _read_schedule(group: dict[str, Any]) -> None:
     schedule = group.get("power_schedule")
     if schedule is not None:
         group["power"] = float(power_at(schedule, group["step"]))
-
-
-def _tensor(item: Tensor | tuple[str, Tensor]) -> Tensor:
-    """The tensor of an item of ``params``, which may carry its name."""
-    return item[1] if isinstance(item, tuple) else item
-
-
-def _label(group: dict[str, Any], index: int) -> str:
-    """What to call a parameter in a message: its name where the group has names, and its shape."""
-    names = group.get("param_names")
-    shape = tuple(group["params"][index].shape)
-    return f"{names[index]!r} of shape {shape}" if names else f"a parameter of shape {shape}"
-
-
-def _check_settings(group: dict[str, Any]) -> None:
-    check_power(group["power"])
-    check_scale(group["scale"])
-    check_method(group["method"], group["steps"], group["dtype"])
-    check_adjust_lr(group["adjust_lr"])
-    for name in ("lr", "weight_decay", "eps"):
-        if not group[name] >= 0:
-            raise InputError(f"expected {name} >= 0, got {group[name]}")
-    for name in ("momentum", "row_beta"):
-        if not 0 <= group[name] < 1:
-            raise InputError(f"expected {name} in [0, 1), got {group[name]}")
-    if not all(0 <= beta < 1 for beta in group["betas"]):
-        raise InputError(f"expected betas in [0, 1), got {group['betas']}")
-    if not (isinstance(group["interval"], int) and group["interval"] >= 1):
-        raise InputError(f"expected interval to be a whole number >= 1, got {group['interval']!r}")
-
-
-def _check_parameter(item: Tensor | tuple[str, Tensor], algorithm: str, reading: Reading) -> None:
-    p = _tensor(item)
-    label = (
-        f"{item[0]!r} of shape {tuple(p.shape)}"
-        if isinstance(item, tuple)
-        else f"a parameter of shape {tuple(p.shape)}"
-    )
-    if not p.is_floating_point():
-        raise InputError(f"expected real floating-point parameters, got {label} with dtype {p.dtype}")
-    if algorithm == "htmuon" and p.ndim < 2:
-        raise InputError(
-            f"expected matrices in a group with algorithm='htmuon', got {label}: put it in a group with "
-            "algorithm='adamw', or let htsr.optim.parameter_groups(model) make the groups"
-        )
-    if algorithm == "htmuon":
-        reading.check(p.shape, label)

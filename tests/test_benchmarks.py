@@ -44,9 +44,11 @@ def test_tail_accuracy_in_quick_form():
     [
         ("htmuon_kernel.py", ("| 6 | [0.003, 1] | 0.42 % |", "| iterate 6 bfloat16 |", "| 64x64 | eigh |")),
         ("htmuon_step.py", ("| HTMuon, default |", "| HTMuon, svd, interval 5 |", "| torch.optim.AdamW |")),
+        ("monitor_overhead.py", ("| 10 | inline |", "| 100 | background |", "| 20 | 5.", "| 20 | no monitor |")),
+        ("history_opening.py", ("| alpha() |", "| one spectrum |")),
     ],
 )
-def test_htmuon_in_quick_form(name, rows):
+def test_in_quick_form(name, rows):
     command = [sys.executable, str(BENCHMARKS / name), "--quick"]
     result = subprocess.run(command, capture_output=True, text=True, check=True)
     for row in rows:

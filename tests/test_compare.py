@@ -13,8 +13,8 @@ from safetensors.torch import save_file
 from torch import nn
 
 import htsr
-from htsr.compare import COMPARED
 from htsr.errors import InputError
+from htsr.layer_comparison import COMPARED
 from htsr.weights import open_source
 from tests.conftest import pareto, planted
 

@@ -178,6 +178,7 @@ def test_arrows_point_down():
         "jobs",
         "conditions",
         "analysis",
+        "layer_comparison",
         "compare",
         "crosscheck",
         "compat",

@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 from htsr._version import __version__
 from htsr.analysis import note
 from htsr.columns import COLUMNS
-from htsr.compare import COMPARED, note_of_change
+from htsr.layer_comparison import COMPARED, note_of_change
 
 if TYPE_CHECKING:
     from htsr.analysis import Analysis

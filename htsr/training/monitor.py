@@ -27,6 +27,7 @@ from htsr.spectrum import Spectrum
 from htsr.tails.power_law import check_resampling
 from htsr.tails.resampling import MIN_RESAMPLES
 from htsr.threads import one_thread
+from htsr.training.budget import Budget
 from htsr.training.capture import QUANTITIES, WEIGHTS, Capture
 from htsr.training.files import SCHEMA
 from htsr.training.history import History
@@ -35,6 +36,7 @@ from htsr.training.schedules import Schedule
 from htsr.training.schedules import every as every_step
 from htsr.training.snapshot import Camera, Snapshot
 from htsr.training.tables import rows_frame
+from htsr.training.trackers import tags
 from htsr.training.watching import Action, Watched, named_action
 from htsr.training.worker import Worker
 from htsr.training.writer import RunWriter
@@ -42,8 +44,6 @@ from htsr.weights.select import Patterns
 
 logger = logging.getLogger(__name__)
 
-# Metrics that go to trackers, for each layer and as the median over layers.
-LOGGED = ("alpha", "stable_rank", "log_spectral_norm", "distance")
 # Captures that may wait for the background thread; each holds a copy of the watched layers.
 WAITING = 2
 
@@ -90,7 +90,6 @@ class Monitor:
         run_dir: The directory.
         should_stop: Whether a condition asked the training to stop; see ``on``.
         failed: Step and message of each capture, record, action or call of ``log`` that failed.
-        spent_seconds: What monitoring has taken, on whichever thread.
 
     Raises:
         InputError: If ``run_dir`` already holds captures and ``first_step`` is 0, or ``layers`` match nothing.
@@ -136,7 +135,6 @@ class Monitor:
         raise_at_close: bool = False,
         timeout: float = 300.0,
     ) -> None:
-        self._started = time.perf_counter()
         _check(model, every, budget, first_step, timeout)
         quantities = _quantities(capture)
         check_resampling(bootstrap or MIN_RESAMPLES, 0)
@@ -152,7 +150,7 @@ class Monitor:
         self._model, self._optimizer = model, inner
         self._schedule = _schedule(every, budget)
         self._promised = every is not None or budget is None  # the schedule's steps, not whatever the budget allows
-        self._budget, self._log = budget, log
+        self._budget, self._log = Budget(budget), log
         self._options: dict[str, Any] = {"bootstrap": bootstrap, "bulk": bulk}
         self._watched: list[Watched] = []
         self._phases: dict[str, str] = {}
@@ -160,12 +158,10 @@ class Monitor:
         self.step_count = self._first_step = first_step
         self.should_stop = False
         self.failed: list[tuple[int, str]] = []
-        self.spent_seconds = 0.0
         self._errors: list[Exception] = []
         self._reported: set[tuple[str, str]] = set()
         self._planned: int | None = None  # the next step, if it is to be captured
         self._last_capture: int | None = None
-        self._spent_before = 0.0  # what had been spent when the last capture began
         self._next_decision = first_step + 1  # the step at which the ranks next ask what the budget allows
         self._pending = 0  # captures that the background thread has not handed back
         self._done: deque[tuple[Capture | None, float]] = deque()
@@ -211,6 +207,11 @@ class Monitor:
             self._history = History(self.run_dir)
         return self._history
 
+    @property
+    def spent_seconds(self) -> float:
+        """What monitoring has taken, on whichever thread."""
+        return self._budget.spent
+
     def step(self, **scalars: float) -> None:
         """Count one optimizer step; capture if it is time. Called by the hook where there is an optimizer.
 
@@ -222,7 +223,7 @@ class Monitor:
         planned, self._planned = self._planned, None
         if planned == self.step_count or (not self._hooks and self._is_due(self.step_count)):
             if planned is None:
-                self._spent_before = self.spent_seconds
+                self._budget.begin()
             with self._surviving("capture"):
                 self._capture()
         if scalars:
@@ -302,8 +303,8 @@ class Monitor:
         """Before the optimizer's step: decide whether it will be captured, and keep what it is about to change."""
         step = self.step_count + 1
         if self._is_due(step):
-            self._spent_before = self.spent_seconds
-            with self._surviving("capture", step), self._on_the_clock():
+            self._budget.begin()
+            with self._surviving("capture", step), self._budget.spending():
                 self._camera.before_step(self._mine())
                 self._planned = step
 
@@ -315,7 +316,7 @@ class Monitor:
             due = bool(self._schedule(step))
         if due and not self._allowed(step):
             if self._promised:
-                self._event("skipped", f"the budget, {self._budget:.2%} of wall time, is spent", step)
+                self._event("skipped", f"the budget, {self._budget.share:.2%} of wall time, is spent", step)
             return False
         if due and self._worker is not None and self._worker.is_full:
             self._event("skipped", f"{WAITING} captures wait for the background thread", step)
@@ -324,17 +325,16 @@ class Monitor:
 
     def _allowed(self, step: int) -> bool:
         """Whether the budget has room for another capture, one that costs as much as the last."""
-        if self._budget is None:
+        if self._budget.share is None:
             return True
-        expected = self.spent_seconds - self._spent_before
-        missing = (self.spent_seconds + expected) / self._budget - (time.perf_counter() - self._started)
+        missing = self._budget.missing()
         if self._ranks is None:
             return missing <= 0 and self._pending == 0
         if step < self._next_decision:
             return False
         allowed = False
         with self._surviving("agreement"):  # clocks differ, so rank 0 decides, and when the ranks ask again
-            pace = (time.perf_counter() - self._started) / max(1, step - self._first_step)
+            pace = self._budget.elapsed / max(1, step - self._first_step)
             allowed, self._next_decision = self._ranks.share((missing <= 0, step + max(1, math.ceil(missing / pace))))[
                 0
             ]
@@ -343,7 +343,7 @@ class Monitor:
     def _capture(self) -> None:
         """Look at this step; analyse it here, on all ranks, or hand it to the background thread."""
         step = self.step_count
-        with self._on_the_clock():
+        with self._budget.spending():
             snapshot = self._camera.shoot(self._mine())
             if self._worker is not None:
                 self._worker.submit(partial(self._analyse_behind, snapshot, step))
@@ -374,7 +374,7 @@ class Monitor:
         while self._done:
             capture, seconds = self._done.popleft()
             self._pending -= 1
-            self.spent_seconds += seconds
+            self._budget.spent += seconds
             if capture is not None:
                 self._last_capture = capture.step
                 self._hand_on(capture)
@@ -409,7 +409,7 @@ class Monitor:
             spectra = {key: spectrum for theirs in collected for key, spectrum in theirs.items()}
         return Capture(
             step=step,
-            seconds=time.perf_counter() - self._started,
+            seconds=self._budget.elapsed,
             analysis_seconds=time.perf_counter() - start,
             rows=[
                 row
@@ -426,11 +426,11 @@ class Monitor:
 
     def _hand_on(self, capture: Capture) -> None:
         """Tell the tracker, and whoever waits for a condition."""
-        with self._on_the_clock():
+        with self._budget.spending():
             table = rows_frame([capture])
             if self._log is not None and (self._ranks is None or self._ranks.rank == 0):
                 with self._surviving("log", capture.step):
-                    self._log(_tags(table, capture), capture.step)
+                    self._log(tags(table, capture.groups), capture.step)
                     if hasattr(self._log, "histograms"):
                         self._log.histograms(capture.spectra, capture.step)
             weights = table[table["quantity"] == WEIGHTS]
@@ -444,15 +444,6 @@ class Monitor:
                     if verdict is not None:
                         self._event("condition", str(verdict), capture.step)
                         watched.action(self, verdict)
-
-    @contextmanager
-    def _on_the_clock(self) -> Iterator[None]:
-        """Count the time this takes on the training's thread."""
-        start = time.perf_counter()
-        try:
-            yield
-        finally:
-            self.spent_seconds += time.perf_counter() - start
 
     @contextmanager
     def _surviving(self, what: str, step: int | None = None) -> Iterator[None]:
@@ -516,18 +507,3 @@ def _schedule(every: int | Schedule | None, budget: float | None) -> Schedule:
     if callable(every):
         return every
     return every_step(every or (1 if budget is not None else 100))
-
-
-def _tags(table: pd.DataFrame, capture: Capture) -> dict[str, float]:
-    metrics: dict[str, float] = {}
-    for quantity, rows in table[table["tied_to"] == ""].groupby("quantity", sort=False):
-        prefix = "htsr/" if quantity == WEIGHTS else f"htsr/{quantity}_"
-        for metric in LOGGED:
-            values = pd.Series(rows[metric].to_numpy(), index=rows["name"]).dropna()
-            metrics |= {f"{prefix}{metric}/{name}": float(value) for name, value in values.items()}
-            if len(values):
-                metrics[f"{prefix}{metric}/median"] = float(values.median())
-    for number, group in enumerate(capture.groups):
-        if isinstance(rms := group.get("update_rms"), float):
-            metrics[f"htsr/update_rms/group{number}"] = rms
-    return metrics

@@ -56,11 +56,13 @@ class Ranks:
 
     def deal(self, layers: Collection[Layer]) -> set[str]:
         """The layers that this rank analyses: the dearest first, each to the rank with the least to do."""
-        loads = [0.0] * self.size
+        loads = [0] * self.size
         mine = set()
-        for layer in sorted((layer for layer in layers if layer.tied_to is None), key=_cost, reverse=True):
+        for layer in sorted(
+            (layer for layer in layers if layer.tied_to is None), key=lambda layer: layer.cost, reverse=True
+        ):
             least = loads.index(min(loads))
-            loads[least] += _cost(layer)
+            loads[least] += layer.cost
             if least == self.rank:
                 mine.add(layer.name)
         return mine
@@ -69,12 +71,3 @@ class Ranks:
 def several() -> bool:
     """Whether this process is one of several that train together."""
     return dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1
-
-
-def _cost(layer: Layer) -> float:
-    """Multiplications of a Gram matrix and its eigenvalues, up to a factor."""
-    N, M = max(layer.shape[:2]), min(layer.shape[:2])
-    slices = 1
-    for side in layer.shape[2:]:
-        slices *= side
-    return float(slices * M * M * (N + 4 * M))

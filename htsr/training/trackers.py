@@ -10,13 +10,41 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 
 from htsr.spectrum import Spectrum
+from htsr.training.capture import WEIGHTS
 
+# Metrics that are logged for each layer and as the median over layers.
+LOGGED = ("alpha", "stable_rank", "log_spectral_norm", "distance")
 # Bins of a histogram of log10 of the eigenvalues.
 BINS = 64
 
 Spectra = Mapping[tuple[str, str], Spectrum]
+
+
+def tags(table: pd.DataFrame, groups: Iterable[Mapping[str, object]]) -> dict[str, float]:
+    """What a capture logs: ``htsr/<metric>/<layer>``, the median over layers, and the update RMS of each group.
+
+    Args:
+        table: Its rows, as ``rows_frame`` makes them.
+        groups: Its parameter groups.
+
+    Returns:
+        Tag and number; no NaN among them.
+    """
+    metrics: dict[str, float] = {}
+    for quantity, rows in table[table["tied_to"] == ""].groupby("quantity", sort=False):
+        prefix = "htsr/" if quantity == WEIGHTS else f"htsr/{quantity}_"
+        for metric in LOGGED:
+            values = pd.Series(rows[metric].to_numpy(), index=rows["name"]).dropna()
+            metrics |= {f"{prefix}{metric}/{name}": float(value) for name, value in values.items()}
+            if len(values):
+                metrics[f"{prefix}{metric}/median"] = float(values.median())
+    for number, group in enumerate(groups):
+        if isinstance(rms := group.get("update_rms"), float):
+            metrics[f"htsr/update_rms/group{number}"] = rms
+    return metrics
 
 
 class TensorBoard:
@@ -130,7 +158,7 @@ def _logs(spectra: Spectra) -> Iterable[tuple[str, np.ndarray]]:
     """Tag and log10 of the eigenvalues that are not zero, of each layer that has any."""
     for (quantity, name), spectrum in spectra.items():
         if len(spectrum.nonzero):
-            tag = "esd" if quantity == "weights" else f"{quantity}_esd"
+            tag = "esd" if quantity == WEIGHTS else f"{quantity}_esd"
             yield f"htsr/{tag}/{name}", np.log10(spectrum.nonzero)
 
 

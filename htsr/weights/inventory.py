@@ -4,6 +4,7 @@ A reader lists the tensors of its source (``Listing`` of ``Stored``); ``layout``
 analysed (``Inventory`` of ``Layer``). Everything that reads is picklable, so that another process can load a layer.
 """
 
+import math
 from collections.abc import Callable, Hashable, Mapping
 from dataclasses import dataclass, field
 
@@ -107,6 +108,31 @@ class Layer:
     tied_to: str | None = None
     dtype: str = ""
     note: str = ""
+
+    @property
+    def N(self) -> int:
+        """The larger side of one slice."""
+        return max(self.shape[:2])
+
+    @property
+    def M(self) -> int:
+        """The smaller side of one slice."""
+        return min(self.shape[:2])
+
+    @property
+    def rf(self) -> int:
+        """The receptive field: the number of slices, 1 for a matrix."""
+        return math.prod(self.shape[2:])
+
+    @property
+    def num_evals(self) -> int:
+        """How many eigenvalues it has."""
+        return self.M * self.rf
+
+    @property
+    def cost(self) -> int:
+        """Multiplications of the Gram matrices and their eigenvalues, up to a factor."""
+        return self.rf * self.M**2 * (self.N + 4 * self.M)
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,5 @@
 """Choose layers by name, glob, regular expression, layer type, shape or number of eigenvalues."""
 
-import math
 import re
 from collections.abc import Callable, Iterable
 from dataclasses import replace
@@ -45,13 +44,12 @@ def select(
     kept, dropped = [], []
     for layer in inventory.layers:
         by_skip = next((pattern for pattern, matches in unwanted or () if matches(layer)), None)
-        num_eigenvalues = min(layer.shape[:2]) * math.prod(layer.shape[2:])
         if by_skip is not None:
             dropped.append(Skipped(layer.name, layer.shape, f"left out by skip={by_skip!r}"))
         elif wanted is not None and not any(matches(layer) for _, matches in wanted):
             dropped.append(Skipped(layer.name, layer.shape, "not among layers="))
-        elif num_eigenvalues < min_eigenvalues:
-            reason = f"{num_eigenvalues} eigenvalues, fewer than min_eigenvalues={min_eigenvalues}"
+        elif layer.num_evals < min_eigenvalues:
+            reason = f"{layer.num_evals} eigenvalues, fewer than min_eigenvalues={min_eigenvalues}"
             dropped.append(Skipped(layer.name, layer.shape, reason))
         else:
             kept.append(layer)

@@ -2,6 +2,8 @@
 
 import json
 
+import numpy as np
+import pandas as pd
 import pytest
 import torch
 from torch import nn
@@ -103,6 +105,28 @@ def test_another_schema_is_refused_by_name(run):
     path.write_text(json.dumps({**json.loads(path.read_text()), "schema": 99, "htsr": "7.0"}))
     with pytest.raises(htsr.InputError, match=r"expected schema 2, got 99, written by htsr 7.0"):
         htsr.History(run.run_dir)
+
+
+def test_a_run_of_schema_1_is_read(run):
+    """Its captures had neither a schema nor quantities, and there were no tables and no events."""
+    new = htsr.History(run.run_dir)
+    details, spectrum = new.details, new.spectrum(20, "1")
+    about = json.loads((run.run_dir / "run.json").read_text())
+    (run.run_dir / "run.json").write_text(json.dumps({**about, "schema": 1}))
+    (run.run_dir / "events.jsonl").unlink(missing_ok=True)
+    for part in (run.run_dir / "captures").iterdir():
+        with np.load(part) as stored:
+            look, eigenvalues = json.loads(stored["about"].tobytes()), stored["eigenvalues"]
+        del look["schema"]
+        for item in (*look["rows"], *look["spectra"]):
+            del item["quantity"]
+        np.savez(part, about=np.frombuffer(json.dumps(look).encode(), dtype=np.uint8), eigenvalues=eigenvalues)
+    old = htsr.History(run.run_dir)
+    assert old.damaged == {}
+    pd.testing.assert_frame_equal(old.details, details)
+    assert (old.spectrum(20, "1").eigenvalues == spectrum.eigenvalues).all()
+    assert old.alpha().shape == (4, 2)
+    assert old.events.empty
 
 
 @pytest.mark.parametrize("content", ["", "[]", "{}", "not json"])
