@@ -333,8 +333,9 @@ class Analysis:
 
 def details_frame(rows: list[dict[str, object]], columns: Sequence[Column] = COLUMNS) -> pd.DataFrame:
     """Rows as a table with every one of the columns, in order; what a row lacks is missing, never invented."""
-    table = pd.DataFrame({column.name: [row.get(column.name) for row in rows] for column in columns})
-    return table.astype({column.name: column.dtype for column in columns})
+    return pd.DataFrame(
+        {column.name: pd.array([row.get(column.name) for row in rows], dtype=column.dtype) for column in columns}
+    )
 
 
 def some(items: Sequence[object]) -> str:

@@ -2,8 +2,8 @@
 
 import math
 import zlib
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -22,7 +22,7 @@ from htsr.bulk import (
 from htsr.bulk.bbp import bbp_threshold
 from htsr.findings import findings
 from htsr.phases import phase
-from htsr.spectrum import Gram, Spectrum, esds
+from htsr.spectrum import Spectrum, esd
 from htsr.tails import ALTERNATIVES, PowerLawFit, fit_power_law
 from htsr.tails.power_law import MIN_SPREAD, XminRule
 from htsr.vectors import localization
@@ -128,57 +128,32 @@ class Settings:
 FAILURES = (ValueError, OSError, RuntimeError, MemoryError)
 
 
-def analyze_layer(layer: Layer, settings: Settings, floor: float = 0.0) -> "LayerAnalysis":
+def analyze_layer(layer: Layer, settings: Settings, floor: float = 0.0) -> LayerAnalysis:
     """One layer's spectrum, fit and row. What cannot be computed is NaN, with the reason. ``floor`` as in ``esd``."""
-    return next(analyze_equal_shapes([layer], settings, floor))
-
-
-def analyze_equal_shapes(layers: Sequence[Layer], settings: Settings, floor: float = 0.0) -> "Iterator[LayerAnalysis]":
-    """The same for several layers of one shape, up to transposition, together in memory: their eigenvalues come from one call."""
-    loaded: list[tuple[Layer, torch.Tensor, Gram]] = []
-    for layer in layers:
-        try:
-            weight = layer.load()
-            if settings.device is not None:
-                weight = weight.to(settings.device)
-            loaded.append((layer, weight, Gram.of(weight)))
-        except FAILURES as err:
-            yield _failed(layer, err)
-    found, problem = [], None
     try:
-        found = esds([gram for _, _, gram in loaded], floor) if loaded else []
+        weight = load(layer, settings)
+        evals = esd(weight, floor)
     except FAILURES as err:
-        problem = err.with_traceback(None)  # which would keep the matrices in memory
-    ready = [(layer, weight) for layer, weight, _ in loaded]
-    loaded.clear()
-    if problem is None:
-        for (layer, weight), evals in zip(ready, found, strict=True):
-            yield _described(layer, weight, Spectrum(evals, tuple(weight.shape)), settings)
-    elif len(layers) == 1:
-        yield _failed(layers[0], problem)
-    else:  # too much for the memory together, or one of them does not converge
-        for layer, weight in ready:
-            yield analyze_layer(replace(layer, load=weight.detach), settings, floor)
+        return failed(layer, err)
+    return describe(layer, weight, evals, settings)
 
 
-def _failed(layer: Layer, error: Exception) -> "LayerAnalysis":
+def load(layer: Layer, settings: Settings) -> torch.Tensor:
+    """A layer's weight, where it is to be decomposed; raises one of ``FAILURES``."""
+    weight = layer.load()
+    return weight if settings.device is None else weight.to(settings.device)
+
+
+def failed(layer: Layer, error: Exception) -> LayerAnalysis:
+    """The row of a layer that has no spectrum, with the reason."""
     fit = PowerLawFit.failed(" ".join(str(error).split()) or type(error).__name__)
     row = _identity(layer) | {"status": fit.status, "reason": _reason(fit, layer)}
     return LayerAnalysis(layer.name, row | {"findings": " ".join(findings(row))}, None, fit, None)
 
 
-def _identity(layer: Layer) -> dict[str, object]:
-    """The cells that are known before the weight is."""
-    row: dict[str, object] = {"name": layer.name, "longname": layer.longname, "layer_type": layer.layer_type}
-    row |= {"dtype": layer.dtype, "N": layer.N, "M": layer.M, "Q": layer.N / layer.M}
-    row |= {"rf": layer.rf, "num_evals": layer.num_evals}
-    return row | dict.fromkeys(
-        ("warning", "tied_to", "alternative", "phase", "phase_evidence", "trap_elements", "findings"), ""
-    )
-
-
-def _described(layer: Layer, weight: torch.Tensor, spectrum: Spectrum, settings: Settings) -> "LayerAnalysis":
-    """The row, given the eigenvalues."""
+def describe(layer: Layer, weight: torch.Tensor, evals: np.ndarray, settings: Settings) -> LayerAnalysis:
+    """The row of a layer, given its eigenvalues as ``esd`` returns them."""
+    spectrum = Spectrum(evals, tuple(weight.shape))
     row = _identity(layer)
     if settings.convention == "weightwatcher" and len(layer.shape) == 4:  # it does not tell transposed ones apart
         spectrum = Spectrum(spectrum.eigenvalues * WEIGHTWATCHER_CONV2D_SCALE, spectrum.shape)
@@ -209,6 +184,16 @@ def _described(layer: Layer, weight: torch.Tensor, spectrum: Spectrum, settings:
         row |= {"phase": named.name, "phase_evidence": named.evidence}
     row["findings"] = " ".join(findings(row))
     return LayerAnalysis(layer.name, row, spectrum, fit, noise)
+
+
+def _identity(layer: Layer) -> dict[str, object]:
+    """The cells that are known before the weight is."""
+    row: dict[str, object] = {"name": layer.name, "longname": layer.longname, "layer_type": layer.layer_type}
+    row |= {"dtype": layer.dtype, "N": layer.N, "M": layer.M, "Q": layer.N / layer.M}
+    row |= {"rf": layer.rf, "num_evals": layer.num_evals}
+    return row | dict.fromkeys(
+        ("warning", "tied_to", "alternative", "phase", "phase_evidence", "trap_elements", "findings"), ""
+    )
 
 
 def _fit(spectrum: Spectrum, settings: Settings, resolution: float) -> PowerLawFit:

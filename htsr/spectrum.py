@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
+from htsr.lapack import eigvalsh
 from htsr.threads import blas_threads
 from htsr.weights.arrays import as_tensor
 
@@ -197,21 +198,20 @@ def esds(grams: Sequence[Gram], floor: float = 0.0) -> list[np.ndarray]:
     """The ESD of several weights of one shape: their eigenvalues come from one call, which is what a GPU is fast at.
 
     Args:
-        grams: Their Gram matrices, on one device; the shapes may be transposed.
+        grams: Their Gram matrices, on one device; the shapes may be transposed. On a CPU they are overwritten.
         floor: As in ``esd``.
 
     Returns:
         For each what ``esd`` returns.
     """
     stack_RMM = _stacked([gram.stack for gram in grams])
-    M = stack_RMM.shape[-1]
+    N, M, R = grams[0].N, stack_RMM.shape[-1], len(grams[0].stack)
+    mean_square_R = stack_RMM.diagonal(dim1=-2, dim2=-1).sum(-1) / (N * M)
     if stack_RMM.device.type == "cpu":
         with blas_threads(1 if M <= ONE_THREAD_UP_TO else None):
-            evals_RM = torch.from_numpy(np.linalg.eigvalsh(stack_RMM.numpy()))
+            evals_RM = torch.from_numpy(eigvalsh(stack_RMM.numpy()))
     else:
         evals_RM = torch.linalg.eigvalsh(stack_RMM)
-    N, R = grams[0].N, len(grams[0].stack)
-    mean_square_R = stack_RMM.diagonal(dim1=-2, dim2=-1).sum(-1) / (N * M)
     gram_floor_R = torch.finfo(torch.float64).eps * N * evals_RM[:, -1]
     eps_R = torch.tensor([gram.eps for gram in grams], dtype=torch.float64, device=evals_RM.device).repeat_interleave(R)
     stored_floor_R = eps_R**2 * rounding_edge(1.0, 1.0, N, M) * mean_square_R

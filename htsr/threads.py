@@ -3,6 +3,7 @@
 from contextlib import AbstractContextManager
 from functools import lru_cache
 
+import torch  # noqa: F401  # loads what is limited here
 from threadpoolctl import ThreadpoolController, threadpool_limits
 
 
@@ -31,7 +32,12 @@ def blas_threads(limit: int | None) -> AbstractContextManager[object]:
     return _libraries().limit(limits=limit, user_api="blas")
 
 
+def one_core() -> None:
+    """Let torch use one core in this thread from now on; a thread of a pool calls it as it starts."""
+    _libraries().limit(limits=1, user_api="openmp")
+
+
 @lru_cache(maxsize=1)
 def _libraries() -> ThreadpoolController:
-    """What is loaded, looked up once: numpy's is there from the start."""
+    """What is loaded, looked up once: numpy's and torch's are there from the start."""
     return ThreadpoolController()

@@ -163,6 +163,7 @@ def test_arrows_point_down():
         "files",
         "devices",
         "threads",
+        "lapack",
         "weights",
         "spectrum",
         "distances",

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import platformdirs
-from scipy import stats
+from scipy import special, stats
 
 from htsr import metrics
 from htsr.bulk.bulk_fit import MAX_KURTOSIS, MIN_EIGENVALUES, fit_marchenko_pastur
@@ -70,8 +70,7 @@ class NoiseNull:
         """
         if statistic not in STATISTICS:
             raise ValueError(f"expected one of {', '.join(STATISTICS)}, got {statistic!r}")
-        low, median, high = np.nanquantile(getattr(self, statistic), [(1 - level) / 2, 0.5, (1 + level) / 2])
-        return float(median), float(low), float(high)
+        return _band(self, statistic, level)
 
     def p_value(self, *, alpha: float, D: float, stable_rank: float, kurtosis: float = 0.0) -> float:
         """How rarely noise looks this heavy-tailed. One-sided: a spectrum flatter than noise is not ruled out.
@@ -92,7 +91,7 @@ class NoiseNull:
             "D": D,
             "stable_rank": stable_rank * (1 + min(kurtosis, MAX_KURTOSIS) / np.sqrt(self.N * self.M)),
         }
-        shares = [_share_below(getattr(self, name), value) for name, value in seen.items()]
+        shares = [_share_below(self, name, value) for name, value in seen.items()]
         return float(min(1.0, len(shares) * min(shares)))
 
     def bulk_p_value(self, D: float) -> float:
@@ -105,7 +104,7 @@ class NoiseNull:
             The p-value, never below 1e-6: that of a gamma law with the mean and the variance of the draws and a skewness of
             0.75, which noise follows down to levels of 0.1 % (tests/bulk/test_nulls.py).
         """
-        mean, deviation = np.nanmean(self.bulk_distance), np.nanstd(self.bulk_distance, ddof=1)
+        mean, deviation = _moments(self, "bulk_distance", False)
         return float(np.maximum(stats.pearson3.sf((D - mean) / deviation, BULK_SKEWNESS), SMALLEST_P))
 
 
@@ -150,14 +149,28 @@ def cache_folder() -> Path:
     return Path(os.environ.get("HTSR_CACHE_DIR") or platformdirs.user_cache_dir("htsr", appauthor=False))
 
 
-def _share_below(null: np.ndarray, value: float) -> float:
+def _share_below(null: NoiseNull, statistic: str, value: float) -> float:
     """Share of noise at or below a value."""
-    count = int(np.searchsorted(null, value, side="right"))
+    draws = getattr(null, statistic)
+    count = int(np.searchsorted(draws, value, side="right"))
     if count >= COUNTED:
-        return (1 + count) / (1 + len(null))
-    logs = np.log(null)
-    standard = (np.log(value) - np.nanmean(logs)) / np.nanstd(logs, ddof=1)
-    return max(SMALLEST_P, float(stats.norm.cdf(standard)))
+        return (1 + count) / (1 + len(draws))
+    mean, deviation = _moments(null, statistic, True)
+    return max(SMALLEST_P, float(special.ndtr((np.log(value) - mean) / deviation)))
+
+
+# The layers of one shape ask the same of its null, again and again.
+@lru_cache(maxsize=4096)
+def _band(null: NoiseNull, statistic: str, level: float) -> tuple[float, float, float]:
+    low, median, high = np.nanquantile(getattr(null, statistic), [(1 - level) / 2, 0.5, (1 + level) / 2])
+    return float(median), float(low), float(high)
+
+
+@lru_cache(maxsize=4096)
+def _moments(null: NoiseNull, statistic: str, of_logs: bool) -> tuple[float, float]:
+    """Mean and standard deviation of the draws, or of their logarithms."""
+    draws = np.log(getattr(null, statistic)) if of_logs else getattr(null, statistic)
+    return float(np.nanmean(draws)), float(np.nanstd(draws, ddof=1))
 
 
 def _draw(N: int, M: int, matrices: int, xmin: XminName) -> np.ndarray:
