@@ -23,6 +23,7 @@ from torch import nn
 import htsr
 from htsr.crosscheck import quiet_weightwatcher
 from htsr.demo.run import trained_transformer
+from htsr.threads import one_thread
 
 # What audits a path in a process of its own.
 AUDIT = {
@@ -139,9 +140,18 @@ def main() -> None:
         generator = torch.Generator().manual_seed(0)
         file = Path(folder) / "forty.safetensors"
         save_file({f"w{i}": torch.randn(1024, 1024, generator=generator) for i in range(4 if quick else 40)}, file)
+
+        def one_worker() -> None:
+            with one_thread():
+                htsr.analyze(file, progress=False)
+
         workers = compared(
-            {f"n_jobs={n}": partial(htsr.analyze, file, n_jobs=n, progress=False) for n in (1, 2)},
-            "n_jobs=1",
+            {
+                "one worker, one BLAS thread": one_worker,
+                "n_jobs=1, all threads": partial(htsr.analyze, file, progress=False),
+                "n_jobs=2, one BLAS thread each": partial(htsr.analyze, file, n_jobs=2, progress=False),
+            },
+            "one worker, one BLAS thread",
             1 if quick else 3,
         )
     with tempfile.TemporaryDirectory() as folder:
@@ -154,7 +164,7 @@ def main() -> None:
         "MiniLM, default settings": (header, default),
         "MiniLM, noise bulk and shuffles in both, nulls in htsr": (header, full),
         "Ten 3 x 3 convolutions, 64 to 512 channels": (header, resnet),
-        "Forty matrices of 1024 x 1024, by workers": (["workers", "median seconds", "n_jobs=1 / this"], workers),
+        "Forty matrices of 1024 x 1024, by workers": (["workers", "median seconds", "one worker / this"], workers),
         f"A sharded checkpoint of {gigabytes:g} GB": (["program", "seconds", "peak MB above the import"], memory),
     }  # fmt: skip
     lines = ["# Speed and memory of an audit"]
