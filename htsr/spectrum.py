@@ -17,9 +17,11 @@ from htsr.weights.arrays import as_tensor
 # Rows that are turned to float64 at a time, so that a vocabulary needs no float64 copy; 1024 to 4096 rows were the fastest, a
 # fifth faster than one piece at 30522 x 384.
 BLOCK_ROWS = 4096
-# Columns up to which one BLAS thread is faster than two: 0.08 against 0.28 s for four matrices of 512 x 512, 0.40 against 0.33
-# for four of 1024 x 1024 (AMD EPYC, two cores, nothing else running).
-ONE_THREAD_UP_TO = 768
+# Columns up to which one BLAS thread is faster than two or as fast, for the Gram matrix and for its eigenvalues. Those come from
+# another library with threads of its own, and the two get in each other's way: both with two threads took 0.13 s for 1024 x 1024
+# against 0.075 with one for the eigenvalues, 0.31 against 0.24 for 1536 x 1536, but 0.50 against 0.63 for 2048 x 2048 (AMD EPYC,
+# two cores).
+ONE_THREAD_UP_TO, ONE_EIGENVALUE_THREAD_UP_TO = 768, 1536
 
 
 @dataclass(frozen=True, eq=False)
@@ -208,7 +210,7 @@ def esds(grams: Sequence[Gram], floor: float = 0.0) -> list[np.ndarray]:
     N, M, R = grams[0].N, stack_RMM.shape[-1], len(grams[0].stack)
     mean_square_R = stack_RMM.diagonal(dim1=-2, dim2=-1).sum(-1) / (N * M)
     if stack_RMM.device.type == "cpu":
-        with blas_threads(1 if M <= ONE_THREAD_UP_TO else None):
+        with blas_threads(1 if M <= ONE_EIGENVALUE_THREAD_UP_TO else None):
             evals_RM = torch.from_numpy(eigvalsh(stack_RMM.numpy()))
     else:
         evals_RM = torch.linalg.eigvalsh(stack_RMM)
