@@ -14,7 +14,7 @@ import torch
 
 from htsr.layer_analysis import FAILURES, LayerAnalysis, Settings, analyze_layer, describe, failed, load
 from htsr.spectrum import ONE_THREAD_UP_TO, Gram, esd, esds
-from htsr.threads import blas_threads, one_core, one_thread
+from htsr.threads import one_core, one_thread
 from htsr.weights import Layer
 
 # With a device, layers of one shape go there together, as long as their weights and Gram matrices in float64 take no more bytes.
@@ -94,7 +94,7 @@ def _side_by_side(layers: Iterable[Layer], settings: Settings, threads: int) -> 
             return failed(layer, err)
         return describe(layer, weight, evals, settings)
 
-    with blas_threads(1), ThreadPoolExecutor(threads, initializer=one_core) as pool:
+    with one_thread(), ThreadPoolExecutor(threads, initializer=one_core) as pool:
         for layer in layers:
             try:
                 weight = load(layer, settings)
