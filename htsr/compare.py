@@ -69,6 +69,7 @@ def compare(
         ``phase_delta`` whether the change differs from it.
 
     Example:
+        >>> import torch
         >>> _ = torch.manual_seed(0)
         >>> base, noise = torch.randn(80, 60), torch.randn(80, 60)
         >>> c = compare({"w": base}, {"w": base + 0.1 * noise + 0.1})

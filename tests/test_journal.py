@@ -30,14 +30,17 @@ def interrupt_after(monkeypatch, count):
     """Ctrl-C while the layer after so many is analysed."""
     names = []
 
-    def analyze_layer(layer, settings):
-        if len(names) == count:
-            raise KeyboardInterrupt
-        names.append(layer.name)
-        return real(layer, settings)
+    def counting(real):
+        def analyze(layer, *args, **options):
+            if len(names) == count:
+                raise KeyboardInterrupt
+            names.append(layer.name)
+            return real(layer, *args, **options)
 
-    real = jobs.analyze_layer
-    monkeypatch.setattr(jobs, "analyze_layer", analyze_layer)
+        return analyze
+
+    for step in ("analyze_layer", "describe", "failed"):  # one thread, or several; what has no spectrum
+        monkeypatch.setattr(jobs, step, counting(getattr(jobs, step)))
     return names
 
 
