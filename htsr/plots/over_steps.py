@@ -10,11 +10,13 @@ from htsr.plots.style import log_y, new_figure, sequence_colours
 if TYPE_CHECKING:
     from htsr.training import History
 
+# Layers up to which each has room for its interval.
+WITH_INTERVAL = 4
 LABELS = {"alpha": "alpha", "stable_rank": "stable rank", "log_spectral_norm": "log10 $\\lambda_{max}$"}
 
 
 def plot_layers_over_steps(history: "History", column: str = "alpha") -> Figure:
-    """A metric of each layer at each captured step.
+    """A metric of each layer at each captured step; alpha of a few layers with its 95 % interval.
 
     Args:
         history: The run.
@@ -35,6 +37,11 @@ def plot_layers_over_steps(history: "History", column: str = "alpha") -> Figure:
     ax = axes[0, 0]
     for colour, name in zip(sequence_colours(table.shape[1]), table, strict=True):
         ax.plot(table.index, table[name], color=colour, marker=".", linewidth=1.1, label=name)
+        if column == "alpha" and table.shape[1] <= WITH_INTERVAL:
+            low, high = (history.over_steps(end)[name].astype("float64") for end in ("alpha_low", "alpha_high"))
+            ax.fill_between(table.index, low, high, color=colour, alpha=0.15, linewidth=0)
+    if column == "alpha":
+        log_y(ax)
     ax.set_xlabel("optimizer step", fontsize=9)
     ax.set_ylabel(LABELS.get(column, column), fontsize=9)
     if table.shape[1] <= 24:

@@ -11,6 +11,7 @@ from htsr._version import __version__
 from htsr.errors import InputError
 from htsr.plots import plot_esd_over_steps, plot_layers_over_steps, plot_runs_over_steps, plot_scalars
 from htsr.report.pages import TEMPLATES, svg
+from htsr.training.live import interval_texts
 
 if TYPE_CHECKING:
     from htsr.training import History
@@ -96,6 +97,8 @@ def _first_and_last(details: pd.DataFrame, steps: list[int]) -> pd.DataFrame:
         for when, rows in (("first", first), ("last", last)):
             values = rows[column].reindex(last.index)
             table[f"{column}, {when}"] = ["" if pd.isna(value) else f"{value:.{digits}f}" for value in values]
+        if column == "alpha" and last["alpha_low"].notna().any():
+            table["95 % interval, last"] = interval_texts(last)
     for when, rows in (("first", first), ("last", last)):
         table[f"phase, {when}"] = rows["phase"].reindex(last.index).fillna("").to_numpy()
     return table.assign(note=last["warning"].where(last["status"] != "failed", last["reason"]).to_numpy())

@@ -63,6 +63,8 @@ def screen(history: History, rows: int | None = None) -> str:
     table = pd.DataFrame(index=last.index)
     for name, digits in COLUMNS.items():
         table[name] = ["" if pd.isna(value) else digits.format(value) for value in last[name]]
+        if name == "alpha" and last["alpha_low"].notna().any():
+            table["95 %"] = interval_texts(last)
         if name == "alpha":
             moved = last[name] - first[name].reindex(last.index)
             table["since first"] = ["" if pd.isna(value) else f"{value:+.2f}" for value in moved]
@@ -75,3 +77,16 @@ def screen(history: History, rows: int | None = None) -> str:
     ]
     lines += [f"{name} is damaged and left out: {reason}" for name, reason in history.damaged.items()]
     return "\n".join(lines)
+
+
+def interval_texts(rows: pd.DataFrame) -> list[str]:
+    """The interval of alpha for people.
+
+    Args:
+        rows: Rows of ``History.details``.
+
+    Returns:
+        A text a row, empty where there is no interval.
+    """
+    ends = zip(rows["alpha_low"], rows["alpha_high"], strict=True)
+    return ["" if pd.isna(low) else f"{low:.2f} to {high:.2f}" for low, high in ends]

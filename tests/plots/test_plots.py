@@ -91,6 +91,16 @@ def test_history_pictures(history):
         assert isinstance(history.plot(kind), Figure)
 
 
+def test_alpha_of_a_few_layers_has_its_interval(history):
+    ax = history.plot("alpha").axes[0]
+    rows = history.details[history.details["name"] == "1"]
+    band = ax.collections[1].get_paths()[0].vertices[:, 1]
+    assert np.nanmin(band) == rows["alpha_low"].min()
+    assert np.nanmax(band) == rows["alpha_high"].max()
+    assert (rows["alpha_low"] <= rows["alpha"]).all()
+    assert (rows["alpha"] <= rows["alpha_high"]).all()
+
+
 def test_run_pictures(history):
     assert isinstance(plot_runs_over_steps({"a": history, "b": history}), Figure)
     assert isinstance(plot_against_power({0.0: history, 0.5: history}), Figure)

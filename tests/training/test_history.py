@@ -9,6 +9,8 @@ import torch
 from torch import nn
 
 import htsr
+from htsr.report.history import history_page
+from htsr.training.live import screen
 
 
 @pytest.fixture
@@ -105,6 +107,16 @@ def test_another_schema_is_refused_by_name(run):
     path.write_text(json.dumps({**json.loads(path.read_text()), "schema": 99, "htsr": "7.0"}))
     with pytest.raises(htsr.InputError, match=r"expected schema 2, got 99, written by htsr 7.0"):
         htsr.History(run.run_dir)
+
+
+def test_the_interval_of_alpha_is_recorded_and_shown(run):
+    history = htsr.History(run.run_dir)
+    last = history.details.query("step == 30")
+    assert (last["alpha_low"] < last["alpha"]).all()
+    assert (last["alpha"] < last["alpha_high"]).all()
+    text = f"{last['alpha_low'].iloc[1]:.2f} to {last['alpha_high'].iloc[1]:.2f}"
+    assert text in screen(history)
+    assert text in history_page(history)
 
 
 def test_a_run_of_schema_1_is_read(run):
