@@ -94,7 +94,7 @@ def _tail(r: dict[str, Any]) -> list[str]:
         said.append(f"The tail rests on {r['num_pl_spikes']} values of {r['num_evals']}.")
     if r.get("goodness_of_fit", 1) <= POOR_FIT:
         said.append(
-            f"A power law is ruled out as the law of the tail (goodness of fit p = {r['goodness_of_fit']:.2g})."
+            f"A power law fits the tail poorly (goodness of fit p = {r['goodness_of_fit']:.2f}; up to 0.1 speaks against it)."
         )
     if r.get("alternative"):
         name = r["alternative"].replace("_", " ")
