@@ -10,43 +10,36 @@ BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
 
 
 @pytest.mark.slow
-def test_noise_calibration_in_quick_form():
-    command = [sys.executable, str(BENCHMARKS / "noise_calibration.py"), "--quick"]
-    result = subprocess.run(command, capture_output=True, text=True, check=True)
-    for row in (
-        "| Laplace 64 x 64 |",
-        "| 4 | 500 |",
-        "| 2000 x 1000 | 1.200 |",
-        "| rank-collapse | 0 | 0 | 0 | 0 | 0 | 10 |",
-    ):
-        assert row in result.stdout
-
-
-@pytest.mark.slow
-def test_audit_speed_in_quick_form():
-    command = [sys.executable, str(BENCHMARKS / "audit_speed.py"), "--quick"]
-    result = subprocess.run(command, capture_output=True, text=True, check=True)
-    for row in (
-        "| bare eigvalsh (numpy) |",
-        "| n_jobs=2, one BLAS thread each |",
-        "| htsr |",
-        "peak MB above the import",
-    ):
-        assert row in result.stdout
-
-
-@pytest.mark.slow
-def test_tail_accuracy_in_quick_form():
-    command = [sys.executable, str(BENCHMARKS / "tail_accuracy.py"), "--quick"]
-    result = subprocess.run(command, capture_output=True, text=True, check=True)
-    for row in ("| Pareto n=1000 |", "| inverse Wishart 256 x 256 |", "| Marchenko-Pastur Q=2, n=300 |", "| 4096 |"):
-        assert row in result.stdout
-
-
-@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "rows"),
     [
+        (
+            "noise_calibration.py",
+            (
+                "| Laplace 64 x 64 |",
+                "| 4 | 500 |",
+                "| 2000 x 1000 | 1.200 |",
+                "| rank-collapse | 0 | 0 | 0 | 0 | 0 | 10 |",
+            ),
+        ),
+        (
+            "audit_speed.py",
+            (
+                "| bare eigvalsh (numpy) |",
+                "| n_jobs=2, one BLAS thread each |",
+                "| htsr |",
+                "peak MB above the import",
+            ),
+        ),
+        (
+            "tail_accuracy.py",
+            (
+                "| Pareto n=1000 |",
+                "| inverse Wishart 256 x 256 |",
+                "| Marchenko-Pastur Q=2, n=300 |",
+                "| 4096 |",
+            ),
+        ),
         ("htmuon_kernel.py", ("| 6 | [0.003, 1] | 0.42 % |", "| iterate 6 bfloat16 |", "| 64x64 | eigh |")),
         ("htmuon_step.py", ("| HTMuon, default |", "| HTMuon, svd, interval 5 |", "| torch.optim.AdamW |")),
         ("monitor_overhead.py", ("| 10 | inline |", "| 100 | background |", "| 20 | 5.", "| 20 | no monitor |")),
