@@ -53,7 +53,7 @@ def ask(run_dir: str, question: str) -> float:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--quick", action="store_true", help="300 captures, printed and not kept")
+    parser.add_argument("--quick", action="store_true", help="300 captures, one round, printed and not kept")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--ask", type=json.loads, help=argparse.SUPPRESS)
     options = parser.parse_args()
@@ -69,7 +69,7 @@ def main() -> None:
             command = [sys.executable, __file__, "--ask", json.dumps([f"{folder}/run", question])]
             took = [
                 float(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
-                for _ in range(options.rounds)
+                for _ in range(1 if options.quick else options.rounds)
             ]
             rows.append([question, statistics.median(took)])
     lines = [
