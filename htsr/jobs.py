@@ -19,10 +19,10 @@ from htsr.weights import Layer
 
 # With a device, layers of one shape go there together, as long as their weights and Gram matrices in float64 take no more bytes.
 TOGETHER_BYTES = 2**28
-# Without one, matrices of at most this many entries, and too few columns for BLAS to use several threads on one, are decomposed
-# by several threads, ...
+# Without one, matrices of at most this many entries that BLAS would not split over threads are decomposed several at a time. While
+# more than a thread each wait in memory, they have no more entries than this together.
 SMALL_ENTRIES = 2**24
-# ... no more than this, since describing them is the work of one, with no more matrices in memory.
+# More threads would not help, since one describes what all of them find; nor would more matrices that wait for it.
 MAX_THREADS, MAX_AHEAD = 4, 16
 
 
@@ -103,11 +103,23 @@ def _side_by_side(layers: Iterable[Layer], settings: Settings, threads: int) -> 
                     yield next_done()
                 yield failed(layer, err)
                 continue
-            ahead.append((layer, weight, pool.submit(esd, weight)))
+            ahead.append((layer, weight, _submit(pool, weight)))
             while is_full():
                 yield next_done()
         while ahead:
             yield next_done()
+
+
+def _submit(pool: ThreadPoolExecutor, weight: torch.Tensor) -> Future[np.ndarray]:
+    """Its eigenvalues, from a thread of the pool; at once from here where the weight is on a GPU."""
+    if weight.device.type == "cpu":
+        return pool.submit(esd, weight)
+    future: Future[np.ndarray] = Future()
+    try:
+        future.set_result(esd(weight))
+    except FAILURES as err:
+        future.set_exception(err)
+    return future
 
 
 def _equal_shapes(layers: list[Layer]) -> list[list[Layer]]:
