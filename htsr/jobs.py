@@ -19,8 +19,8 @@ from htsr.weights import Layer
 
 # With a device, layers of one shape go there together, as long as their weights and Gram matrices in float64 take no more bytes.
 TOGETHER_BYTES = 2**28
-# Without one, matrices of at most this many entries that BLAS would not split over threads are decomposed several at a time. While
-# more than a thread each wait in memory, they have no more entries than this together.
+# Without one, matrices of at most this many entries that BLAS would not split over threads are decomposed several at a time.
+# While more than one a thread are in memory, they have no more entries than this together.
 SMALL_ENTRIES = 2**24
 # More threads would not help, since one describes what all of them find; nor would more matrices that wait for it.
 MAX_THREADS, MAX_AHEAD = 4, 16
