@@ -40,13 +40,14 @@ def append_line(path: Path, values: Mapping[str, object]) -> None:
         file.write(f"\n{json.dumps(values)}")
 
 
-def read_lines(path: Path) -> tuple[list[dict[str, Any]], dict[str, str]]:
+def read_lines(path: Path, *, numbers: bool = False) -> tuple[list[dict[str, Any]], dict[str, str]]:
     """Read lines of JSON that ``append_line`` wrote, possibly while it writes.
 
     A line ``{"resumed": step}`` takes back the lines of later steps before it.
 
     Args:
         path: The file; it need not exist.
+        numbers: A line that holds anything but numbers is damaged, too.
 
     Returns:
         The lines, and what is damaged, by file name and number. The last line may be in the middle of being written.
@@ -63,7 +64,10 @@ def read_lines(path: Path) -> tuple[list[dict[str, Any]], dict[str, str]]:
                 lines = [line for line in lines if line["step"] <= values["resumed"]]
             else:
                 values["step"] = int(values["step"])
-                lines.append(values)
+                if numbers and not all(isinstance(value, int | float) for value in values.values()):
+                    damaged[f"{path.name}, line {number}"] = "something else than numbers"
+                else:
+                    lines.append(values)
         except (ValueError, TypeError, KeyError):
             if number < len(texts):
                 damaged[f"{path.name}, line {number}"] = "an unfinished line"

@@ -15,7 +15,7 @@ import pyarrow as pa
 from htsr.analysis import some
 from htsr.errors import InputError
 from htsr.spectrum import Spectrum
-from htsr.training.capture import DAMAGE, WEIGHTS, Capture
+from htsr.training.capture import DAMAGE, QUANTITIES, WEIGHTS, Capture
 from htsr.training.files import ABOUT, CAPTURES, EVENTS, READABLE, SCALARS, SCHEMA, TABLES, capture_name, read_lines
 from htsr.training.tables import Table, rows_frame
 
@@ -96,6 +96,15 @@ class History:
         return table if len(table) else pd.DataFrame({"step": pd.Series(dtype="int64")})
 
     @property
+    def last_scalars(self) -> dict[str, float]:
+        """The last value of each scalar that was recorded, NaN if that is what it was."""
+        last: dict[str, float] = {}
+        for values in self._lines(SCALARS):
+            last |= values
+        last.pop("step", None)
+        return last
+
+    @property
     def events(self) -> pd.DataFrame:
         """What happened besides: step, kind and message of every skipped capture, failure and condition that held."""
         return pd.DataFrame(self._lines(EVENTS), columns=["step", "kind", "message"])
@@ -142,14 +151,16 @@ class History:
         """
         steps = self._looks()
         if step not in steps:
-            raise KeyError(f"step {step}: expected one of the captured steps {some(sorted(steps))}")
+            raise KeyError(f"step {step}: expected one of the captured steps {some(sorted(steps)) or '(none yet)'}")
         capture = self._capture(step)
         if capture is None:
             raise KeyError(f"step {step}: {self.damaged[capture_name(step)]}")
         names = [known for of, known in capture.spectra if of == quantity]
         if name not in names:
             what = "" if quantity == WEIGHTS else f" of its {quantity}"
-            raise KeyError(f"{name!r} has no spectrum{what} at step {step}: expected one of {some(names)}")
+            raise KeyError(
+                f"{name!r} has no spectrum{what} at step {step}: expected one of {some(names) or '(none has)'}"
+            )
         return capture.spectra[quantity, name]
 
     def spectra(self, name: str, quantity: str = WEIGHTS) -> dict[int, Spectrum]:
@@ -188,6 +199,8 @@ class History:
         """
         if metric not in rows_frame([]):
             raise ValueError(f"expected a column of details, got {metric!r}")
+        if quantity not in QUANTITIES:
+            raise ValueError(f"expected one of {', '.join(QUANTITIES)}, got {quantity!r}")
         rows = self._rows(list(dict.fromkeys(["step", "name", "quantity", "tied_to", metric])))
         rows = rows[(rows["tied_to"] == "") & (rows["quantity"] == quantity)]
         return rows.pivot(index="step", columns="name", values=metric)[list(dict.fromkeys(rows["name"]))]
@@ -348,7 +361,7 @@ class History:
             return None
 
     def _lines(self, file: str) -> list[dict[str, Any]]:
-        lines, damaged = read_lines(self.run_dir / file)
+        lines, damaged = read_lines(self.run_dir / file, numbers=file == SCALARS)
         self.damaged.update(damaged)
         return lines
 

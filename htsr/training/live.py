@@ -31,9 +31,15 @@ def watch(
         if state != shown:
             shown = state
             say((CLEAR if clear else "") + screen(history, rows))
-        if once or (history.events["kind"] == "closed").any():
+        if once or is_closed(history):
             return
         time.sleep(interval)
+
+
+def is_closed(history: History) -> bool:
+    """Whether the run is over: closed, and not resumed since."""
+    ends = [kind for kind in history.events["kind"] if kind in ("closed", "resumed")]
+    return bool(ends) and ends[-1] == "closed"
 
 
 def screen(history: History, rows: int | None = None) -> str:
@@ -56,10 +62,8 @@ def screen(history: History, rows: int | None = None) -> str:
         f"{history.about.get('model')} in {history.run_dir}: step {steps[-1]}, {len(steps)} captures, "
         f"median alpha {last['alpha'].median():.2f}, median stable rank {last['stable_rank'].median():.1f}"
     ]
-    scalars = history.scalars
-    names = [name for name in scalars if name != "step" and scalars[name].notna().any()]
-    if names:
-        lines.append(", ".join(f"{name} {scalars[name].dropna().iloc[-1]:.4g}" for name in names))
+    if scalars := history.last_scalars:
+        lines.append(", ".join(f"{name} {value:.4g}" for name, value in scalars.items()))
     table = pd.DataFrame(index=last.index)
     for name, digits in COLUMNS.items():
         table[name] = ["" if pd.isna(value) else digits.format(value) for value in last[name]]

@@ -7,10 +7,11 @@ import tempfile
 import time
 import weakref
 from collections import deque
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from functools import partial
+from numbers import Integral
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -24,7 +25,6 @@ from htsr.analysis import analyze
 from htsr.conditions import Condition
 from htsr.errors import InputError
 from htsr.spectrum import Spectrum
-from htsr.tails.power_law import check_resampling
 from htsr.tails.resampling import MIN_RESAMPLES
 from htsr.threads import one_thread
 from htsr.training.budget import Budget
@@ -54,7 +54,8 @@ class Monitor:
     """Captures the spectra of a model's weight matrices every few optimizer steps.
 
     The clock is the optimizer's own step hook, so gradient accumulation and steps that a loss scaler leaves out are
-    counted right. The weights are captured before the first step, every ``every`` steps, and once more at ``close()``.
+    counted right. The weights are captured before the first step, every ``every`` steps, and once more at ``close()``, which
+    sees neither gradients nor updates, since it is no step.
     After the constructor has returned, nothing that fails here stops the training: it is logged and listed in ``failed``.
     The training itself is not touched: weights are bit for bit what they are without a monitor.
 
@@ -76,11 +77,12 @@ class Monitor:
             themselves: none is made until all the time spent, its own included, is within the budget. Time on the background
             thread counts in full. The first capture is always made.
         background: Copy the watched layers to main memory at a capture and analyse the copies on another thread, one core at
-            a time. At most two captures wait there; one that finds no place is skipped, and ``History.events`` says so.
+            a time; in one process only. At most two captures wait there; one that finds no place is skipped, and
+            ``History.events`` says so.
         bootstrap: Resamples for the interval of alpha, as in ``analyze``; 0 leaves it out. 50 take some 0.01 s a layer.
         bulk: Compare with noise, as in ``analyze``.
-        first_step: The number of steps done before, for a run that is resumed into the same directory. Captures made
-            again at the same step replace the old ones; later ones of the abandoned run are set aside.
+        first_step: The number of steps done before, for a run that is resumed into the same directory. A capture of that
+            very step stays; later ones of the abandoned run are set aside.
         raise_at_close: Let ``close()`` raise if something failed.
         timeout: Seconds that the ranks of a distributed training wait for each other at a capture. If one does not come, the
             others stop watching and go on.
@@ -137,7 +139,8 @@ class Monitor:
     ) -> None:
         _check(model, every, budget, first_step, timeout)
         quantities = _quantities(capture)
-        check_resampling(bootstrap or MIN_RESAMPLES, 0)
+        if bootstrap and not (isinstance(bootstrap, int) and bootstrap >= MIN_RESAMPLES):
+            raise ValueError(f"expected bootstrap to be 0 or a whole number from {MIN_RESAMPLES} on, got {bootstrap!r}")
         inner: Any = getattr(optimizer, "optimizer", optimizer)
         if inner is not None and not hasattr(inner, "register_step_post_hook"):
             raise TypeError(f"expected a torch optimizer, or None and calls of step(), got {type(optimizer).__name__}")
@@ -159,6 +162,7 @@ class Monitor:
         self.should_stop = False
         self.failed: list[tuple[int, str]] = []
         self._errors: list[Exception] = []
+        self._unwritten: deque[tuple[int, str, str]] = deque()  # events that wait for room on the disk
         self._reported: set[tuple[str, str]] = set()
         self._planned: int | None = None  # the next step, if it is to be captured
         self._last_capture: int | None = None
@@ -175,26 +179,25 @@ class Monitor:
             "model": type(model).__name__,
             "num_parameters": sum(p.numel() for p in model.parameters() if not nn.parameter.is_lazy(p)),
             "optimizer": type(inner).__name__ if inner is not None else None,
-            "every": every
-            if isinstance(every, int)
-            else None
-            if every is None
-            else getattr(every, "__name__", "schedule"),
+            "every": int(every) if isinstance(every, Integral) else getattr(every, "__name__", every and "schedule"),
             "budget": budget,
             "capture": list(quantities),
         }
         self._camera.inventory()  # before anything is written: what is wrong with the arguments comes out here
         self._ranks = Ranks(timeout) if several() else None
-        self._writer, self.run_dir = self._open_directory(run_dir, about)
+        self._writer, self.run_dir, held = self._open_directory(run_dir, about)
         self._history = History(self.run_dir) if self._writer is not None else None
         if run_dir is None and self._history is not None:
             weakref.finalize(self._history, shutil.rmtree, self.run_dir, ignore_errors=True)
         self._worker = Worker(WAITING) if background else None
-        self._capture()
+        if held:
+            self._last_capture = first_step
+        else:
+            self._capture()
         self._hooks = (
             [
-                inner.register_step_pre_hook(lambda *_: self._before_step()),
-                inner.register_step_post_hook(lambda *_: self.step()),
+                inner.register_step_pre_hook(lambda _, args, kwargs: self._before_step(_has_closure(args, kwargs))),
+                inner.register_step_post_hook(lambda *_: self._after_step()),
             ]
             if inner is not None
             else []
@@ -224,7 +227,7 @@ class Monitor:
         if planned == self.step_count or (not self._hooks and self._is_due(self.step_count)):
             if planned is None:
                 self._budget.begin()
-            with self._surviving("capture"):
+            with self.surviving("capture"):
                 self._capture()
         if scalars:
             self.record(**scalars)
@@ -242,7 +245,7 @@ class Monitor:
             raise ValueError("a scalar cannot be called 'step': it is kept under the monitor's own step")
         values = {name: float(value) for name, value in scalars.items()}
         if self._writer is not None:
-            with self._surviving("record"):
+            with self.surviving("record"):
                 self._writer.record(self.step_count, values)
 
     def on(self, condition: str | Condition, action: str | Action, *, every_time: bool = False) -> None:
@@ -256,13 +259,18 @@ class Monitor:
                 ``"warn"`` logs a warning; or a function, called as ``action(monitor, verdict)`` on the training's thread,
                 for instance one that writes a checkpoint.
             every_time: Act at every capture at which the condition holds. By default only when it comes true, or comes true
-                of a layer for which it did not hold at the capture before.
+                of a layer for which it did not hold at the capture before; but a condition on ``previous_phase`` is of
+                one capture and always acted on.
 
         Raises:
             InputError: If the condition cannot be read, names no column, or the action is unknown.
+            TypeError: If the condition is none.
         """
+        if not isinstance(condition, str | Condition):
+            raise TypeError(f"expected a condition such as 'median(alpha) < 2', got {type(condition).__name__}")
         condition = Condition(condition) if isinstance(condition, str) else condition
         condition.check_columns(rows_frame([]).assign(previous_phase=pd.Series(dtype="str")))
+        every_time = every_time or "previous_phase" in condition.text
         self._watched.append(Watched(condition, named_action(action), every_time))
 
     def close(self) -> None:
@@ -283,8 +291,8 @@ class Monitor:
             self._worker = None
             self._take_back()
         if self._last_capture != self.step_count and self._allowed(self.step_count):
-            with self._surviving("capture"):
-                self._capture()
+            with self.surviving("capture"):
+                self._capture(between_steps=True)
         self._event("closed", f"{self.spent_seconds:.3f} s spent on monitoring")
         if self._raise_at_close and self.failed:
             raise RuntimeError(
@@ -299,20 +307,24 @@ class Monitor:
     ) -> None:
         self.close()
 
-    def _before_step(self) -> None:
+    def _before_step(self, closure: bool) -> None:
         """Before the optimizer's step: decide whether it will be captured, and keep what it is about to change."""
         step = self.step_count + 1
-        if self._is_due(step):
+        if not _is_left_out(self._optimizer) and self._is_due(step):
             self._budget.begin()
-            with self._surviving("capture", step), self._budget.spending():
-                self._camera.before_step(self._mine())
+            with self.surviving("capture", step), self._budget.spending():
+                self._camera.before_step(self._mine(), gradients=not closure)  # a closure computes them in the step
                 self._planned = step
+
+    def _after_step(self) -> None:
+        if not _is_left_out(self._optimizer):
+            self.step()
 
     def _is_due(self, step: int) -> bool:
         if self._ranks is not None and self._ranks.lost:
             return False
         due = False
-        with self._surviving("schedule", step):
+        with self.surviving("schedule", step):
             due = bool(self._schedule(step))
         if due and not self._allowed(step):
             if self._promised:
@@ -333,18 +345,23 @@ class Monitor:
         if step < self._next_decision:
             return False
         allowed = False
-        with self._surviving("agreement"):  # clocks differ, so rank 0 decides, and when the ranks ask again
+        with self.surviving("agreement"):  # clocks differ, so rank 0 decides, and when the ranks ask again
             pace = self._budget.elapsed / max(1, step - self._first_step)
             allowed, self._next_decision = self._ranks.share((missing <= 0, step + max(1, math.ceil(missing / pace))))[
                 0
             ]
         return allowed
 
-    def _capture(self) -> None:
+    def _capture(self, between_steps: bool = False) -> None:
         """Look at this step; analyse it here, on all ranks, or hand it to the background thread."""
         step = self.step_count
         with self._budget.spending():
-            snapshot = self._camera.shoot(self._mine())
+            snapshot = self._camera.shoot(self._mine(), between_steps)
+            if step > self._first_step:
+                for quantity, reason in snapshot.missing.items():
+                    if (quantity, reason) not in self._reported:
+                        self._reported.add((quantity, reason))
+                        self._event("missing", f"{quantity} of no layer: {reason}")
             if self._worker is not None:
                 self._worker.submit(partial(self._analyse_behind, snapshot, step))
                 self._pending += 1
@@ -364,7 +381,7 @@ class Monitor:
     def _analyse_behind(self, snapshot: Snapshot, step: int) -> None:
         """The background thread's job. What comes of it is taken back on the training's thread."""
         start, capture = time.perf_counter(), None
-        with self._surviving("capture", step):
+        with self.surviving("capture", step):
             found = self._analyse(snapshot, step)
             self._save(found)
             capture = found
@@ -429,7 +446,7 @@ class Monitor:
         with self._budget.spending():
             table = rows_frame([capture])
             if self._log is not None and (self._ranks is None or self._ranks.rank == 0):
-                with self._surviving("log", capture.step):
+                with self.surviving("log", capture.step):
                     self._log(tags(table, capture.groups), capture.step)
                     if hasattr(self._log, "histograms"):
                         self._log.histograms(capture.spectra, capture.step)
@@ -439,14 +456,20 @@ class Monitor:
             ]
             self._phases = dict(zip(weights["name"], weights["phase"], strict=True))
             for watched in self._watched:
-                with self._surviving("action", capture.step):
+                with self.surviving("action", capture.step):
                     verdict = watched.look(weights.assign(previous_phase=pd.Series(before, weights.index, dtype="str")))
                     if verdict is not None:
                         self._event("condition", str(verdict), capture.step)
                         watched.action(self, verdict)
 
     @contextmanager
-    def _surviving(self, what: str, step: int | None = None) -> Iterator[None]:
+    def surviving(self, what: str, step: int | None = None) -> Iterator[None]:
+        """A context in which an exception ends nothing: it is logged and kept in ``failed``.
+
+        Args:
+            what: What is done there, for the message.
+            step: The step; that of now by default.
+        """
         step = self.step_count if step is None else step
         try:
             yield
@@ -460,33 +483,38 @@ class Monitor:
             self._event("failed", self.failed[-1][1], step)
 
     def _event(self, kind: str, message: str, step: int | None = None) -> None:
-        if self._writer is not None:
-            with suppress(OSError):  # what cannot be written is still in self.failed and in the log
-                self._writer.event(self.step_count if step is None else step, kind, message)
+        self._unwritten.append((self.step_count if step is None else step, kind, message))
+        with suppress(OSError):  # a full disk: what cannot be written is tried again with the next
+            while self._writer is not None and self._unwritten:
+                self._writer.event(*self._unwritten[0])
+                self._unwritten.popleft()
 
-    def _open_directory(self, run_dir: str | Path | None, about: Mapping[str, object]) -> tuple[RunWriter | None, Path]:
-        """Prepare the run directory, on rank 0 only; what is wrong with it is an error on all ranks."""
-        writer, path, problem = None, None, None
+    def _open_directory(
+        self, run_dir: str | Path | None, about: Mapping[str, object]
+    ) -> tuple[RunWriter | None, Path, bool]:
+        """Prepare the run directory, on rank 0: writer, path, whether it holds the first step. Errors are on all ranks."""
+        writer, path, held, problem = None, None, False, None
         if self._ranks is None or self._ranks.rank == 0:
             try:
                 path = Path(tempfile.mkdtemp(prefix="htsr-run-") if run_dir is None else run_dir)
                 writer = RunWriter(path, about, self.step_count)
+                held = writer.holds(self.step_count)
             except (InputError, OSError) as err:
                 if self._ranks is None:
                     raise
                 problem = err
         if self._ranks is not None:
-            path, problem = self._ranks.share((path, problem))[0]
+            path, held, problem = self._ranks.share((path, held, problem))[0]
             if problem is not None:
                 raise problem
         assert path is not None
-        return writer, path
+        return writer, path, held
 
 
 def _check(model: object, every: object, budget: object, first_step: object, timeout: float) -> None:
     if not isinstance(first_step, int) or first_step < 0:
         raise ValueError(f"expected a whole number of steps from 0 on, got {first_step=}")
-    if every is not None and not callable(every) and not (isinstance(every, int) and every >= 1):
+    if every is not None and not callable(every) and not (isinstance(every, Integral) and every >= 1):
         raise ValueError(f"expected a whole number of steps from 1 on, or a function step -> bool, got {every=}")
     if budget is not None and not (isinstance(budget, float | int) and 0 < budget <= 1):
         raise ValueError(f"expected a share of wall time between 0 and 1, got {budget=}")
@@ -494,6 +522,17 @@ def _check(model: object, every: object, budget: object, first_step: object, tim
         raise ValueError(f"expected seconds above 0, got {timeout=}")
     if not isinstance(model, nn.Module):
         raise TypeError(f"expected a torch.nn.Module to watch, got {type(model).__name__}")
+
+
+def _has_closure(args: Sequence[object], kwargs: Mapping[str, object]) -> bool:
+    """Whether ``step`` was called with a closure; the first argument is the optimizer."""
+    return kwargs.get("closure") is not None or (len(args) > 1 and args[1] is not None)
+
+
+def _is_left_out(optimizer: Any) -> bool:
+    """Whether a loss scaler found infinities and lets a fused optimizer leave this step out, which it does by itself."""
+    found = getattr(optimizer, "found_inf", None)
+    return found is not None and bool(found)
 
 
 def _quantities(capture: str | Collection[str]) -> tuple[str, ...]:

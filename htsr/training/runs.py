@@ -60,8 +60,7 @@ class Runs(Mapping[str, History]):
                 row["last_step"] = history.steps[-1]
                 for metric in ("alpha", "stable_rank"):
                     row[f"{metric}_median"] = history.over_steps(metric).iloc[-1].median()
-            scalars = history.scalars.set_index("step")
-            row |= {name: scalars[name].dropna().iloc[-1] for name in scalars if scalars[name].notna().any()}
+            row |= history.last_scalars
             rows.append(row)
         return pd.DataFrame(rows)
 

@@ -6,6 +6,7 @@ comes to the same answer.
 
 import math
 from collections.abc import Callable, Iterable
+from numbers import Integral
 
 Schedule = Callable[[int], bool]
 
@@ -26,7 +27,7 @@ def every(n: int) -> Schedule:
         >>> [step for step in range(1, 10) if every(3)(step)]
         [3, 6, 9]
     """
-    if not isinstance(n, int) or n < 1:
+    if not isinstance(n, Integral) or n < 1:
         raise ValueError(f"expected a whole number of steps from 1 on, got {n!r}")
     return lambda step: step % n == 0
 
@@ -70,8 +71,14 @@ def at(steps: Iterable[int]) -> Schedule:
     Returns:
         The schedule.
 
+    Raises:
+        ValueError: If there are none, or they are no whole numbers.
+
     Example:
         >>> [step for step in range(1, 10) if at([2, 7])(step)]
         [2, 7]
     """
-    return frozenset(steps).__contains__
+    wanted = frozenset(steps) if isinstance(steps, Iterable) else frozenset()
+    if not wanted or not all(isinstance(step, Integral) and step >= 0 for step in wanted):
+        raise ValueError(f"expected whole numbers of steps such as at([10, 1000]), got {steps!r}")
+    return wanted.__contains__

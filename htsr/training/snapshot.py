@@ -22,6 +22,8 @@ from htsr.weights.select import Patterns
 MOMENTUM = ("momentum_buffer", "exp_avg", "momentum", "m")
 
 Cut = Callable[[Tensor], Tensor]
+# Finds what is looked at of a parameter, or the reason why there is none.
+Find = Callable[[Tensor], Tensor | str]
 
 
 @dataclass(frozen=True)
@@ -33,12 +35,14 @@ class Snapshot:
         order: Names of all layers, in model order, also of those that another rank keeps.
         changes: ``distance`` and ``relative_distance`` of each layer, by name.
         groups: Settings of the optimizer's parameter groups that are numbers or words, and ``update_rms``.
+        missing: Quantities that were asked for and that no layer has, with the reason.
     """
 
     quantities: dict[str, Inventory]
     order: list[str]
     changes: dict[str, dict[str, float]]
     groups: list[dict[str, object]]
+    missing: dict[str, str]
 
 
 class Camera:
@@ -66,23 +70,25 @@ class Camera:
         self._layers, self._skip = layers, skip
         self._quantities, self._copy = quantities, copy
         self._before: dict[int, Tensor] = {}  # by id of the parameter
-        self._gradients: list[Layer] | None = None
+        self._gradients: tuple[list[Layer], str] | None = None
 
     def inventory(self) -> Inventory:
         """The layers as they are now."""
         return select(open_source(self._model), self._layers, self._skip)
 
     @torch.no_grad()
-    def before_step(self, mine: Collection[str] | None = None) -> None:
+    def before_step(self, mine: Collection[str] | None = None, *, gradients: bool = True) -> None:
         """Keep what the optimizer's step is about to change: parameters, and gradients if they are looked at.
 
         Args:
             mine: Names of the layers whose values this process keeps; all by default.
+            gradients: Whether those of this step are there already. Else they are looked at after it.
         """
         self.forget()
         assert self._optimizer is not None
-        if "gradients" in self._quantities:
-            self._gradients = self._of_layers(self.inventory(), self._places(), _gradient, mine)
+        if gradients and "gradients" in self._quantities:
+            find = partial(_gradient, getattr(self._optimizer, "grad_scale", None))
+            self._gradients = self._of_layers(self.inventory(), self._places(), find, mine)
         self._before = {id(p): p.detach().clone() for p in _parameters(self._optimizer) if not nn.parameter.is_lazy(p)}
 
     def forget(self) -> None:
@@ -90,12 +96,13 @@ class Camera:
         self._before, self._gradients = {}, None
 
     @torch.no_grad()
-    def shoot(self, mine: Collection[str] | None = None) -> Snapshot:
+    def shoot(self, mine: Collection[str] | None = None, between_steps: bool = False) -> Snapshot:
         """Take a snapshot.
 
         Args:
             mine: Names of the layers whose values this process keeps; all by default. Weights that are sharded over
                 processes are gathered for all of them, in the same order on each.
+            between_steps: The last step is over, and its gradients may be gone or not be its own any more.
 
         Returns:
             The snapshot. Unless values are copied, it is of the model itself and changes with it.
@@ -113,25 +120,28 @@ class Camera:
                 changes[layer.name] = {"distance": distance}
                 if before > 0:
                     changes[layer.name]["relative_distance"] = distance / before
+        finders: dict[str, Find] = {
+            "gradients": partial(_refuse_gradient if between_steps else _gradient, None),
+            "momentum": self._momentum,
+            "updates": partial(_update, deltas),
+        }
         quantities: dict[str, list[Layer]] = {}
+        missing: dict[str, str] = {}
         for quantity in self._quantities:
             if quantity == WEIGHTS:
                 quantities[quantity] = [self._kept(layer, mine) for layer in inventory.layers]
-            elif quantity == "gradients" and self._gradients is not None:
-                quantities[quantity] = self._gradients
-            elif quantity == "gradients":
-                quantities[quantity] = self._of_layers(inventory, places, _gradient, mine)
-            elif quantity == "momentum":
-                quantities[quantity] = self._of_layers(inventory, places, self._momentum, mine)
+                continue
+            before_step = self._gradients if quantity == "gradients" else None
+            found, reason = before_step or self._of_layers(inventory, places, finders[quantity], mine)
+            if found:
+                quantities[quantity] = found
             else:
-                find = partial(_update, deltas)
-                quantities[quantity] = self._of_layers(inventory, places, find, mine)
+                missing[quantity] = reason
         self.forget()
         return Snapshot(
             {
                 quantity: Inventory(inventory.source, [layer for layer in found if _is_mine(layer, mine)], [])
                 for quantity, found in quantities.items()
-                if found or quantity == WEIGHTS
             },
             [layer.name for layer in inventory.layers],
             changes,
@@ -139,6 +149,7 @@ class Camera:
                 _settings(group) | ({"update_rms": rms[number]} if number in rms else {})
                 for number, group in enumerate(self._optimizer.param_groups if self._optimizer is not None else [])
             ],
+            missing,
         )
 
     def _changes(self) -> tuple[dict[int, float], dict[int, Tensor]]:
@@ -181,11 +192,11 @@ class Camera:
         self,
         inventory: Inventory,
         places: "Callable[[Layer], tuple[Tensor, Cut] | None]",
-        find: Callable[[Tensor], Tensor | str],
+        find: Find,
         mine: Collection[str] | None,
-    ) -> list[Layer]:
-        """The layers with what ``find`` finds for their parameters in place of the weights; none where it finds nothing."""
-        found, any_value = [], False
+    ) -> tuple[list[Layer], str]:
+        """The layers with what ``find`` finds for their parameters in place of the weights; none, and why, if for no one."""
+        found, any_value, reason = [], False, "there are no layers"
         for layer in inventory.layers:
             place = places(layer) if layer.tied_to is None else None
             value = find(place[0]) if place is not None else "its weight is computed from several parameters"
@@ -200,8 +211,9 @@ class Camera:
                 else:
                     found.append(layer)
             else:
+                reason = value
                 found.append(replace(layer, load=partial(_refuse, value)))
-        return found if any_value else []
+        return (found, "") if any_value else ([], reason)
 
     def _momentum(self, parameter: Tensor) -> Tensor | str:
         state = self._optimizer.state.get(parameter, {}) if self._optimizer is not None else {}
@@ -250,12 +262,21 @@ def _refuse(reason: object) -> Tensor:
     raise ValueError(reason)
 
 
-def _gradient(parameter: Tensor) -> Tensor | str:
-    return "no gradient: the parameter is frozen or was not used" if parameter.grad is None else parameter.grad
+def _gradient(scale: Tensor | None, parameter: Tensor) -> Tensor | str:
+    """The gradient; ``scale`` is what a loss scaler leaves to a fused optimizer to divide it by."""
+    if parameter.grad is None:
+        return "no gradient: the parameter is frozen or was not used"
+    return parameter.grad if scale is None else parameter.grad / scale
+
+
+def _refuse_gradient(_: object, parameter: Tensor) -> Tensor | str:
+    return "no gradient: close() came between two steps, and what is there may be of another step"
 
 
 def _update(deltas: Mapping[int, Tensor], parameter: Tensor) -> Tensor | str:
-    return deltas.get(id(parameter), "no update: only the weights after the step are known")
+    return deltas.get(
+        id(parameter), "no update: the optimizer does not step this parameter, or its step was not watched"
+    )
 
 
 def _full(tensor: Tensor) -> Tensor:

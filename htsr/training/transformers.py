@@ -36,6 +36,7 @@ class HTSRCallback(TrainerCallback):
         self._options = options
         self._conditions: list[tuple[Any, Any, bool]] = []
         self._logging = False
+        self._waiting: list[tuple[Mapping[str, float], int]] = []  # metrics until the Trainer counts the step, too
 
     def on(self, condition: Any, action: Any, *, every_time: bool = False) -> None:
         """Do something when a condition comes true; see ``Monitor.on``. ``"stop"`` ends the training."""
@@ -54,9 +55,13 @@ class HTSRCallback(TrainerCallback):
         self.monitor = Monitor(kwargs["model"], kwargs["optimizer"], **options)
         for condition, action, every_time in self._conditions:
             self.monitor.on(condition, action, every_time=every_time)
+        self._hand_on()
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
-        """Pass on that a condition asked to stop."""
+        """Log what was captured, and pass on that a condition asked to stop."""
+        asked = control.should_log
+        self._hand_on()
+        control.should_log = asked  # what was logged here is not what the Trainer is about to log
         if self.monitor is not None and self.monitor.should_stop:
             control.should_training_stop = True
 
@@ -73,11 +78,18 @@ class HTSRCallback(TrainerCallback):
         """Capture the last step and let go of the optimizer."""
         if self.monitor is not None:
             self.monitor.close()
+            self._hand_on()
 
     def _log(self, metrics: Mapping[str, float], step: int) -> None:
-        assert self.trainer is not None
-        self._logging = True
-        try:
-            self.trainer.log(dict(metrics))
-        finally:
+        self._waiting.append((metrics, step))
+
+    def _hand_on(self) -> None:
+        """The Trainer logs under its own step, which it raises after the optimizer's."""
+        waiting, self._waiting = self._waiting, []
+        for metrics, step in waiting:
+            assert self.trainer is not None
+            assert self.monitor is not None
+            self._logging = True
+            with self.monitor.surviving("log", step):
+                self.trainer.log(dict(metrics))
             self._logging = False

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from htsr.errors import InputError
 from htsr.files import written_aside
-from htsr.training.capture import Capture
+from htsr.training.capture import DAMAGE, Capture
 from htsr.training.files import (
     ABOUT,
     CAPTURES,
@@ -58,13 +58,24 @@ class RunWriter:
                 append_line(run_dir / name, {"resumed": first_step})
         with written_aside(run_dir / ABOUT) as file:
             file.write(json.dumps(about, indent=2).encode())
-        self._untabled = [name for name in untabled(run_dir) if capture_step(name) != first_step]
+        self._untabled = untabled(run_dir)
+        if earlier:
+            self.event(first_step, "resumed", "goes on in this directory")
+
+    def holds(self, step: int) -> bool:
+        """Whether a capture of a step is there, and whole."""
+        try:
+            Capture.load(self._run_dir / CAPTURES / capture_name(step))
+        except DAMAGE:
+            return False
+        return True
 
     def save(self, capture: Capture) -> None:
         """Keep a capture; now and then put many of them into a table."""
         name = capture_name(capture.step)
         capture.save(self._run_dir / CAPTURES / name)
-        self._untabled.append(name)
+        if name not in self._untabled:
+            self._untabled.append(name)
         if len(self._untabled) % CAPTURES_PER_TABLE == 0:
             try:
                 self._untabled = consolidate(self._run_dir, self._untabled)

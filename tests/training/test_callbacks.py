@@ -53,6 +53,7 @@ def test_transformers_trainer(tmp_path):
     assert np.array_equal(history.spectrum(6, "body.0").eigenvalues, htsr.esd(trainer.model.body[0].weight))
     assert len(history.alpha("gradients")) == 3
     logged = [entry for entry in trainer.state.log_history if "htsr/alpha/median" in entry]
+    assert [entry["step"] for entry in logged] == history.steps
     assert logged[-1]["htsr/alpha/median"] == pytest.approx(history.alpha().loc[6].median())
     assert history.scalars["loss"].notna().sum() == 6
     assert not any(name.startswith("htsr/") for name in history.scalars)

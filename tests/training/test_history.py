@@ -10,7 +10,7 @@ from torch import nn
 
 import htsr
 from htsr.report.history import history_page
-from htsr.training.live import screen
+from htsr.training.live import is_closed, screen
 
 
 @pytest.fixture
@@ -91,8 +91,36 @@ def test_replaced_and_repaired_captures_are_read_again(run):
     assert history.steps == [0, 10, 20, 30]
     assert history.damaged == {}
     torch.manual_seed(7)
-    htsr.Monitor(nn.Sequential(nn.Linear(40, 30)), every=10, run_dir=run.run_dir, first_step=30)
+    resumed = htsr.Monitor(nn.Sequential(nn.Linear(40, 30)), every=10, run_dir=run.run_dir, first_step=20)
+    for _ in range(10):
+        resumed.step()
     assert history.alpha().loc[30, "0"] != before
+
+
+def test_a_line_that_holds_no_numbers_is_damaged(run):
+    run.record(loss=1.0)
+    with (run.run_dir / "scalars.jsonl").open("a") as file:
+        file.write('\n{"step": 31, "loss": "x"}')
+    run.record(loss=2.0)
+    history = htsr.History(run.run_dir)
+    assert history.scalars.to_dict("list") == {"step": [30], "loss": [2.0]}
+    assert history.damaged == {"scalars.jsonl, line 3": "something else than numbers"}
+
+
+def test_a_loss_that_diverged_is_shown_so(run):
+    run.record(loss=1.0)
+    run.step(loss=float("nan"))
+    assert np.isnan(htsr.History.load_many([run.run_dir]).summary()["loss"].iloc[0])
+    assert "loss nan" in screen(htsr.History(run.run_dir))
+
+
+def test_a_run_that_was_resumed_is_not_over(run):
+    run.close()
+    assert is_closed(htsr.History(run.run_dir))
+    resumed = htsr.Monitor(nn.Linear(40, 30), every=10, run_dir=run.run_dir, first_step=30)
+    assert not is_closed(htsr.History(run.run_dir))
+    resumed.close()
+    assert is_closed(htsr.History(run.run_dir))
 
 
 def test_what_is_no_run_directory(tmp_path):
