@@ -514,7 +514,7 @@ class Monitor:
 def _check(model: object, every: object, budget: object, first_step: object, timeout: float) -> None:
     if not isinstance(first_step, int) or first_step < 0:
         raise ValueError(f"expected a whole number of steps from 0 on, got {first_step=}")
-    if every is not None and not callable(every) and not (isinstance(every, Integral) and every >= 1):
+    if every is not None and not callable(every) and not (isinstance(every, Integral) and int(every) >= 1):
         raise ValueError(f"expected a whole number of steps from 1 on, or a function step -> bool, got {every=}")
     if budget is not None and not (isinstance(budget, float | int) and 0 < budget <= 1):
         raise ValueError(f"expected a share of wall time between 0 and 1, got {budget=}")

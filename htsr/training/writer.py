@@ -44,7 +44,8 @@ class RunWriter:
         if earlier and first_step == 0:
             raise InputError(
                 f"{run_dir} holds {len(earlier)} captures of an earlier run, the last of step "
-                f"{capture_step(earlier[-1].name)}: continue it with first_step=, or give this run a directory of its own"
+                f"{capture_step(earlier[-1].name)}: continue it with first_step=, or give this run a directory of its own "
+                "with run_dir="
             )
         captures.mkdir(parents=True, exist_ok=True)
         if earlier:
