@@ -27,7 +27,7 @@ def blas_threads(limit: int | None) -> AbstractContextManager[object]:
         limit: The number; None leaves it as it is.
 
     Returns:
-        The context; entering it takes microseconds.
+        The context; entering it takes a tenth of a millisecond.
     """
     return _libraries().limit(limits=limit, user_api="blas")
 

@@ -36,6 +36,14 @@ def test_more_rows_than_32_bits_can_place_go_to_numpy(monkeypatch):
     assert (stack[0] == np.diag([4.0, 3.0, 2.0, 1.0])).all()
 
 
+def test_a_scipy_that_counts_otherwise_is_left_alone(monkeypatch):
+    assert lapack._dsyevd() is not None
+    monkeypatch.setattr(lapack, "SIZES", 5)
+    assert lapack._dsyevd.__wrapped__() is None
+    monkeypatch.setattr(lapack, "_dsyevd", lambda: None)
+    assert (eigvalsh(np.diag([2.0, 1.0])[None]) == [[1, 2]]).all()
+
+
 def test_many_threads_at_once():
     A = np.random.default_rng(0).normal(size=(4, 120, 120))
     stack = A @ A.transpose(0, 2, 1)
