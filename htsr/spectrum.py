@@ -13,6 +13,7 @@ import torch
 from htsr.lapack import eigvalsh
 from htsr.threads import blas_threads
 from htsr.weights.arrays import as_tensor
+from htsr.weights.sides import Sides
 
 # Rows that are turned to float64 at a time, so that a vocabulary needs no float64 copy; 1024 to 4096 rows were the fastest, a
 # fifth faster than one piece at 30522 x 384.
@@ -25,7 +26,7 @@ ONE_THREAD_UP_TO, ONE_EIGENVALUE_THREAD_UP_TO = 768, 1536
 
 
 @dataclass(frozen=True, eq=False)
-class Spectrum:
+class Spectrum(Sides):
     """The ESD of one weight matrix, and the shape it came from.
 
     Args:
@@ -64,24 +65,9 @@ class Spectrum:
         return cls(esd(weight, floor), shape=tuple(weight.shape))
 
     @property
-    def N(self) -> int:
-        """The larger side of one slice."""
-        return max(self.shape[:2])
-
-    @property
-    def M(self) -> int:
-        """The smaller side of one slice: the number of eigenvalues it has."""
-        return min(self.shape[:2])
-
-    @property
     def Q(self) -> float:
         """The aspect ratio N / M >= 1."""
         return self.N / self.M
-
-    @property
-    def rf(self) -> int:
-        """The receptive field: the number of slices pooled, 1 for a matrix."""
-        return math.prod(self.shape[2:])
 
     @property
     def nonzero(self) -> np.ndarray:

@@ -4,7 +4,6 @@ A reader lists the tensors of its source (``Listing`` of ``Stored``); ``layout``
 analysed (``Inventory`` of ``Layer``). Everything that reads is picklable, so that another process can load a layer.
 """
 
-import math
 from collections.abc import Callable, Hashable, Mapping
 from dataclasses import dataclass, field
 
@@ -12,6 +11,7 @@ import torch
 
 from htsr.weights.attention import Heads
 from htsr.weights.parts import Part
+from htsr.weights.sides import Sides
 
 # Reads a tensor, or some rows of it along the first dimension; opens its file itself and closes it again.
 Read = Callable[[slice | None], torch.Tensor]
@@ -84,7 +84,7 @@ class Listing:
 
 
 @dataclass(frozen=True)
-class Layer:
+class Layer(Sides):
     """One weight that can be analysed.
 
     Attributes:
@@ -108,21 +108,6 @@ class Layer:
     tied_to: str | None = None
     dtype: str = ""
     note: str = ""
-
-    @property
-    def N(self) -> int:
-        """The larger side of one slice."""
-        return max(self.shape[:2])
-
-    @property
-    def M(self) -> int:
-        """The smaller side of one slice."""
-        return min(self.shape[:2])
-
-    @property
-    def rf(self) -> int:
-        """The receptive field: the number of slices, 1 for a matrix."""
-        return math.prod(self.shape[2:])
 
     @property
     def num_evals(self) -> int:
