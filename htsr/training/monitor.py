@@ -8,7 +8,7 @@ import time
 import weakref
 from collections import deque
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from functools import partial
 from numbers import Integral
@@ -17,7 +17,7 @@ from types import TracebackType
 from typing import Any
 
 import pandas as pd
-from torch import nn
+from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from htsr._version import __version__
@@ -25,15 +25,14 @@ from htsr.analysis import analyze
 from htsr.conditions import Condition
 from htsr.errors import InputError
 from htsr.spectrum import Spectrum
-from htsr.tails.resampling import MIN_RESAMPLES
 from htsr.threads import one_thread
+from htsr.training.arguments import check_arguments, quantities_of, schedule_of
 from htsr.training.budget import Budget
-from htsr.training.capture import QUANTITIES, WEIGHTS, Capture
+from htsr.training.capture import WEIGHTS, Capture
 from htsr.training.files import SCHEMA
 from htsr.training.history import History
 from htsr.training.ranks import Ranks, several
 from htsr.training.schedules import Schedule
-from htsr.training.schedules import every as every_step
 from htsr.training.snapshot import Camera, Snapshot
 from htsr.training.tables import rows_frame
 from htsr.training.trackers import tags
@@ -137,10 +136,8 @@ class Monitor:
         raise_at_close: bool = False,
         timeout: float = 300.0,
     ) -> None:
-        _check(model, every, budget, first_step, timeout)
-        quantities = _quantities(capture)
-        if bootstrap and not (isinstance(bootstrap, int) and bootstrap >= MIN_RESAMPLES):
-            raise ValueError(f"expected bootstrap to be 0 or a whole number from {MIN_RESAMPLES} on, got {bootstrap!r}")
+        check_arguments(model, every, budget, bootstrap, first_step, timeout)
+        quantities = quantities_of(capture)
         inner: Any = getattr(optimizer, "optimizer", optimizer)
         if inner is not None and not hasattr(inner, "register_step_post_hook"):
             raise TypeError(f"expected a torch optimizer, or None and calls of step(), got {type(optimizer).__name__}")
@@ -151,7 +148,7 @@ class Monitor:
                 "background=True: expected one process; layers of a distributed training are dealt out instead"
             )
         self._model, self._optimizer = model, inner
-        self._schedule = _schedule(every, budget)
+        self._schedule = schedule_of(every, budget)
         self._promised = every is not None or budget is None  # the schedule's steps, not whatever the budget allows
         self._budget, self._log = Budget(budget), log
         self._options: dict[str, Any] = {"bootstrap": bootstrap, "bulk": bulk}
@@ -162,7 +159,6 @@ class Monitor:
         self.should_stop = False
         self.failed: list[tuple[int, str]] = []
         self._errors: list[Exception] = []
-        self._unwritten: deque[tuple[int, str, str]] = deque()  # events that wait for room on the disk
         self._reported: set[tuple[str, str]] = set()
         self._planned: int | None = None  # the next step, if it is to be captured
         self._last_capture: int | None = None
@@ -412,18 +408,7 @@ class Monitor:
                 raise
             problem = f"{type(err).__name__}: {err}"  # the others wait for this rank
         if self._ranks is not None:
-            shared = self._ranks.share((rows, problem))
-            collected = self._ranks.collect(spectra)
-            problems = [f"rank {rank}: {told}" for rank, (_, told) in enumerate(shared) if told]
-            if problems:
-                raise RuntimeError("; ".join(problems))
-            place = {name: number for number, name in enumerate(snapshot.order)}
-            quantities = list(snapshot.quantities)
-            rows = sorted(
-                (row for theirs, _ in shared for row in theirs),
-                key=lambda row: (quantities.index(str(row["quantity"])), place[str(row["name"])]),
-            )
-            spectra = {key: spectrum for theirs in collected for key, spectrum in theirs.items()}
+            rows, spectra = self._ranks.pool(rows, spectra, problem, list(snapshot.quantities), snapshot.order)
         return Capture(
             step=step,
             seconds=self._budget.elapsed,
@@ -483,11 +468,8 @@ class Monitor:
             self._event("failed", self.failed[-1][1], step)
 
     def _event(self, kind: str, message: str, step: int | None = None) -> None:
-        self._unwritten.append((self.step_count if step is None else step, kind, message))
-        with suppress(OSError):  # a full disk: what cannot be written is tried again with the next
-            while self._writer is not None and self._unwritten:
-                self._writer.event(*self._unwritten[0])
-                self._unwritten.popleft()
+        if self._writer is not None:
+            self._writer.event(self.step_count if step is None else step, kind, message)
 
     def _open_directory(
         self, run_dir: str | Path | None, about: Mapping[str, object]
@@ -511,19 +493,6 @@ class Monitor:
         return writer, path, held
 
 
-def _check(model: object, every: object, budget: object, first_step: object, timeout: float) -> None:
-    if not isinstance(first_step, int) or first_step < 0:
-        raise ValueError(f"expected a whole number of steps from 0 on, got {first_step=}")
-    if every is not None and not callable(every) and not (isinstance(every, Integral) and int(every) >= 1):
-        raise ValueError(f"expected a whole number of steps from 1 on, or a function step -> bool, got {every=}")
-    if budget is not None and not (isinstance(budget, float | int) and 0 < budget <= 1):
-        raise ValueError(f"expected a share of wall time between 0 and 1, got {budget=}")
-    if not timeout > 0:
-        raise ValueError(f"expected seconds above 0, got {timeout=}")
-    if not isinstance(model, nn.Module):
-        raise TypeError(f"expected a torch.nn.Module to watch, got {type(model).__name__}")
-
-
 def _has_closure(args: Sequence[object], kwargs: Mapping[str, object]) -> bool:
     """Whether ``step`` was called with a closure; the first argument is the optimizer."""
     return kwargs.get("closure") is not None or (len(args) > 1 and args[1] is not None)
@@ -532,17 +501,4 @@ def _has_closure(args: Sequence[object], kwargs: Mapping[str, object]) -> bool:
 def _is_left_out(optimizer: Any) -> bool:
     """Whether a loss scaler found infinities and lets a fused optimizer leave this step out, which it does by itself."""
     found = getattr(optimizer, "found_inf", None)
-    return found is not None and bool(found)
-
-
-def _quantities(capture: str | Collection[str]) -> tuple[str, ...]:
-    names = (capture,) if isinstance(capture, str) else tuple(capture)
-    if not names or not set(names) <= set(QUANTITIES):
-        raise ValueError(f"expected some of {', '.join(QUANTITIES)}, got {capture=}")
-    return tuple(name for name in QUANTITIES if name in names)
-
-
-def _schedule(every: int | Schedule | None, budget: float | None) -> Schedule:
-    if callable(every):
-        return every
-    return every_step(every or (1 if budget is not None else 100))
+    return isinstance(found, Tensor) and bool(found.any())

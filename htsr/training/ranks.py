@@ -7,7 +7,11 @@ from typing import Any
 
 import torch.distributed as dist
 
+from htsr.spectrum import Spectrum
 from htsr.weights import Layer
+
+Row = dict[str, object]
+Spectra = dict[tuple[str, str], Spectrum]
 
 
 class Ranks:
@@ -45,6 +49,36 @@ class Ranks:
         with self._noticing():
             dist.gather_object(mine, collected, dst=0, group=self._group)
         return collected or []
+
+    def pool(
+        self, rows: list[Row], spectra: Spectra, problem: str | None, quantities: list[str], order: list[str]
+    ) -> tuple[list[Row], Spectra]:
+        """Put together what the ranks found.
+
+        Args:
+            rows: Of the layers of this rank, with ``name`` and ``quantity``.
+            spectra: Of the same, by quantity and name.
+            problem: Why this rank found nothing, if so.
+            quantities: The order of quantities.
+            order: The order of names.
+
+        Returns:
+            All rows, in order, and, on rank 0, all spectra.
+
+        Raises:
+            RuntimeError: On every rank, if one of them had a problem.
+        """
+        shared = self.share((rows, problem))
+        collected = self.collect(spectra)
+        problems = [f"rank {rank}: {told}" for rank, (_, told) in enumerate(shared) if told]
+        if problems:
+            raise RuntimeError("; ".join(problems))
+        place = {name: number for number, name in enumerate(order)}
+        rows = sorted(
+            (row for theirs, _ in shared for row in theirs),
+            key=lambda row: (quantities.index(str(row["quantity"])), place[str(row["name"])]),
+        )
+        return rows, {key: spectrum for theirs in collected for key, spectrum in theirs.items()}
 
     @contextmanager
     def _noticing(self) -> Iterator[None]:

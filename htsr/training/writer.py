@@ -2,8 +2,11 @@
 
 import json
 import logging
+from collections import deque
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
+from threading import Lock
 
 from htsr.errors import InputError
 from htsr.files import written_aside
@@ -39,6 +42,8 @@ class RunWriter:
 
     def __init__(self, run_dir: Path, about: Mapping[str, object], first_step: int) -> None:
         self._run_dir = run_dir
+        self._untold: deque[dict[str, object]] = deque()
+        self._telling = Lock()
         captures = run_dir / CAPTURES
         earlier = sorted(captures.glob("step-*.npz"))
         if earlier and first_step == 0:
@@ -88,5 +93,10 @@ class RunWriter:
         append_line(self._run_dir / SCALARS, {"step": step, **scalars})
 
     def event(self, step: int, kind: str, message: str) -> None:
-        """Keep what happened at a step."""
-        append_line(self._run_dir / EVENTS, {"step": step, "kind": kind, "message": message})
+        """Keep what happened at a step; if the disk is full, with the next event that finds room. From any thread."""
+        with self._telling:
+            self._untold.append({"step": step, "kind": kind, "message": message})
+            with suppress(OSError):
+                while self._untold:
+                    append_line(self._run_dir / EVENTS, self._untold[0])
+                    self._untold.popleft()

@@ -1,6 +1,7 @@
 """What belongs to a step: its gradients, its place in a resumed run, its events."""
 
 import errno
+import threading
 import time
 
 import numpy as np
@@ -124,7 +125,7 @@ def test_events_that_found_no_room_are_written_when_there_is_some(tmp_path, monk
 
     with monkeypatch.context() as patch:
         patch.setattr(monitor._writer, "save", full)
-        patch.setattr(monitor._writer, "event", full)
+        patch.setattr("htsr.training.writer.append_line", full)
         train(model, optimizer, 3)
     assert monitor.history.events.empty
     train(model, optimizer, 1)
@@ -133,6 +134,22 @@ def test_events_that_found_no_room_are_written_when_there_is_some(tmp_path, monk
     assert events["kind"].tolist() == ["failed", "failed", "failed", "closed"]
     assert events["step"].tolist() == [1, 2, 3, 4]
     assert monitor.history.steps == [0, 4]
+
+
+def test_events_from_several_threads_are_each_written_once(tmp_path):
+    writer = htsr.Monitor(nn.Linear(40, 30), run_dir=tmp_path / "run")._writer
+
+    def tell(thread):
+        for number in range(200):
+            writer.event(number, f"thread {thread}", "")
+
+    threads = [threading.Thread(target=tell, args=(thread,)) for thread in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    events = htsr.History(tmp_path / "run").events
+    assert events.groupby("kind")["step"].apply(list).to_list() == [list(range(200))] * 4
 
 
 def test_every_change_of_phase_is_acted_on(monkeypatch):
