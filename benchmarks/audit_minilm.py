@@ -10,7 +10,7 @@ from provenance import alternate, median_ratio, write
 from safetensors.torch import load_file
 
 import htsr
-from htsr.crosscheck import quiet_weightwatcher
+from htsr.compat.crosscheck import quiet_weightwatcher
 from htsr.demo.run import trained_transformer
 
 ROUNDS = 7

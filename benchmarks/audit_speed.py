@@ -21,9 +21,9 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 import htsr
-from htsr.crosscheck import quiet_weightwatcher
+from htsr.compat.crosscheck import quiet_weightwatcher
 from htsr.demo.run import trained_transformer
-from htsr.threads import one_thread
+from htsr.spectra.threads import one_thread
 
 # What audits a path in a process of its own.
 AUDIT = {

@@ -13,9 +13,9 @@ import torch
 from provenance import table, write
 
 import htsr
-from htsr.training.capture import Capture
-from htsr.training.files import SCHEMA
-from htsr.training.writer import RunWriter
+from htsr.training.store.capture import Capture
+from htsr.training.store.files import SCHEMA
+from htsr.training.store.writer import RunWriter
 
 LAYERS, WIDTH = 50, 64
 QUESTIONS = {

@@ -17,11 +17,11 @@ import torch
 from provenance import RESULTS, alternate, median_ratio, provenance, table, write
 
 import htsr
+from htsr.audit.phases import PHASES
 from htsr.bulk.bbp import bbp_threshold
 from htsr.bulk.marchenko_pastur import edges
 from htsr.bulk.wishart import wishart_eigenvalues
 from htsr.demo.run import trained_transformer
-from htsr.phases import PHASES
 from htsr.plots.style import BLUE, VERMILION, new_figure
 
 SHAPES = [(64, 64), (128, 128), (256, 128), (256, 256), (1024, 512)]

@@ -19,7 +19,7 @@ import numpy as np
 from provenance import RESULTS, alternate, median_ratio, provenance, table, write
 
 from htsr import fit_power_law
-from htsr.crosscheck import quiet_weightwatcher
+from htsr.compat.crosscheck import quiet_weightwatcher
 from htsr.plots.style import BLUE, GREY, VERMILION, new_figure
 from htsr.tails import hill
 from htsr.tails.xmin_scan import scan_best

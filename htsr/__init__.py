@@ -1,16 +1,16 @@
 """See and steer the weight spectra of neural networks."""
 
 from htsr._version import __version__
-from htsr.analysis import Analysis, LayerAnalysis, analyze
+from htsr.audit.analysis import Analysis, LayerAnalysis, analyze
 from htsr.bulk import MarchenkoPasturFit, NoiseNull, fit_marchenko_pastur, noise_null, shuffle
-from htsr.compare import Comparison, compare
-from htsr.crosscheck import crosscheck
+from htsr.comparison.compare import Comparison, compare
+from htsr.comparison.layer import LayerComparison
+from htsr.compat.crosscheck import crosscheck
 from htsr.errors import InputError
-from htsr.layer_comparison import LayerComparison
-from htsr.spectrum import Spectrum, esd
+from htsr.spectra.spectrum import Spectrum, esd
+from htsr.spectra.vectors import localization
 from htsr.tails import PowerLawFit, fit_power_law
 from htsr.training import History, Monitor
-from htsr.vectors import localization
 
 __all__ = [  # noqa: RUF022 - grouped by what they are for
     # audit a model

@@ -17,11 +17,11 @@ from typing import TypeVar, get_args
 import pandas as pd
 
 from htsr._version import __version__
-from htsr.analysis import Analysis, analyze, details_frame
-from htsr.compare import Comparison, compare
-from htsr.conditions import Condition
+from htsr.audit.analysis import Analysis, analyze, details_frame
+from htsr.audit.conditions import Condition
+from htsr.comparison.compare import Comparison, compare
+from htsr.comparison.layer import COMPARED
 from htsr.errors import InputError
-from htsr.layer_comparison import COMPARED
 from htsr.report import FORMATS, check_output
 from htsr.report.save import analysis_json, comparison_json
 from htsr.tails.resampling import MIN_RESAMPLES

@@ -9,10 +9,10 @@ import numpy as np
 import platformdirs
 from scipy import special, stats
 
-from htsr import metrics
 from htsr.bulk.bulk_fit import MAX_KURTOSIS, MIN_EIGENVALUES, fit_marchenko_pastur
 from htsr.bulk.wishart import wishart_eigenvalues
 from htsr.files import written_aside
+from htsr.spectra import metrics
 from htsr.tails import fit_power_law
 from htsr.tails.power_law import XMIN_RULES, XminName
 

@@ -9,7 +9,7 @@ from scipy.spatial import distance
 from htsr.bulk.bbp import bbp_threshold, spike_eigenvalue
 from htsr.bulk.bulk_fit import MarchenkoPasturFit, fit_marchenko_pastur
 from htsr.bulk.entries import excess_kurtosis
-from htsr.spectrum import Spectrum
+from htsr.spectra.spectrum import Spectrum
 from htsr.weights.arrays import as_tensor
 
 # One shuffle of a small matrix says little: below this many eigenvalues five are drawn.

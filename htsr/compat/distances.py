@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from htsr.distances import similarity
+from htsr.comparison.distances import similarity
 from htsr.weights import Layer
 from htsr.weights.source import Source
 

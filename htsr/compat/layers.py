@@ -7,7 +7,7 @@ from numbers import Integral
 
 from torch import nn
 
-from htsr.analysis import some
+from htsr.audit.analysis import some
 from htsr.errors import InputError
 from htsr.weights import Inventory, Layer
 from htsr.weights.source import Source

@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from htsr import metrics
-from htsr.analysis import Analysis
+from htsr.audit.analysis import Analysis
+from htsr.spectra import metrics
 from htsr.weights import Inventory, Layer
 
 WEAK_RANK_TOLERANCE = 1e-6

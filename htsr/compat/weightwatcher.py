@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from htsr.analysis import Analysis, analyze, some
+from htsr.audit.analysis import Analysis, analyze, some
 from htsr.bulk import shuffle
 from htsr.compat.arguments import refuse
 from htsr.compat.distances import bias_distance, weight_distance
@@ -26,7 +26,7 @@ from htsr.compat.table import (
     weightwatcher_table,
 )  # fmt: skip
 from htsr.errors import InputError
-from htsr.spectrum import esd
+from htsr.spectra.spectrum import esd
 from htsr.weights import Inventory, open_source
 from htsr.weights.source import Source
 

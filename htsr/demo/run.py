@@ -5,7 +5,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from htsr.analysis import analyze
+from htsr.audit.analysis import analyze
 from htsr.demo.page import sweep_page
 from htsr.demo.sweep import POWERS, run_directory, train
 from htsr.errors import InputError

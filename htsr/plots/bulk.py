@@ -5,7 +5,7 @@ from matplotlib.figure import Figure
 
 from htsr.bulk import MarchenkoPasturFit
 from htsr.plots.style import BLUE, GREY, VERMILION, new_figure
-from htsr.spectrum import Spectrum
+from htsr.spectra.spectrum import Spectrum
 
 
 def plot_bulk(spectrum: Spectrum, bulk: MarchenkoPasturFit, *, title: str = "") -> Figure:

@@ -10,8 +10,8 @@ from htsr.plots.esd import _log_axes, _log_histogram
 from htsr.plots.style import BLUE, GREEN, GREY, VERMILION, new_figure
 
 if TYPE_CHECKING:
-    from htsr.compare import Comparison
-    from htsr.layer_comparison import LayerComparison
+    from htsr.comparison.compare import Comparison
+    from htsr.comparison.layer import LayerComparison
 
 
 def plot_change(comparison: "Comparison") -> Figure:

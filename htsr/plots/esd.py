@@ -11,11 +11,11 @@ from matplotlib.patches import Patch
 from matplotlib.ticker import NullFormatter
 
 from htsr.plots.style import BLUE, GREY, VERMILION, new_figure, sequence_colours
-from htsr.spectrum import Spectrum
+from htsr.spectra.spectrum import Spectrum
 from htsr.tails import PowerLawFit
 
 if TYPE_CHECKING:
-    from htsr.analysis import Analysis
+    from htsr.audit.analysis import Analysis
     from htsr.training import History
 
 MAX_PANELS = 60

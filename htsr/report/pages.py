@@ -12,13 +12,13 @@ from markupsafe import Markup
 from matplotlib.figure import Figure
 
 from htsr._version import __version__
-from htsr.analysis import note
-from htsr.columns import COLUMNS
-from htsr.layer_comparison import COMPARED, note_of_change
+from htsr.audit.analysis import note
+from htsr.audit.columns import COLUMNS
+from htsr.comparison.layer import COMPARED, note_of_change
 
 if TYPE_CHECKING:
-    from htsr.analysis import Analysis
-    from htsr.compare import Comparison
+    from htsr.audit.analysis import Analysis
+    from htsr.comparison.compare import Comparison
 
 TEMPLATES = Environment(
     loader=PackageLoader("htsr.report", package_path="."),

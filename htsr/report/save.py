@@ -15,8 +15,8 @@ from htsr.report.history import history_page
 from htsr.report.pages import analysis_page, comparison_page
 
 if TYPE_CHECKING:
-    from htsr.analysis import Analysis
-    from htsr.compare import Comparison
+    from htsr.audit.analysis import Analysis
+    from htsr.comparison.compare import Comparison
     from htsr.training import History
 
 FORMATS = (".html", ".csv", ".json", ".parquet")

@@ -6,9 +6,9 @@ from numbers import Integral
 from torch import nn
 
 from htsr.tails.resampling import MIN_RESAMPLES
-from htsr.training.capture import QUANTITIES
 from htsr.training.schedules import Schedule
 from htsr.training.schedules import every as every_step
+from htsr.training.store.capture import QUANTITIES
 
 
 def check_arguments(

@@ -5,7 +5,7 @@ from collections.abc import Callable
 
 import pandas as pd
 
-from htsr.training.history import History
+from htsr.training.store.history import History
 
 COLUMNS = {"alpha": "{:.2f}", "stable_rank": "{:.1f}", "log_spectral_norm": "{:.2f}", "relative_distance": "{:.1e}"}
 # What a terminal clears and goes home on.

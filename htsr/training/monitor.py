@@ -21,24 +21,24 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from htsr._version import __version__
-from htsr.analysis import analyze
-from htsr.conditions import Condition
+from htsr.audit.analysis import analyze
+from htsr.audit.conditions import Condition
 from htsr.errors import InputError
-from htsr.spectrum import Spectrum
-from htsr.threads import one_thread
+from htsr.spectra.spectrum import Spectrum
+from htsr.spectra.threads import one_thread
 from htsr.training.arguments import check_arguments, quantities_of, schedule_of
 from htsr.training.budget import Budget
-from htsr.training.capture import WEIGHTS, Capture
-from htsr.training.files import SCHEMA
-from htsr.training.history import History
 from htsr.training.ranks import Ranks, several
 from htsr.training.schedules import Schedule
 from htsr.training.snapshot import Camera, Snapshot
-from htsr.training.tables import rows_frame
+from htsr.training.store.capture import WEIGHTS, Capture
+from htsr.training.store.files import SCHEMA
+from htsr.training.store.history import History
+from htsr.training.store.tables import rows_frame
+from htsr.training.store.writer import RunWriter
 from htsr.training.trackers import tags
 from htsr.training.watching import Action, Watched, named_action
 from htsr.training.worker import Worker
-from htsr.training.writer import RunWriter
 from htsr.weights.select import Patterns
 
 logger = logging.getLogger(__name__)

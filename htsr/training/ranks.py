@@ -7,7 +7,7 @@ from typing import Any
 
 import torch.distributed as dist
 
-from htsr.spectrum import Spectrum
+from htsr.spectra.spectrum import Spectrum
 from htsr.weights import Layer
 
 Row = dict[str, object]

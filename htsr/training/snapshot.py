@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from htsr.training.capture import WEIGHTS
+from htsr.training.store.capture import WEIGHTS
 from htsr.weights import Layer, open_source, select
 from htsr.weights.inventory import Inventory
 from htsr.weights.select import Patterns

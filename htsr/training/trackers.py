@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from htsr.spectrum import Spectrum
-from htsr.training.capture import WEIGHTS
+from htsr.spectra.spectrum import Spectrum
+from htsr.training.store.capture import WEIGHTS
 
 # Metrics that are logged for each layer and as the median over layers.
 LOGGED = ("alpha", "stable_rank", "log_spectral_norm", "distance")

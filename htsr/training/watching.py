@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import pandas as pd
 
-from htsr.conditions import Condition, Verdict
+from htsr.audit.conditions import Condition, Verdict
 from htsr.errors import InputError
 
 if TYPE_CHECKING:

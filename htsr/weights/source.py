@@ -8,24 +8,24 @@ from pathlib import Path
 from torch import nn
 
 from htsr.errors import InputError
-from htsr.weights.archives import entries, is_archive
 from htsr.weights.convolutions import Conv, check_conv
-from htsr.weights.gguf import read_gguf
 from htsr.weights.inventory import Inventory, Listing
-from htsr.weights.keras import WEIGHTS, read_keras
 from htsr.weights.layout import Splitting, lay_out
 from htsr.weights.modules import read_module
-from htsr.weights.npz import read_npz
-from htsr.weights.onnx import read_onnx
-from htsr.weights.peft import CONFIG as ADAPTER
-from htsr.weights.peft import read_peft
-from htsr.weights.quantised import multiply_scales
-from htsr.weights.remote import fetch, is_url
-from htsr.weights.safetensors import read_safetensors
-from htsr.weights.shards import shards
+from htsr.weights.readers.archives import entries, is_archive
+from htsr.weights.readers.gguf import read_gguf
+from htsr.weights.readers.keras import WEIGHTS, read_keras
+from htsr.weights.readers.npz import read_npz
+from htsr.weights.readers.onnx import read_onnx
+from htsr.weights.readers.peft import CONFIG as ADAPTER
+from htsr.weights.readers.peft import read_peft
+from htsr.weights.readers.quantised import multiply_scales
+from htsr.weights.readers.remote import fetch, is_url
+from htsr.weights.readers.safetensors import read_safetensors
+from htsr.weights.readers.shards import shards
+from htsr.weights.readers.torch_distributed import read_torch_distributed
+from htsr.weights.readers.torch_files import MAGIC, SHARDS, read_torch
 from htsr.weights.state_dicts import read_state_dict
-from htsr.weights.torch_distributed import read_torch_distributed
-from htsr.weights.torch_files import MAGIC, SHARDS, read_torch
 from htsr.weights.weight_norm import multiply_norms
 
 Source = nn.Module | Mapping[str, object] | str | os.PathLike[str]

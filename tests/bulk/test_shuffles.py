@@ -6,7 +6,7 @@ import torch
 
 import htsr
 from htsr.bulk import density_distance, rand_distance, shuffle
-from htsr.crosscheck import quiet_weightwatcher
+from htsr.compat.crosscheck import quiet_weightwatcher
 
 
 def noise(*shape, seed=0):

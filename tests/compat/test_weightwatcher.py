@@ -9,7 +9,7 @@ from torch import nn
 
 import htsr
 from htsr.compat import WeightWatcher
-from htsr.crosscheck import quiet_weightwatcher
+from htsr.compat.crosscheck import quiet_weightwatcher
 from htsr.errors import InputError
 
 # What differs on purpose, listed at the class: ranks go by the stored precision, sv_min of a convolution is the smallest.

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from htsr import fit_power_law
-from htsr.crosscheck import quiet_weightwatcher
+from htsr.compat.crosscheck import quiet_weightwatcher
 from htsr.tails.xmin_scan import candidates, scan_all
 
 

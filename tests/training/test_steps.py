@@ -125,7 +125,7 @@ def test_events_that_found_no_room_are_written_when_there_is_some(tmp_path, monk
 
     with monkeypatch.context() as patch:
         patch.setattr(monitor._writer, "save", full)
-        patch.setattr("htsr.training.writer.append_line", full)
+        patch.setattr("htsr.training.store.writer.append_line", full)
         train(model, optimizer, 3)
     assert monitor.history.events.empty
     train(model, optimizer, 1)
@@ -154,7 +154,7 @@ def test_events_from_several_threads_are_each_written_once(tmp_path):
 
 def test_every_change_of_phase_is_acted_on(monkeypatch):
     phases = iter(["random-like", "bulk-decay", "bulk-decay", "heavy-tailed", "rank-collapse"])
-    monkeypatch.setattr("htsr.layer_analysis.phase", lambda _: htsr.phases.Phase(next(phases), ""))
+    monkeypatch.setattr("htsr.audit.layer.phase", lambda _: htsr.audit.phases.Phase(next(phases), ""))
     monitor = htsr.Monitor(nn.Linear(40, 30), every=1)
     seen = []
     monitor.on("phase != previous_phase", lambda monitor, verdict: seen.append(monitor.step_count))

@@ -1,0 +1,385 @@
+"""From a source to a table: the one place where a layer's row is put together."""
+
+import math
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from html import escape
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pandas as pd
+import torch
+
+from htsr.audit.columns import COLUMNS, Column
+from htsr.audit.jobs import analyze_layers
+from htsr.audit.journal import Journal
+from htsr.audit.layer import OVER_TRAINED, UNDER_TRAINED, Convention, LayerAnalysis, Settings
+from htsr.errors import InputError
+from htsr.progress import tqdm
+from htsr.spectra.devices import check_device
+from htsr.spectra.spectrum import Spectrum
+from htsr.tails.power_law import XminRule, check_resampling, check_xmin
+from htsr.tails.resampling import MIN_RESAMPLES
+from htsr.weights import open_source, select
+from htsr.weights.convolutions import Conv
+from htsr.weights.inventory import Inventory
+from htsr.weights.select import Patterns
+from htsr.weights.source import Source
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+
+def analyze(
+    source: Source | Inventory,
+    *,
+    layers: Patterns = None,
+    skip: Patterns = None,
+    min_eigenvalues: int = 0,
+    conv: Conv = "pool",
+    per_head: bool = False,
+    base: Source | None = None,
+    xmin: XminRule = "ks",
+    alternatives: bool = False,
+    bootstrap: int = 0,
+    randomize: bool = False,
+    bulk: bool = True,
+    vectors: bool = False,
+    convention: Convention = "htsr",
+    n_jobs: int | None = None,
+    device: str | torch.device | None = None,
+    journal: str | Path | None = None,
+    seed: int = 0,
+    progress: bool | None = None,
+) -> "Analysis":
+    """Analyse every weight matrix of a network.
+
+    Args:
+        source: A ``torch.nn.Module``, a state dict or ``{name: array}``, or a path or URL of a checkpoint: safetensors, torch's
+            own files and ``torch.distributed.checkpoint``, npz, GGUF, ONNX, Keras, a PEFT directory; or an ``Inventory``. Models
+            are not changed; one matrix at a time is in memory. A tensor that holds several matrices (fused attention, gates,
+            experts, groups) gives a row for each, named in brackets: ``attn.in_proj_weight[q]``.
+        layers: Names, globs (``"*.q_proj"``), regular expressions (``"re:..."`` or compiled), layer types (``"conv2d"``) or
+            shapes (``"384x1536"``, ``"*x384"``) to keep; all by default.
+        skip: The same, to leave out.
+        min_eigenvalues: Leave out matrices with fewer eigenvalues.
+        conv: How convolutions are decomposed. ``"pool"`` pools the eigenvalues of all slices, one ``(out, in)`` matrix for
+            each position in the kernel; ``"slices"`` gives each slice a row; ``"unfold"`` takes ``(out, in * positions)``.
+        per_head: Cut attention weights into their heads, where the number of heads is known.
+        base: The model that an adapter was trained on, where the source is a PEFT directory: its weights are then analysed with
+            what the adapter adds.
+        xmin: How the tail is chosen, as in ``fit_power_law``.
+        alternatives: Compare each tail with a lognormal, an exponential, a stretched exponential and a truncated power law;
+            about half a second a layer.
+        bootstrap: Number of resamples for the 95 % interval of alpha and for the goodness of fit, with xmin chosen anew in
+            each; 0 leaves both out. 500 resamples of 1000 eigenvalues take about 0.2 s.
+        randomize: Shuffle the entries and count correlation traps, eigenvalues that survive it; with the elements and the
+            mean that cause them, and the distance between the two spectra. Doubles the time.
+        bulk: Say what noise would look like: Marchenko-Pastur bulk, spikes above it, what alpha Gaussian noise of this shape
+            gives, and the phase. The noise is drawn once for each shape, one to two seconds up to a side of 1024 and a
+            quarter of a minute at 4096, and kept in the user's cache folder.
+        vectors: Measure how localised the leading singular vectors are; needs eigenvectors, some five times the time.
+        convention: ``"weightwatcher"`` restores WeightWatcher's scaling of Conv2d and its absolute cut-off of 1e-5, for
+            comparison with published numbers.
+        n_jobs: Layers analysed at a time, as in joblib and scikit-learn: 1 by default, -1 for every core; under
+            ``joblib.parallel_config(backend="dask")`` or ``"ray"`` on a cluster. Workers read files for themselves, with one
+            BLAS thread each, biggest layer first. The rows are the same.
+        device: Where Gram matrices and eigenvalues are computed, ``"cuda"`` for instance, layers of one shape in one call; by
+            default where the weight is, one layer at a time.
+        journal: A folder that keeps each layer of a file or directory as it is done. Where it already holds layers of the
+            same audit, these are not analysed again. It is left for you to delete.
+        seed: Seed of the resamples and of the shuffles. They depend on it and on the layer's name alone (for a tied weight,
+            its first layer's), so a layer has the same row whatever else is analysed.
+        progress: True or False shows or hides the progress bar. By default it is shown on a terminal, after a second.
+
+    Returns:
+        The analysis: a row for each matrix, a reason for every other tensor.
+
+    Raises:
+        FileNotFoundError: If a path does not exist.
+        InputError: If the source cannot be read, is empty, or ``layers`` or ``skip`` match nothing; if there is no such
+            device; if ``journal`` holds another audit, or the source is in memory.
+        TypeError: If the source is of no kind named above.
+        ValueError: If ``convention`` or ``xmin`` is unknown, a number is out of range, or ``bootstrap`` is between 1 and 19.
+
+    Example:
+        >>> _ = torch.manual_seed(0)
+        >>> a = analyze(torch.nn.Sequential(torch.nn.Linear(128, 64), torch.nn.ReLU(), torch.nn.Linear(64, 1)))
+        >>> a.details[["name", "N", "M", "num_evals", "status"]]
+          name    N   M  num_evals   status
+        0    0  128  64         64  success
+        1    2   64   1          1   failed
+        >>> a["2"].fit
+        PowerLawFit(failed: 1 distinct positive values, a fit needs 8)
+        >>> a.skipped
+             name shape             reason
+        0  0.bias    64  1-D: not a matrix
+        1  2.bias     1  1-D: not a matrix
+    """
+    if convention not in ("htsr", "weightwatcher"):
+        raise ValueError(f"expected convention='htsr' or 'weightwatcher', got {convention!r}")
+    check_xmin(xmin)
+    check_resampling(bootstrap or MIN_RESAMPLES, seed)
+    if not (n_jobs is None or isinstance(n_jobs, int)) or n_jobs == 0:
+        raise ValueError(
+            f"expected n_jobs to be a whole number other than 0, -1 for every core, or None, got {n_jobs!r}"
+        )
+    if not isinstance(min_eigenvalues, int) or min_eigenvalues < 0:
+        raise ValueError(f"expected min_eigenvalues to be a whole number from 0 on, got {min_eigenvalues!r}")
+    if device is not None:
+        check_device(device)
+    settings = Settings(
+        xmin,
+        alternatives,
+        bootstrap,
+        randomize,
+        bulk,
+        vectors,
+        convention,
+        seed,
+        None if device is None else str(device),
+    )
+    opened = source if isinstance(source, Inventory) else open_source(source, conv=conv, per_head=per_head, base=base)
+    inventory = select(opened, layers, skip, min_eigenvalues=min_eigenvalues)
+    from_files = isinstance(source, str | os.PathLike)
+    if journal is not None and not from_files:
+        raise InputError(
+            "journal= needs a source of files: the weights of a model in memory may change between two calls"
+        )
+    kept = None if journal is None else Journal(Path(journal), inventory, settings)
+    done = {} if kept is None else kept.done()
+    own = [layer for layer in inventory.layers if layer.tied_to is None]
+    bar = tqdm(
+        total=len(own), initial=len(done), desc="analyze", unit="layer", delay=1,
+        disable=None if progress is None else not progress,
+    )  # fmt: skip
+    with bar:
+        to_do = [layer for layer in own if layer.name not in done]
+        for result in analyze_layers(to_do, settings, n_jobs=n_jobs, from_files=from_files):
+            done[result.name] = result
+            if kept is not None:
+                kept.add(result)
+            bar.set_postfix_str(result.name, refresh=False)
+            bar.update()
+    results: dict[str, LayerAnalysis] = {}
+    for layer in inventory.layers:
+        if layer.tied_to is None:
+            results[layer.name] = done[layer.name]
+        else:
+            first = done[layer.tied_to]
+            row = first.row | {"name": layer.name, "longname": layer.longname, "layer_type": layer.layer_type}
+            results[layer.name] = replace(first, name=layer.name, row=row | {"tied_to": layer.tied_to})
+    skipped = pd.DataFrame(
+        [(item.name, " x ".join(map(str, item.shape)), item.reason) for item in inventory.skipped],
+        columns=["name", "shape", "reason"],
+        dtype="str",
+    )
+    return Analysis(inventory.source, convention, results, skipped)
+
+
+class Analysis:
+    """What ``analyze`` found.
+
+    Attributes:
+        source: What was analysed, in words.
+        convention: ``"htsr"`` or ``"weightwatcher"``.
+        details: One row for each matrix, in the order of the model or of the mapping; files keep no such order, so theirs are
+            sorted by name. The columns are listed in ``htsr.audit.columns``.
+        skipped: Name, shape and reason of every tensor that has no row in ``details``.
+    """
+
+    def __init__(
+        self, source: str, convention: Convention, results: dict[str, LayerAnalysis], skipped: pd.DataFrame
+    ) -> None:
+        self.source = source
+        self.convention = convention
+        self.skipped = skipped
+        self._results = results
+        self.details: pd.DataFrame = details_frame([result.row for result in results.values()])
+
+    @property
+    def findings(self) -> pd.DataFrame:
+        """Name and finding: what a person should look at, one sentence a row."""
+        found = [(result.name, sentence) for result in self for sentence in result.findings]
+        return pd.DataFrame(found, columns=["name", "finding"], dtype="str")
+
+    @property
+    def spectra(self) -> dict[str, Spectrum]:
+        """Spectrum of each layer that has one, by name."""
+        return {name: result.spectrum for name, result in self._results.items() if result.spectrum is not None}
+
+    def __getitem__(self, name: str) -> LayerAnalysis:
+        if name not in self._results:
+            raise KeyError(
+                f"{name!r}: expected one of the {len(self)} layers, {some(list(self._results)) or 'none here'}"
+            )
+        return self._results[name]
+
+    def __iter__(self) -> Iterator[LayerAnalysis]:
+        return iter(self._results.values())
+
+    def __len__(self) -> int:
+        return len(self._results)
+
+    def summary(self) -> dict[str, float]:
+        """Numbers for the whole model.
+
+        Returns:
+            Counts; the mean over layers of WeightWatcher's summary metrics; median and quartiles of alpha. Failed and
+            tied layers are counted and left out of every mean; a mean over no layer is NaN.
+        """
+        failed = self.details["status"] == "failed"
+        tied = self.details["tied_to"] != ""
+        used = self.details[~failed & ~tied]
+        means = ["alpha", "alpha_weighted", "log_alpha_norm", "log_norm", "log_spectral_norm", "stable_rank", "entropy"]
+        means.append("mp_softrank")
+        return {
+            "num_layers": len(self.details),
+            "num_failed": int((failed & ~tied).sum()),
+            "num_tied": int(tied.sum()),
+            "num_skipped": len(self.skipped),
+            "num_over_trained": int((used["warning"] == "over-trained").sum()),
+            "num_under_trained": int((used["warning"] == "under-trained").sum()),
+            "num_random_like": int((used["phase"] == "random-like").sum()),
+            "num_rank_collapse": int(((self.details["phase"] == "rank-collapse") & ~tied).sum()),
+            "alpha_median": float(used["alpha"].median()),
+            "alpha_q25": float(used["alpha"].quantile(0.25)),
+            "alpha_q75": float(used["alpha"].quantile(0.75)),
+            **{name: float(used[name].mean()) for name in means},
+        }
+
+    def plot(self, kind: str = "alpha") -> "Figure":
+        """Draw the model.
+
+        Args:
+            kind: ``"esd"`` for the ESD of every layer, or the name of a numeric column of ``details``, drawn against
+                depth.
+
+        Returns:
+            A matplotlib Figure.
+
+        Raises:
+            ValueError: If ``kind`` is neither, or there is nothing to draw.
+        """
+        from htsr.plots import plot_depth, plot_esds
+
+        if kind == "esd":
+            return plot_esds(self)
+        return plot_depth(self.details, kind)
+
+    def to_weightwatcher(self, *, mp_fit: bool = False, ERG: bool = False, randomize: bool = False) -> pd.DataFrame:
+        """The details under exactly WeightWatcher's column names, in its order.
+
+        Args:
+            mp_fit: Add the columns that ``mp_fit=True`` adds there.
+            ERG: Add those that ``ERG=True`` adds.
+            randomize: Add those that ``randomize=True`` adds; empty unless the analysis was made with it.
+
+        Returns:
+            One row a layer, tied ones too. An analysis with ``convention="weightwatcher"`` has its numbers, too; see
+            ``htsr.compat.WeightWatcher`` for what still differs. Fits that failed are NaN, not -1.
+        """
+        from htsr.compat import weightwatcher_table
+
+        return weightwatcher_table(self, mp_fit=mp_fit, ERG=ERG, randomize=randomize)
+
+    def save(self, path: str | Path) -> Path:
+        """Write the analysis.
+
+        Args:
+            path: Where to. The suffix picks the format: ``.html`` a self-contained report, ``.json`` summary, details and
+                skipped, ``.csv`` and ``.parquet`` the details.
+
+        Returns:
+            The path written.
+
+        Raises:
+            InputError: If the suffix is none of these.
+        """
+        from htsr.report.save import save_analysis
+
+        return save_analysis(self, Path(path))
+
+    def __repr__(self) -> str:
+        if not len(self):
+            return self.headline()
+        return f"{self.headline()}\n{brief(self.details).to_string(index=False, max_rows=60)}"
+
+    def _repr_html_(self) -> str:
+        table = brief(self.details).to_html(index=False, max_rows=60, border=0, na_rep="")
+        return f"<p>{escape(self.headline()).replace(chr(10), '<br>')}</p>{table}"
+
+    def headline(self) -> str:
+        """What was analysed, where alpha lies, and which phases were seen, a line each."""
+        s = self.summary()
+        counts = (
+            f"{s['num_layers']} layers ({s['num_failed']} failed, {s['num_tied']} tied), {s['num_skipped']} skipped"
+        )
+        if math.isnan(s["alpha_median"]):
+            return f"{self.source}: {counts}\nno layer has a power-law fit"
+        return (
+            f"{self.source}: {counts}\nalpha: median {s['alpha_median']:.2f}, quartiles {s['alpha_q25']:.2f} to "
+            f"{s['alpha_q75']:.2f}; {s['num_over_trained']} over-trained (< {OVER_TRAINED:g}), {s['num_under_trained']} "
+            f"under-trained (> {UNDER_TRAINED:g})"
+        ) + "".join(f"\nphases: {phases}" for phases in [self._phases()] if phases)
+
+    def _phases(self) -> str:
+        own = self.details[self.details["tied_to"] == ""]
+        counts = own.loc[own["phase"] != "", "phase"].value_counts()
+        return ", ".join(f"{count} {name}" for name, count in counts.items())
+
+
+def details_frame(rows: list[dict[str, object]], columns: Sequence[Column] = COLUMNS) -> pd.DataFrame:
+    """Rows as a table with every one of the columns, in order; what a row lacks is missing, never invented."""
+    return pd.DataFrame(
+        {column.name: pd.array([row.get(column.name) for row in rows], dtype=column.dtype) for column in columns}
+    )
+
+
+def some(items: Sequence[object]) -> str:
+    """The first few items, and how the list ends, for a message."""
+    shown = ", ".join(map(str, items[:5]))
+    return f"{shown}, ..., {items[-1]}" if len(items) > 5 else shown
+
+
+def brief(details: pd.DataFrame) -> pd.DataFrame:
+    """The columns that fit on a terminal, rounded for reading; the note is a failed row's reason, or the warning."""
+    resampled = details["alpha_low"].notna().any()
+    digits = {"alpha": 2, "D": 3, "stable_rank": 1}
+    digits |= {"alpha_low": 2, "alpha_high": 2, "goodness_of_fit": 2} if resampled else {"sigma": 2}
+    counts = {"num_pl_spikes": "tail", "num_spikes": "spikes"}
+    table = details[["name", "layer_type", "N", "M"]].copy()
+    for column in (
+        "alpha",
+        "alpha_low",
+        "alpha_high",
+        "sigma",
+        "D",
+        "goodness_of_fit",
+        "num_pl_spikes",
+        "num_spikes",
+        "stable_rank",
+    ):
+        if column in digits:
+            table[column] = [_rounded(value, digits[column]) for value in details[column]]
+        elif column in counts:
+            table[counts[column]] = ["" if pd.isna(value) else value for value in details[column]]
+    if (details["phase"] != "").any():
+        table["phase"] = details["phase"]
+    return table.assign(note=[note(row) for row in details.to_dict("records")])
+
+
+def note(row: Mapping[str, object]) -> str:
+    """What a person should see beside a row: what it repeats, why it failed, or what to be wary of."""
+    if row["tied_to"]:
+        return f"tied to {row['tied_to']}"
+    if row["status"] == "failed":
+        return f"failed: {row['reason']}"
+    better = f"{row['alternative']} fits better" if row["alternative"] else ""
+    return "; ".join(str(part) for part in (row["warning"], row["reason"], better) if part)
+
+
+def _rounded(value: float, digits: int) -> str:
+    return "" if np.isnan(value) else f"{value:.{digits}f}"

@@ -1,0 +1,1 @@
+"""Two sources side by side: distances, and the spectra of the change."""

@@ -1,0 +1,134 @@
+"""How far apart two weights of one shape are.
+
+Shapes: a weight is read as a matrix ``(out, in)``, a convolution as ``(out, in * prod(kernel))``. N and M are the larger and
+the smaller side of that matrix, K the number of leading directions.
+"""
+
+import math
+from typing import NamedTuple
+
+import numpy as np
+import scipy.linalg
+import torch
+
+from htsr.spectra.spectrum import BLOCK_ROWS, rounding_edge
+
+
+class Similarity(NamedTuple):
+    """How alike two matrices are in direction, whatever their scale.
+
+    Attributes:
+        cka: Linear CKA of the rows, columns centred (Kornblith et al. 2019, equation 3 with linear kernels); 1 for matrices
+            that differ by scale, rotation of the columns and an offset common to all rows. NaN if one is constant.
+        cka_uncentred: The same without centring. WeightWatcher's ``cka`` is its square root.
+        angles_out: Principal angles between the leading left singular subspaces (of the outputs), radians, descending.
+        angles_in: The same for the right singular subspaces (of the inputs).
+    """
+
+    cka: float
+    cka_uncentred: float
+    angles_out: np.ndarray
+    angles_in: np.ndarray
+
+
+def similarity(a: torch.Tensor, b: torch.Tensor, rank: int) -> Similarity:
+    """CKA and principal angles of two weights.
+
+    Args:
+        a: A weight, finite, ``(out, in)`` or ``(out, in, *kernel)``.
+        b: A weight of the same shape.
+        rank: Dimension of the leading subspaces; less where a matrix has less rank.
+
+    Returns:
+        The similarity. The rows, one for each output unit, are what CKA calls examples.
+
+    Raises:
+        ValueError: If the shapes differ.
+
+    Notes:
+        The Gram matrices are accumulated in float64, a block of rows at a time, and only the leading eigenvectors are
+        computed. Where the singular values number ``rank`` and ``rank + 1`` are nearly equal, the subspace is arbitrary
+        and its largest angle too; the mean squared cosine of all angles (``overlap``) suffers less. Two random subspaces
+        of dimension k in dimension n have an overlap of k / n.
+    """
+    if a.shape != b.shape or a.ndim < 2:
+        raise ValueError(f"expected two weights of one shape, got {tuple(a.shape)} and {tuple(b.shape)}")
+    A, B = a.flatten(1), b.flatten(1)
+    tall = A.shape[0] >= A.shape[1]
+    A_NM, B_NM = (A, B) if tall else (A.mT, B.mT)
+    M = A_NM.shape[1]
+    aa_MM, bb_MM, ab_MM = (torch.zeros(M, M, dtype=torch.float64, device=A.device) for _ in range(3))
+    sum_a_M, sum_b_M = (torch.zeros(M, dtype=torch.float64, device=A.device) for _ in range(2))
+    for a_BM, b_BM in zip(A_NM.split(BLOCK_ROWS), B_NM.split(BLOCK_ROWS), strict=True):
+        a_BM, b_BM = a_BM.to(torch.float64), b_BM.to(torch.float64)
+        aa_MM += a_BM.mT @ a_BM
+        bb_MM += b_BM.mT @ b_BM
+        if tall:
+            ab_MM += a_BM.mT @ b_BM
+            sum_a_M += a_BM.sum(0)
+            sum_b_M += b_BM.sum(0)
+
+    if tall:
+        n = A_NM.shape[0]
+        uncentred = _cka(_square(ab_MM), aa_MM, bb_MM)
+        centred = _cka(
+            _square(ab_MM - torch.outer(sum_a_M, sum_b_M) / n),
+            aa_MM - torch.outer(sum_a_M, sum_a_M) / n,
+            bb_MM - torch.outer(sum_b_M, sum_b_M) / n,
+        )
+    else:  # aa and bb are the kernels A A^T and B B^T of the rows
+        uncentred = _cka(float((aa_MM * bb_MM).sum()), aa_MM, bb_MM)
+        ka_MM, kb_MM = _double_centred(aa_MM), _double_centred(bb_MM)
+        centred = _cka(float((ka_MM * kb_MM).sum()), ka_MM, kb_MM)
+
+    short_a, short_b = _leading(aa_MM, A_NM, a.dtype, rank), _leading(bb_MM, B_NM, b.dtype, rank)
+    K = min(short_a.shape[1], short_b.shape[1])
+    short_a, short_b = short_a[:, :K], short_b[:, :K]
+    long_a, long_b = _other_side(A_NM, short_a), _other_side(B_NM, short_b)
+    angles = [_angles(short_a, short_b), _angles(long_a, long_b)]
+    angles_out, angles_in = angles[::-1] if tall else angles
+    return Similarity(centred, uncentred, angles_out, angles_in)
+
+
+def overlap(angles: np.ndarray) -> float:
+    """Mean squared cosine of principal angles: 1 for one subspace, 0 for orthogonal ones; NaN for none."""
+    return float(np.mean(np.cos(angles) ** 2)) if len(angles) else math.nan
+
+
+def _cka(cross: float, aa: torch.Tensor, bb: torch.Tensor) -> float:
+    scale = math.sqrt(_square(aa) * _square(bb))
+    return min(cross / scale, 1.0) if scale > 0 else math.nan
+
+
+def _square(matrix: torch.Tensor) -> float:
+    return float(matrix.square().sum())
+
+
+def _double_centred(kernel: torch.Tensor) -> torch.Tensor:
+    rows = kernel.mean(0, keepdim=True)
+    return kernel - rows - rows.mT + rows.mean()
+
+
+def _leading(gram_MM: torch.Tensor, A_NM: torch.Tensor, dtype: torch.dtype, rank: int) -> np.ndarray:
+    """Leading eigenvectors, shape ``(M, K)``, largest first; those of eigenvalues that may be rounding are left out."""
+    N, M = A_NM.shape
+    K = min(rank, M)
+    evals, vectors = scipy.linalg.eigh(gram_MM.cpu().numpy(), subset_by_index=[M - K, M - 1])
+    mean_square = float(gram_MM.diagonal().sum()) / (N * M)
+    floor = max(
+        rounding_edge(torch.finfo(dtype).eps, mean_square, N, M), torch.finfo(torch.float64).eps * N * evals[-1]
+    )
+    return vectors[:, evals > floor][:, ::-1]
+
+
+def _other_side(A_NM: torch.Tensor, vectors_MK: np.ndarray) -> np.ndarray:
+    """The singular vectors of the longer side that belong to those of the shorter, up to length."""
+    K = vectors_MK.shape[1]
+    right = torch.as_tensor(vectors_MK.copy(), device=A_NM.device)
+    blocks = [(block.to(torch.float64) @ right).cpu() for block in A_NM.split(BLOCK_ROWS)]
+    product = torch.cat(blocks).numpy()
+    return product / np.linalg.norm(product, axis=0) if K else product
+
+
+def _angles(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    return scipy.linalg.subspace_angles(a, b) if a.shape[1] else np.empty(0)

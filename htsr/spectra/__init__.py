@@ -1,0 +1,1 @@
+"""The spectrum of one matrix: eigenvalues, scalar metrics, singular vectors, and the linear algebra behind them."""

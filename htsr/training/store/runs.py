@@ -1,0 +1,125 @@
+"""Several runs side by side."""
+
+from collections.abc import Iterable, Iterator, Mapping
+from html import escape
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pandas as pd
+
+from htsr.errors import InputError
+from htsr.training.store.capture import WEIGHTS
+from htsr.training.store.files import ABOUT
+from htsr.training.store.history import History
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+
+class Runs(Mapping[str, History]):
+    """Histories by label; ``History.load_many`` makes them.
+
+    Args:
+        histories: Label and history of each run, in order.
+    """
+
+    def __init__(self, histories: Mapping[str, History]) -> None:
+        self._histories = dict(histories)
+
+    @property
+    def details(self) -> pd.DataFrame:
+        """The rows of every run, one below the other, with a first column ``run``."""
+        frames = [history.details.assign(run=label) for label, history in self.items()]
+        table = pd.concat(frames, ignore_index=True)
+        return table[["run", *(name for name in table if name != "run")]]
+
+    def alpha(self, quantity: str = WEIGHTS) -> pd.DataFrame:
+        """Median alpha over layers, steps down and runs across; see ``over_steps``."""
+        return self.over_steps("alpha", quantity)
+
+    def over_steps(self, metric: str, quantity: str = WEIGHTS) -> pd.DataFrame:
+        """The median of a metric over layers.
+
+        Args:
+            metric: A numeric column of ``details``.
+            quantity: Weights, gradients, momentum or updates.
+
+        Returns:
+            A table, steps down and runs across; missing where a run has no capture at the step.
+        """
+        medians = {label: history.over_steps(metric, quantity).median(axis=1) for label, history in self.items()}
+        return pd.DataFrame(medians).sort_index()
+
+    def summary(self) -> pd.DataFrame:
+        """One row a run: model, optimizer, captures, last step, medians over layers at the last capture, last scalars."""
+        rows = []
+        for label, history in self.items():
+            row: dict[str, object] = {"run": label, "model": history.about.get("model")}
+            row |= {"optimizer": history.about.get("optimizer"), "captures": len(history)}
+            if len(history):
+                row["last_step"] = history.steps[-1]
+                for metric in ("alpha", "stable_rank"):
+                    row[f"{metric}_median"] = history.over_steps(metric).iloc[-1].median()
+            row |= history.last_scalars
+            rows.append(row)
+        return pd.DataFrame(rows)
+
+    def plot(self, *metrics: str) -> "Figure":
+        """Draw the runs: median over layers with quartiles against the step, a panel a metric.
+
+        Args:
+            *metrics: Numeric columns of ``details``; alpha and stable rank by default.
+
+        Returns:
+            A matplotlib Figure.
+        """
+        from htsr.plots import plot_runs_over_steps
+
+        return plot_runs_over_steps(self, metrics or ("alpha", "stable_rank"))
+
+    def __getitem__(self, label: str) -> History:
+        return self._histories[label]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._histories)
+
+    def __len__(self) -> int:
+        return len(self._histories)
+
+    def __repr__(self) -> str:
+        return f"{len(self)} runs\n{self.summary().to_string(index=False, float_format='{:.4g}'.format)}"
+
+    def _repr_html_(self) -> str:
+        table = self.summary().to_html(index=False, float_format="{:.4g}".format, border=0, na_rep="")
+        return f"<p>{escape(f'{len(self)} runs')}</p>{table}"
+
+
+def open_runs(run_dirs: str | Path | Iterable[str | Path] | Mapping[str, str | Path]) -> Runs:
+    """Open several runs; see ``History.load_many``."""
+    if isinstance(run_dirs, str | Path):
+        parent = Path(run_dirs)
+        if not parent.is_dir():
+            raise FileNotFoundError(f"{parent}: no such directory")
+        run_dirs = (
+            [parent] if (parent / ABOUT).exists() else sorted(about.parent for about in parent.glob(f"*/{ABOUT}"))
+        )
+        if not run_dirs:
+            raise InputError(f"{parent}: expected a directory of run directories, found no */{ABOUT}")
+    if isinstance(run_dirs, Mapping):
+        labelled = {str(label): Path(path) for label, path in run_dirs.items()}
+    else:
+        paths = [Path(path) for path in run_dirs]
+        labelled = dict(zip(_labels(paths), paths, strict=True))
+    if not labelled:
+        raise InputError("expected at least one run directory, got none")
+    return Runs({label: History(path) for label, path in labelled.items()})
+
+
+def _labels(paths: list[Path]) -> list[str]:
+    """The shortest end of each path that tells it from the others."""
+    ends = [path.absolute().parts for path in paths]
+    for length in range(1, max(map(len, ends), default=0) + 1):
+        labels = ["/".join(end[-length:]) for end in ends]
+        if len(set(labels)) == len(labels):
+            return labels
+    raise InputError(f"expected different run directories, got one twice: {', '.join(map(str, paths))}")

@@ -1,0 +1,102 @@
+"""The one process that writes a run directory."""
+
+import json
+import logging
+from collections import deque
+from collections.abc import Mapping
+from contextlib import suppress
+from pathlib import Path
+from threading import Lock
+
+from htsr.errors import InputError
+from htsr.files import written_aside
+from htsr.training.store.capture import DAMAGE, Capture
+from htsr.training.store.files import (
+    ABOUT,
+    CAPTURES,
+    EVENTS,
+    SCALARS,
+    SCHEMA,
+    append_line,
+    capture_name,
+    capture_step,
+)
+from htsr.training.store.tables import CAPTURES_PER_TABLE, consolidate, forget_tables, untabled
+
+logger = logging.getLogger(__name__)
+
+
+class RunWriter:
+    """Writes a run, new or resumed.
+
+    A resumed run sets aside what an abandoned one did after the step: captures are renamed, scalars and events taken back.
+
+    Args:
+        run_dir: The directory; it is made if need be.
+        about: What made the run; when a run is resumed, what stands there is kept.
+        first_step: Steps done before.
+
+    Raises:
+        InputError: If the directory holds captures and ``first_step`` is 0.
+    """
+
+    def __init__(self, run_dir: Path, about: Mapping[str, object], first_step: int) -> None:
+        self._run_dir = run_dir
+        self._untold: deque[dict[str, object]] = deque()
+        self._telling = Lock()
+        captures = run_dir / CAPTURES
+        earlier = sorted(captures.glob("step-*.npz"))
+        if earlier and first_step == 0:
+            raise InputError(
+                f"{run_dir} holds {len(earlier)} captures of an earlier run, the last of step "
+                f"{capture_step(earlier[-1].name)}: continue it with first_step=, or give this run a directory of its own "
+                "with run_dir="
+            )
+        captures.mkdir(parents=True, exist_ok=True)
+        if earlier:
+            forget_tables(run_dir, first_step)
+        for part in earlier:
+            if capture_step(part.name) > first_step:
+                part.rename(part.with_name(f"abandoned-{part.name}"))
+        if (run_dir / ABOUT).exists() and first_step:
+            about = json.loads((run_dir / ABOUT).read_text()) | {"schema": SCHEMA, "resumed_at": first_step}
+            for name in (SCALARS, EVENTS):
+                append_line(run_dir / name, {"resumed": first_step})
+        with written_aside(run_dir / ABOUT) as file:
+            file.write(json.dumps(about, indent=2).encode())
+        self._untabled = untabled(run_dir)
+        if earlier:
+            self.event(first_step, "resumed", "goes on in this directory")
+
+    def holds(self, step: int) -> bool:
+        """Whether a capture of a step is there, and whole."""
+        try:
+            Capture.load(self._run_dir / CAPTURES / capture_name(step))
+        except DAMAGE:
+            return False
+        return True
+
+    def save(self, capture: Capture) -> None:
+        """Keep a capture; now and then put many of them into a table."""
+        name = capture_name(capture.step)
+        capture.save(self._run_dir / CAPTURES / name)
+        if name not in self._untabled:
+            self._untabled.append(name)
+        if len(self._untabled) % CAPTURES_PER_TABLE == 0:
+            try:
+                self._untabled = consolidate(self._run_dir, self._untabled)
+            except OSError as err:  # the captures are there; only opening the run is slower
+                logger.warning("%s: no table of the last captures could be written (%s)", self._run_dir, err)
+
+    def record(self, step: int, scalars: Mapping[str, float]) -> None:
+        """Keep numbers of a step."""
+        append_line(self._run_dir / SCALARS, {"step": step, **scalars})
+
+    def event(self, step: int, kind: str, message: str) -> None:
+        """Keep what happened at a step; if the disk is full, with the next event that finds room. From any thread."""
+        with self._telling:
+            self._untold.append({"step": step, "kind": kind, "message": message})
+            with suppress(OSError):
+                while self._untold:
+                    append_line(self._run_dir / EVENTS, self._untold[0])
+                    self._untold.popleft()

@@ -1,0 +1,101 @@
+"""Weights of a GGUF file, dequantised by the gguf package of llama.cpp."""
+
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from htsr.weights.arrays import as_tensor
+from htsr.weights.inventory import Listing, Stored
+from htsr.weights.readers.archives import unreadable
+from htsr.weights.readers.optional import require
+
+KIND = "GGUF file"
+PLAIN = {"F32": "float32", "F16": "float16", "F64": "float64", "BF16": "bfloat16"}
+INTEGERS = {"I8": "int8", "I16": "int16", "I32": "int32", "I64": "int64"}
+
+
+def read_gguf(path: Path) -> Listing:
+    """List the tensors of a GGUF file.
+
+    Args:
+        path: The file.
+
+    Returns:
+        The tensors in the order of the file, with the sides in numpy's order, (out, in). Quantised blocks are dequantised when
+        they are read, rows at a time for stacks of experts.
+
+    Raises:
+        InputError: If the file cannot be read, or the gguf package is not installed.
+    """
+    gguf = require("gguf", "gguf", path)
+    try:
+        reader = _bounded_reader(gguf)(path)
+        config = {
+            name: field.contents()
+            for name, field in reader.fields.items()
+            if len(field.data) == 1 and len(field.parts) < 8
+        }
+        tensors = []
+        for tensor in reader.tensors:
+            kind = tensor.tensor_type
+            shape = tuple(int(side) for side in reversed(tensor.shape))
+            plain = PLAIN.get(kind.name) or INTEGERS.get(kind.name)
+            rows = (*shape[:-1], int(tensor.n_bytes) // max(int(np.prod(shape[:-1], dtype=object)), 1))
+            tensors.append(
+                Stored(
+                    key=str(tensor.name),
+                    shape=shape,
+                    dtype=plain or kind.name,
+                    read=partial(_read, path, int(tensor.data_offset), rows, int(kind)),
+                    quantised=plain is None,
+                    note="" if plain else f"dequantised from {kind.name}",
+                )
+            )
+    except Exception as err:  # the reader checks little, and damage can make it stumble in any way
+        error = unreadable(path, KIND, err)
+        raise error from err
+    return Listing(str(path), tensors, config)
+
+
+def _bounded_reader(gguf: Any) -> Any:
+    class Reader(gguf.GGUFReader):
+        """Stops at the end of the file, where gguf's own goes on with nothing for as long as a header says; skips arrays."""
+
+        def _get(self, offset: int, dtype: Any, count: int = 1, *args: Any, **kwargs: Any) -> Any:
+            end = int(offset) + np.dtype(dtype).itemsize * int(count)
+            if end > len(self.data):
+                raise ValueError(f"it ends before byte {end:,}")
+            return super()._get(offset, dtype, count, *args, **kwargs)
+
+        def _get_field_parts(self, offset: int, kind: int) -> Any:
+            if kind != gguf.GGUFValueType.ARRAY:
+                return super()._get_field_parts(offset, kind)
+            inner, count = self._get(offset, np.uint32), self._get(offset + 4, np.uint64)
+            end, left = offset + 12, int(count[0])
+            scalar = self.gguf_scalar_to_np.get(gguf.GGUFValueType(inner[0]))
+            if scalar is not None:
+                end += left * np.dtype(scalar).itemsize
+            elif left * 8 > len(self.data) - end:
+                raise ValueError(f"an array of {left:,} is longer than the file")
+            elif inner[0] == gguf.GGUFValueType.STRING:  # a vocabulary, not wanted here
+                for _ in range(left):
+                    end += 8 + int.from_bytes(self.data[end : end + 8].tobytes(), "little")
+            else:
+                for _ in range(left):
+                    end += self._get_field_parts(end, int(inner[0]))[0]
+            return end - offset, [inner, count], [], [gguf.GGUFValueType.ARRAY]
+
+    return Reader
+
+
+def _read(path: Path, offset: int, shape: tuple[int, ...], kind: int, rows: slice | None) -> torch.Tensor:
+    gguf = require("gguf", "gguf", path)
+    blocks: np.ndarray = np.memmap(path, dtype=np.uint8, mode="r", offset=offset, shape=shape)
+    blocks = np.ascontiguousarray(blocks if rows is None else blocks[rows])
+    quantised = gguf.GGMLQuantizationType(kind)
+    if quantised.name in PLAIN:
+        return torch.from_numpy(np.array(blocks)).view(getattr(torch, PLAIN[quantised.name]))
+    return as_tensor(gguf.dequantize(blocks, quantised))

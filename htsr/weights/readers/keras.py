@@ -1,0 +1,193 @@
+"""Weights of Keras files, ``.keras`` and ``.h5``, without Keras or TensorFlow."""
+
+import json
+import re
+import zipfile
+from collections.abc import Iterator, Mapping
+from functools import partial
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+
+from htsr.errors import InputError
+from htsr.weights.arrays import as_tensor
+from htsr.weights.inventory import Listing, Role, Stored
+from htsr.weights.readers.archives import entries, is_archive, unreadable
+from htsr.weights.readers.hdf5 import check, datasets, opened
+from htsr.weights.readers.optional import require
+from htsr.weights.recurrent import TYPES
+
+KIND = "Keras file"
+WEIGHTS = "model.weights.h5"
+# Gates in Keras's order, by torch's letters: keras.layers.LSTM i, f, c, o; GRU z, r, h.
+GATES = {1: "", 3: "zrn", 4: "ifgo"}
+MAX_CONFIG_BYTES = 2**26
+
+
+class _Layer(NamedTuple):
+    """A layer of the configuration: the name its author gave it, its class in snake case, its arguments."""
+
+    name: str
+    kind: str
+    arguments: Mapping[str, Any]
+
+
+def read_keras(path: Path) -> Listing:
+    """List the weights of a Keras model.
+
+    Args:
+        path: A ``.keras`` file, or an ``.h5`` file of a model or of weights.
+
+    Returns:
+        The weights by the names that their layers have in the configuration, in order of the file; kernels, stored (in, out),
+        are analysed as (out, in).
+
+    Raises:
+        InputError: If the file cannot be read, or h5py is not installed.
+    """
+    require("h5py", "keras", path)
+    member = _member(path)
+    check(path, member)
+    try:
+        with opened(path, member) as file:
+            weights = file["model_weights"] if "model_weights" in file else file
+            layers = dict(_layers(_config(path, file), legacy="model_weights" in file))
+            tensors = [_stored(path, member, name, dataset, layers) for name, dataset in datasets(weights)]
+    except InputError:
+        raise
+    except Exception as err:  # HDF5 reports damage in many ways
+        error = unreadable(path, KIND, err)
+        raise error from err
+    return Listing(str(path), tensors)
+
+
+def _member(path: Path) -> str:
+    """Name of the HDF5 file of the weights in a ``.keras`` archive; empty for an ``.h5`` file."""
+    if not is_archive(path):
+        return ""
+    there = entries(path, KIND)
+    if WEIGHTS not in there:
+        raise InputError(f"{path}: expected {WEIGHTS} in a .keras file, found {', '.join(list(there)[:5])}")
+    return WEIGHTS
+
+
+def _config(path: Path, file: Any) -> Mapping[str, Any]:
+    """The configuration of the model; empty if there is none."""
+    if not is_archive(path):
+        return json.loads(file.attrs.get("model_config", "{}"))
+    entry = entries(path, KIND).get("config.json")
+    if entry is None or entry.file_size > MAX_CONFIG_BYTES:
+        return {}
+    with zipfile.ZipFile(path) as archive:
+        return json.loads(archive.read(entry))
+
+
+def _layers(config: Mapping[str, Any], legacy: bool, prefix: str = "", name: str = "") -> Iterator[tuple[str, _Layer]]:
+    """Paths in the file, and the layers that are kept there.
+
+    The ``.keras`` format names the layers of each container by class and number, ``layers/dense_1``; the ``.h5`` format by
+    their own names.
+
+    Args:
+        config: A model or layer with its configuration.
+        legacy: Whether it is the ``.h5`` format.
+        prefix: Where the container is kept.
+        name: Names of the containers, with dots.
+
+    Yields:
+        The place of a layer, and the layer.
+    """
+    arguments = config.get("config") if isinstance(config, Mapping) else None
+    inner = arguments.get("layers") if isinstance(arguments, Mapping) else None
+    counts: dict[str, int] = {}
+    for layer in inner if isinstance(inner, list) else ():
+        own = layer.get("config") or {}
+        kind = _snake(str(layer.get("class_name")))
+        count = counts[kind] = counts.get(kind, -1) + 1
+        stored = str(own.get("name")) if legacy else f"layers/{kind}{f'_{count}' if count else ''}"
+        full = f"{name}.{own.get('name')}".lstrip(".")
+        yield f"{prefix}{stored}/", _Layer(full, kind, own)
+        yield from _layers(layer, legacy, f"{prefix}{stored}/", full)
+
+
+def _snake(name: str) -> str:
+    """Keras's own rule, keras.src.utils.naming.to_snake_case."""
+    name = re.sub("(.)([A-Z][a-z]+)", r"\1_\2", re.sub(r"\W+", "", name))
+    return re.sub("([a-z])([A-Z])", r"\1_\2", name).lower()
+
+
+def _stored(path: Path, member: str, name: str, dataset: Any, layers: Mapping[str, _Layer]) -> Stored:
+    place = f"{name}/"
+    parts = name.split("/")
+    if len(parts) > 2 and parts[0] == parts[1]:  # .h5 repeats the name of the layer
+        place = "/".join(parts[1:]) + "/"
+    known = max((prefix for prefix in layers if place.startswith(prefix)), key=len, default="")
+    rest = place.removeprefix(known).rstrip("/").split("/")
+    layer = layers.get(known) or _Layer(
+        "", re.sub(r"_\d+$", "", parts[-3] if parts[-2:-1] == ["vars"] else parts[0]), {}
+    )
+    *inside, variable = [part for part in rest if part not in ("vars", "layers", "cell")]
+    inside = [part for part in inside if part != layer.name.split(".")[-1] and not part.endswith("_cell")]
+    recurrent = "cell" in rest or any(part.endswith("_cell") for part in rest)
+    shape, role, variable = _role(tuple(dataset.shape), variable, inside, layer, recurrent)
+    key = ".".join(part for part in (layer.name, *inside, variable) if part)
+    reason = None
+    if dataset.external or dataset.is_virtual:
+        reason = "its values are in another file: not read"
+    elif dataset.nbytes > max(2**28, 100 * path.stat().st_size):
+        reason = f"{dataset.nbytes:,} bytes, far more than the file: refused as a decompression bomb"
+    return Stored(
+        key, shape, dataset.dtype.name, partial(_read, path, member, dataset.name, shape), name, role, reason=reason
+    )
+
+
+def _role(
+    shape: tuple[int, ...], variable: str, inside: list[str], layer: _Layer, recurrent: bool
+) -> tuple[tuple[int, ...], Role | None, str]:
+    """The shape to read a weight in, its role, and its name in torch's words."""
+    sides = len(shape)
+    if recurrent and sides == 2 and variable in ("0", "1", "kernel", "recurrent_kernel"):
+        hidden = variable in ("1", "recurrent_kernel")
+        gates = _gates(layer, shape if hidden else None)
+        role = None if gates is None else Role(TYPES["".join(sorted(gates, key="ifgorzn".index))], (1, 0), gates=gates)
+        return shape, role, "weight_hh_l0" if hidden else "weight_ih_l0"
+    if variable not in ("0", "kernel", "embeddings", "depthwise_kernel"):
+        return shape, None, {"1": "bias", "2": "bias" if recurrent else "2"}.get(variable, variable)
+    if sides == 2 and (layer.kind == "embedding" or variable == "embeddings"):
+        return shape, Role("embedding"), "weight"
+    if sides == 2:
+        return shape, Role("dense", (1, 0)), "weight"
+    if layer.kind.startswith("depthwise") or variable == "depthwise_kernel":
+        shape = (*shape[:-2], 1, shape[-2] * shape[-1])
+    if "conv" in layer.kind and 3 <= sides <= 5:
+        axes = (sides - 1, sides - 2, *range(sides - 2))
+        groups = layer.arguments.get("groups", 1)
+        transposed = "_transpose" * ("transpose" in layer.kind)
+        if not isinstance(groups, int) or groups < 1 or shape[-1] % groups:
+            groups = 1
+        return shape, Role(f"conv{transposed}{sides - 2}d", axes, groups=groups), "weight"
+    if sides == 3 and "attention" in layer.kind:  # (in, heads, size), or (heads, size, out) for the output
+        flat = (shape[0] * shape[1], shape[2]) if "output" in inside[-1] else (shape[0], shape[1] * shape[2])
+        return flat, Role("dense", (1, 0)), "weight"
+    return shape, None, "weight"
+
+
+def _gates(layer: _Layer, hidden: tuple[int, ...] | None) -> str | None:
+    """The gates of a recurrent layer, by its class or by the shape of its recurrent kernel, (units, gates * units)."""
+    inner = layer.arguments.get("layer")  # of a Bidirectional
+    kind = _snake(str(inner.get("class_name"))) if isinstance(inner, Mapping) else layer.kind
+    by_class = {"lstm": "ifgo", "gru": "zrn", "simple_rnn": ""}
+    if kind in by_class:
+        return by_class[kind]
+    return GATES.get(hidden[1] // hidden[0]) if hidden and hidden[0] and hidden[1] % hidden[0] == 0 else None
+
+
+def _read(path: Path, member: str, name: str, shape: tuple[int, ...], rows: slice | None) -> torch.Tensor:
+    try:
+        with opened(path, member) as file:
+            array = file[name][()]
+    except Exception as err:  # HDF5 reports damage in many ways
+        raise unreadable(path, KIND, err) from err
+    tensor = as_tensor(array).reshape(shape)
+    return tensor if rows is None else tensor[rows]

@@ -1,0 +1,153 @@
+"""Weights of an ONNX graph."""
+
+import re
+from functools import lru_cache, partial
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from htsr.errors import InputError
+from htsr.weights.arrays import as_tensor
+from htsr.weights.inventory import Listing, Role, Stored
+from htsr.weights.readers.archives import unreadable
+from htsr.weights.readers.optional import require
+from htsr.weights.recurrent import TYPES
+
+KIND = "ONNX file"
+# Names that an exporter made up for a weight whose own it lost.
+ANONYMOUS = re.compile(r"^(onnx::.*|val_?\d+|_?v?_?\d+|const_.*|)$")
+# Gates in the order of the ONNX standard, by torch's letters: LSTM iofc, GRU zrh.
+GATES = {"LSTM": "iofg", "GRU": "zrn", "RNN": ""}
+
+
+def read_onnx(path: Path) -> Listing:
+    """List the initializers of a graph. The operation that uses one tells what it is and how it is stored.
+
+    Args:
+        path: The file. Weights in external files beside it are read one at a time; those inside are in memory as a whole, at
+            most the 2 GB that the format allows.
+
+    Returns:
+        The initializers in the order of the graph. Where the exporter lost the name of a weight, the path of its operation
+        stands in: ``encoder.layer.0`` for ``/encoder/layer.0/MatMul``.
+
+    Raises:
+        InputError: If the file cannot be read, or the onnx package is not installed.
+    """
+    try:
+        return Listing(str(path), _tensors(path, _model(path).graph))
+    except InputError:
+        raise
+    except (ValueError, TypeError, AttributeError) as err:  # names that are no text, types that ONNX does not have
+        error = unreadable(path, KIND, err)
+        raise error from err
+
+
+def _tensors(path: Path, graph: Any) -> list[Stored]:
+    onnx = require("onnx", "onnx", path)
+    uses: dict[str, tuple[Any, int]] = {}
+    for node in graph.node:
+        for place, name in enumerate(node.input):
+            uses.setdefault(name, (node, place))
+    tensors, names = [], set()
+    for number, tensor in enumerate(graph.initializer):
+        shape = tuple(tensor.dims)
+        role, recurrent, node = _role(tensor.name, shape, uses)
+        key = tensor.name
+        if ANONYMOUS.match(key) and node is not None and (module := _module(node)):
+            key = f"{module}.{recurrent or 'weight'}"
+        if key in names:
+            key = tensor.name
+        names.add(key)
+        dtype = onnx.TensorProto.DataType.Name(tensor.data_type).lower()
+        dtype = {
+            "float": "float32",
+            "double": "float64",
+            "float8e4m3fn": "float8_e4m3fn",
+            "float8e5m2": "float8_e5m2",
+        }.get(dtype, dtype)
+        reason = "the bias or the first state of a recurrent layer" if recurrent == "bias" else None
+        read = partial(_read, path, number)
+        tensors.append(Stored(key, shape, dtype, read, longkey=tensor.name, role=role, reason=reason))
+    for sparse in graph.sparse_initializer:
+        tensors.append(
+            Stored(sparse.values.name, tuple(sparse.dims), "", partial(_read, path, 0), reason="a sparse tensor")
+        )
+    return tensors
+
+
+def _role(name: str, shape: tuple[int, ...], uses: dict[str, tuple[Any, int]]) -> tuple[Role | None, str, Any]:
+    """The role that the first use of an initializer gives it, the name of a recurrent weight, and the operation."""
+    turned = False
+    for _ in range(4):
+        if name not in uses:
+            return None, "", None
+        node, place = uses[name]
+        if node.op_type not in ("Identity", "Cast", "Transpose") or not node.output:
+            break
+        turned ^= node.op_type == "Transpose"
+        name = node.output[0]
+    attributes = {attribute.name: attribute for attribute in node.attribute}
+    sides = len(shape)
+    if node.op_type in ("Gemm", "MatMul") and sides == 2:
+        stored_out_in = place == 0 or (
+            node.op_type == "Gemm" and "transB" in attributes and attributes["transB"].i == 1
+        )
+        return Role("dense", axes=None if stored_out_in != turned else (1, 0)), "", node
+    if node.op_type in ("Conv", "ConvTranspose") and place == 1 and 3 <= sides <= 5:
+        groups = max(int(attributes["group"].i), 1) if "group" in attributes else 1
+        groups = groups if shape[0] % groups == 0 else 1
+        return Role(f"conv{'_transpose' * (node.op_type == 'ConvTranspose')}{sides - 2}d", groups=groups), "", node
+    if node.op_type == "Gather" and place == 0 and sides == 2:
+        return Role("embedding"), "", node
+    if node.op_type in GATES and place > 2:
+        return None, "bias", node
+    if node.op_type in GATES and place in (1, 2) and sides == 3:
+        gates = GATES[node.op_type]
+        return (
+            Role(TYPES["".join(sorted(gates, key="ifgorzn".index))], gates=gates),
+            ("weight_ih_l0", "weight_hh_l0")[place - 1],
+            node,
+        )
+    return None, "", node
+
+
+def _module(node: Any) -> str:
+    """The module that an operation was exported from, as torch's exporters write it down; empty if they did not."""
+    for entry in node.metadata_props:
+        if (
+            entry.key == "pkg.torch.onnx.name_scopes"
+        ):  # of the newer exporter: "['', 'encoder', 'encoder.fc', 'linear']"
+            names = re.findall(r"'([^']*)'", entry.value)
+            return names[-2] if len(names) > 1 else ""
+    return ".".join(part for part in node.name.split("/")[:-1] if part)  # of the older one: /encoder/fc/MatMul
+
+
+def _model(path: Path) -> Any:
+    status = path.stat()
+    return _parsed(path, status.st_mtime_ns, status.st_size)
+
+
+@lru_cache(maxsize=1)  # protobuf can only read a file as a whole
+def _parsed(path: Path, modified: int, size: int) -> Any:
+    onnx = require("onnx", "onnx", path)
+    try:
+        model = onnx.load(path, load_external_data=False)
+    except Exception as err:  # protobuf's own errors, and those of the text decoder
+        raise unreadable(path, KIND, err) from err
+    if not model.graph.node and not model.graph.initializer:
+        raise unreadable(path, KIND, ValueError("no graph in it"))
+    return model
+
+
+def _read(path: Path, number: int, rows: slice | None) -> torch.Tensor:
+    onnx = require("onnx", "onnx", path)
+    tensor = _model(path).graph.initializer[number]
+    try:
+        array = onnx.numpy_helper.to_array(tensor, base_dir=str(path.parent))
+    except Exception as err:  # external files that are missing, outside the directory, or too short
+        raise unreadable(path, KIND, err) from err
+    if array.dtype.name not in ("float16", "float32", "float64") and array.dtype.kind in "fV":  # ml_dtypes
+        array = array.astype("float32")
+    return as_tensor(array if rows is None else array[rows])

@@ -1,0 +1,290 @@
+"""Two sources side by side, against closed forms."""
+
+import json
+import math
+import sys
+from dataclasses import replace
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from safetensors.torch import save_file
+from torch import nn
+
+import htsr
+from htsr.comparison.layer import COMPARED
+from htsr.errors import InputError
+from htsr.weights import open_source
+from tests.conftest import pareto, planted
+
+
+def normal(*shape, seed=0):
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
+
+
+def test_a_planted_change():
+    """The change is planted: its eigenvalues, norms and tail are known."""
+    evals = pareto(2.5, 200) * 1e-4
+    W, change = normal(300, 200).double(), planted(evals, 300)
+    c = htsr.compare({"w": W}, {"w": W + change})
+    row = c["w"].row
+    assert row["frobenius"] == pytest.approx(math.sqrt(evals.sum()), rel=1e-9)
+    assert row["relative_change"] == pytest.approx(math.sqrt(evals.sum()) / float(W.norm()), rel=1e-9)
+    assert row["spectral"] == pytest.approx(math.sqrt(evals.max()), rel=1e-9)
+    assert row["relative_spectral"] == pytest.approx(row["spectral"] / float(torch.linalg.matrix_norm(W, 2)), rel=1e-9)
+    np.testing.assert_allclose(c.delta.spectra["w"].eigenvalues, evals, rtol=1e-6)
+    assert row["alpha_delta"] == pytest.approx(htsr.fit_power_law(evals.numpy()).alpha, rel=1e-4)
+    assert row["alpha_a"] == htsr.analyze({"w": W})["w"].row["alpha"]
+    assert row["alpha_b"] == htsr.analyze({"w": W + change})["w"].row["alpha"]
+    assert row["alpha_change"] == row["alpha_b"] - row["alpha_a"]
+    assert row["status"] == "changed"
+
+
+def test_a_merged_lora_changes_by_its_rank_whatever_the_precision():
+    base = nn.Sequential(nn.Linear(120, 90), nn.Linear(90, 70)).requires_grad_(False)
+    for dtype in (torch.float64, torch.float32, torch.bfloat16):
+        merged = {name: tensor.clone() for name, tensor in base.state_dict().items()}
+        merged["0.weight"] += 0.1 * normal(90, 6) @ normal(6, 120, seed=1)
+        c = htsr.compare(base.to(dtype), {name: tensor.to(dtype) for name, tensor in merged.items()})
+        assert c["0"].row["hard_rank_delta"] == 6, dtype
+        assert list(c.details["status"]) == ["changed", "unchanged"]
+        base.float()
+
+
+def test_a_change_that_is_noise_is_called_so():
+    W = normal(200, 150)
+    noise = htsr.compare({"w": W}, {"w": W + 0.01 * normal(200, 150, seed=2)})
+    assert noise["w"].row["num_spikes_delta"] == 0
+    assert noise["w"].row["phase_delta"] == "random-like"
+    assert noise["w"].row["null_p_value_delta"] > 0.05
+    assert noise["w"].row["null_alpha_delta"] == htsr.analyze({"w": W})["w"].row["null_alpha"]
+    assert "looks like noise" in noise["w"].row["reason"]
+    spiked = htsr.compare({"w": W}, {"w": W + 0.01 * normal(200, 150, seed=2) + 0.01})
+    assert spiked["w"].row["num_spikes_delta"] == 1
+    assert spiked["w"].row["reason"] == ""
+
+
+def test_a_change_that_is_rounding_is_called_so():
+    W = normal(200, 150)
+    row = htsr.compare({"w": W}, {"w": W.bfloat16()})["w"].row
+    assert row["rounding"] == 1
+    assert row["hard_rank_delta"] == 0
+    assert row["frobenius"] == pytest.approx(float((W - W.bfloat16().float()).norm()), rel=1e-6)
+    assert row["spectral"] == pytest.approx(float(torch.linalg.matrix_norm(W - W.bfloat16().float(), 2)), rel=1e-6)
+    assert "stored as float32 in A, as bfloat16 in B" in row["reason"]
+    assert "rounding" in row["reason"]
+
+
+def test_nothing_changed():
+    model = nn.Sequential(nn.Conv2d(8, 12, 3), nn.Linear(60, 40))
+    c = htsr.compare(model, model.state_dict())
+    assert list(c.details["status"]) == ["unchanged", "unchanged"]
+    assert list(c.details["relative_change"]) == [0, 0]
+    np.testing.assert_allclose(c.details[["cka", "cka_uncentred", "overlap_out", "overlap_in"]], 1)
+    np.testing.assert_allclose(c.details[["angle_out", "angle_in"]], 0, atol=1e-5)
+    assert c.details["alpha_delta"].isna().all()
+    assert c.summary()["relative_change"] == 0
+    assert "nothing changed" in repr(c)
+
+
+def test_convolutions_by_slices_and_unfolded():
+    W = normal(12, 8, 3, 3)
+    change = torch.zeros(12, 8, 3, 3)
+    change[:, :, 1, 2] = 0.5 * normal(12, 8, seed=2)
+    row = htsr.compare({"c": W}, {"c": W + change})["c"].row
+    assert row["spectral"] == pytest.approx(float(torch.linalg.matrix_norm(change[:, :, 1, 2], 2)), rel=1e-5)
+    assert row["frobenius"] == pytest.approx(float(change.norm()), rel=1e-5)
+    X, Y = (T.flatten(1) - T.flatten(1).mean(0) for T in (W, W + change))
+    assert row["cka"] == pytest.approx(float((X.mT @ Y).norm() ** 2 / (X.mT @ X).norm() / (Y.mT @ Y).norm()), rel=1e-5)
+
+
+def test_layers_without_a_partner_are_listed_with_the_reason(tmp_path):
+    a = {
+        "same": normal(30, 20),
+        "shape": normal(30, 20),
+        "gone": normal(30, 20),
+        "pre.x": normal(25, 20),
+        "h": normal(9, 9),
+    }
+    b = {
+        "same": normal(30, 20, seed=1),
+        "shape": normal(30, 21),
+        "new": normal(9, 8),
+        "y.pre.x": normal(25, 20),
+        "h": normal(9),
+    }
+    a["bias"] = b["bias"] = normal(30)
+    save_file(b, tmp_path / "b.safetensors")
+    c = htsr.compare(a, tmp_path / "b.safetensors")
+    assert list(c.details["name"]) == ["same"]
+    reasons = {row["name"]: (row["source"], row["reason"]) for row in c.unmatched.to_dict("records")}
+    assert reasons == {
+        "shape": ("both", "30 x 20 in A, 30 x 21 in B"),
+        "gone": ("A", "no such name in B"),
+        "new": ("B", "no such name in A"),
+        "pre.x": ("A", "no such name in B, which has y.pre.x of the same shape"),
+        "y.pre.x": ("B", "no such name in A, which has pre.x of the same shape"),
+        "h": ("A", "not analysed in B: 1-D: not a matrix"),
+    }
+    assert list(c.skipped[c.skipped["name"] == "bias"]["source"]) == ["both"]
+
+
+def test_nothing_in_common():
+    with pytest.raises(InputError, match="has a partner of the same name and shape"):
+        htsr.compare({"a": normal(30, 20)}, {"b": normal(30, 20)})
+    with pytest.raises(InputError, match="matches none"):
+        htsr.compare({"a": normal(30, 20)}, {"a": normal(30, 20)}, layers="z*")
+    for rank in (0, -1, 2.5, True):
+        with pytest.raises(ValueError, match="rank="):
+            htsr.compare({"a": normal(30, 20)}, {"a": normal(30, 20)}, rank=rank)
+
+
+def test_what_is_not_finite_leaves_the_rest():
+    bad = normal(30, 20)
+    bad[0, 0] = float("nan")
+    c = htsr.compare({"x": normal(30, 20), "y": normal(30, 20)}, {"x": bad, "y": normal(30, 20, seed=1)})
+    assert list(c.details["status"]) == ["failed", "changed"]
+    assert c["x"].row["reason"] == "B: non-finite (1 of 600)"
+    assert c["x"].row["alpha_a"] > 1
+    assert math.isnan(c.details.loc[0, "frobenius"])
+    assert "failed: B: non-finite" in repr(c)
+    assert c.summary()["num_failed"] == 1
+
+
+def test_what_cannot_be_read_leaves_the_rest(monkeypatch):
+    def load():
+        raise ValueError("packed in 3 bits: no reader")
+
+    a = {"x": normal(30, 20), "y": normal(30, 20)}
+    inventory = open_source(a)
+    broken = replace(inventory, layers=[replace(inventory.layers[0], load=load), inventory.layers[1]])
+    monkeypatch.setattr(
+        sys.modules["htsr.comparison.compare"], "open_source", lambda source: broken if source is a else open_source(source)
+    )
+    c = htsr.compare(a, {"x": normal(30, 20), "y": normal(30, 20, seed=1)})
+    assert list(c.details["status"]) == ["failed", "changed"]
+    assert c["x"].row["reason"] == "packed in 3 bits: no reader"
+
+
+@pytest.mark.parametrize(
+    ("a", "b"),
+    [
+        (torch.zeros(30, 20), normal(30, 20)),
+        (normal(30, 20), torch.zeros(30, 20)),
+        (torch.zeros(30, 20), torch.zeros(30, 20)),
+        (normal(1, 20), normal(1, 20, seed=1)),
+        (normal(30, 20) * 1e-30, normal(30, 20, seed=1) * 1e-30),
+        (normal(30, 20), normal(30, 20).half()),
+        (normal(30, 20), normal(30, 20).to(torch.float8_e4m3fn)),
+        (normal(30, 20).to(torch.float8_e4m3fn), normal(30, 20).to(torch.float8_e4m3fn)),
+        (normal(30, 20).double() * 1e150, -normal(30, 20).double() * 1e150),
+        (torch.full((30, 20), 3e38), torch.full((30, 20), -3e38)),
+        (normal(30, 20).numpy(), normal(30, 20).numpy()[:, ::-1]),
+    ],
+)
+def test_awkward_weights(a, b, tmp_path):
+    c = htsr.compare({"w": a}, {"w": b})
+    assert len(c.details) == 1
+    assert c.details.loc[0, "status"] in ("changed", "unchanged", "failed")
+    for suffix in (".html", ".csv", ".json", ".parquet"):
+        c.save(tmp_path / f"c{suffix}")
+    repr(c), c._repr_html_(), c.summary()
+
+
+def test_tied_layers_are_compared_once():
+    def tied(seed):
+        model = nn.Sequential(nn.Embedding(50, 30), nn.Linear(30, 50, bias=False))
+        model[0].weight.data = normal(50, 30, seed=seed)
+        model[1].weight = model[0].weight
+        return model
+
+    c = htsr.compare(tied(0), tied(1))
+    assert list(c.details["tied_to"]) == ["", "0"]
+    assert c.details.loc[0, "frobenius"] == c.details.loc[1, "frobenius"]
+    assert list(c.details["layer_type"]) == ["embedding", "dense"]
+    assert c.summary()["num_tied"] == 1
+    assert list(c.most_changed()["name"]) == ["0"]
+    untied = htsr.compare(tied(0), {"0.weight": normal(50, 30, seed=1), "1.weight": normal(50, 30, seed=2)})
+    assert list(untied.details["tied_to"]) == ["", ""]
+    assert untied.details["frobenius"].nunique() == 2
+
+
+def test_models_are_not_changed():
+    a, b = nn.Linear(30, 20), nn.Linear(30, 20)
+    before = [T.clone() for T in (a.weight, b.weight)]
+    htsr.compare(a, b)
+    assert torch.equal(a.weight, before[0])
+    assert torch.equal(b.weight, before[1])
+
+
+@pytest.fixture(scope="module")
+def comparison():
+    W = {name: normal(60, 40, seed=i) for i, name in enumerate("xyz")}
+    return htsr.compare(
+        W, {"x": W["x"] + 0.1 * normal(60, 40, seed=9), "y": 2 * W["y"], "z": W["z"], "n": normal(9, 9)}
+    )
+
+
+def test_what_changed_most(comparison):
+    assert list(comparison.most_changed(2)["name"]) == ["y", "x"]
+    assert comparison["y"].row["relative_change"] == pytest.approx(1)
+    assert comparison["y"].row["cka"] == pytest.approx(1)
+    assert list(comparison.most_changed(1, by="alpha_change")["name"]) == ["x"]
+    with pytest.raises(ValueError, match="numeric columns"):
+        comparison.most_changed(by="name")
+
+
+def test_summary(comparison):
+    summary = comparison.summary()
+    counts = ("num_layers", "num_unchanged", "num_failed", "num_tied", "num_unmatched", "num_skipped")
+    assert [summary[name] for name in counts] == [3, 1, 0, 0, 1, 0]
+    W = [normal(60, 40, seed=i) for i in range(3)]
+    change = math.hypot(float(0.1 * normal(60, 40, seed=9).norm()), float(W[1].norm()))
+    assert summary["relative_change"] == pytest.approx(change / float(torch.cat(W).norm()), rel=1e-5)
+
+
+def test_formats(comparison, tmp_path):
+    paths = {suffix: comparison.save(tmp_path / f"c{suffix}") for suffix in (".html", ".csv", ".json", ".parquet")}
+    columns = [column.name for column in COMPARED]
+    assert list(comparison.details) == columns
+    assert list(pd.read_csv(paths[".csv"])) == columns
+    pd.testing.assert_frame_equal(pd.read_parquet(paths[".parquet"]), comparison.details)
+    document = json.loads(paths[".json"].read_text())
+    assert [row["name"] for row in document["details"]] == ["x", "y", "z"]
+    assert document["unmatched"][0]["reason"] == "no such name in A"
+    assert document["details"][2]["alpha_delta"] is None
+    assert "no such name in A" in paths[".html"].read_text()
+    with pytest.raises(InputError, match="expected a suffix"):
+        comparison.save(tmp_path / "c.docx")
+
+
+def test_parts(comparison):
+    assert [layer.name for layer in comparison] == ["x", "y", "z"]
+    assert comparison.delta["x"].plot() is not None
+    assert len(comparison["x"].angles_in) == 10
+    with pytest.raises(KeyError, match="expected one of the 3 layers"):
+        comparison["n"]
+    assert len(htsr.compare({"w": normal(30, 20)}, {"w": normal(30, 20, seed=1)}, rank=3)["w"].angles_out) == 3
+
+
+def test_the_same_call_gives_the_same_table(comparison):
+    W = {name: normal(60, 40, seed=i) for i, name in enumerate("xyz")}
+    again = htsr.compare(
+        W, {"x": W["x"] + 0.1 * normal(60, 40, seed=9), "y": 2 * W["y"], "z": W["z"], "n": normal(9, 9)}
+    )
+    pd.testing.assert_frame_equal(again.details, comparison.details)
+
+
+def test_an_adapter_stands_for_what_it_makes_of_its_base(tmp_path):
+    """LoRA: W + lora_alpha / r * B A."""
+    base = {"q_proj.weight": normal(24, 16), "head.weight": normal(10, 24)}
+    A, B = normal(3, 16, seed=1), normal(24, 3, seed=2)
+    names = ("base_model.model.q_proj.lora_A.weight", "base_model.model.q_proj.lora_B.weight")
+    save_file(dict(zip(names, (A, B), strict=True)), tmp_path / "adapter_model.safetensors")
+    (tmp_path / "adapter_config.json").write_text(json.dumps({"peft_type": "LORA", "r": 3, "lora_alpha": 6}))
+    c = htsr.compare(base, tmp_path)
+    assert list(c.details["name"]) == ["q_proj", "head"]
+    assert list(c.details["status"]) == ["changed", "unchanged"]
+    assert c["q_proj"].row["hard_rank_delta"] == 3
+    assert c["q_proj"].row["frobenius"] == pytest.approx(float((2 * B @ A).norm()), rel=1e-5)
