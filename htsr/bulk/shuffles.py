@@ -1,4 +1,4 @@
-"""The same entries in random places: what of a spectrum is correlation, and what the entries alone would give."""
+"""Shuffle the entries of a weight: what remains of its spectrum comes from the entries alone, not from correlation."""
 
 from dataclasses import dataclass
 
@@ -9,12 +9,11 @@ from scipy.spatial import distance
 from htsr.bulk.bbp import bbp_threshold, spike_eigenvalue
 from htsr.bulk.bulk_fit import MarchenkoPasturFit, fit_marchenko_pastur
 from htsr.bulk.entries import excess_kurtosis
-from htsr.spectra.spectrum import Spectrum
-from htsr.weights.arrays import as_tensor
+from htsr.spectra.spectrum import Spectrum, weight_as_tensor
 
-# One shuffle of a small matrix says little: below this many eigenvalues five are drawn.
-SMALL, REPLICAS = 128, 5
-# Elements named at most.
+# One shuffled copy of a small matrix says little: below this many eigenvalues ``shuffle`` draws five.
+FEW_EIGENVALUES, REPLICAS = 128, 5
+# ``shuffle`` names at most this many elements.
 MAX_ELEMENTS = 10
 
 
@@ -23,15 +22,15 @@ class Shuffled:
     """The spectra of shuffled copies of a weight.
 
     Attributes:
-        spectra: One spectrum for each replica.
-        fit: Marchenko-Pastur fit of the first one; None where it has no bulk.
-        num_traps: Correlation traps: eigenvalues of a shuffled copy above its noise edge, median over the replicas. None
-            where there is no bulk.
-        elements: Positions of the elements that each cause a trap by themselves, largest first, ten at most.
-        values: Their values.
+        spectra: One spectrum for each shuffled copy.
+        fit: Marchenko-Pastur fit of the first copy; None if it has no bulk.
+        num_traps: Number of correlation traps: eigenvalues of a shuffled copy above its noise edge, median over the copies.
+            None if no copy has a bulk.
+        elements: Positions of the elements that each cause a trap by themselves, largest first, at most ten.
+        values: The values of these elements.
         mean: Mean of all entries.
-        mean_strength: The singular value that this mean alone amounts to, ``|mean| sqrt(N M)``, over the weakest that
-            shows (BBP): above 1 the mean is a trap. NaN where there is no bulk.
+        mean_strength: The singular value of the mean alone, ``|mean| sqrt(N M)``, divided by that of the weakest visible
+            signal (BBP): above 1 the mean causes a trap. NaN if the first copy has no bulk.
     """
 
     spectra: tuple[Spectrum, ...]
@@ -44,32 +43,34 @@ class Shuffled:
 
     @property
     def lambda_max(self) -> float:
-        """Largest eigenvalue of a shuffled copy, median over the replicas."""
+        """Largest eigenvalue of a shuffled copy, median over the copies."""
         return float(np.median([spectrum.eigenvalues[-1] for spectrum in self.spectra]))
 
 
 def shuffle(weight: "torch.Tensor | np.ndarray", *, seed: int = 0) -> Shuffled:
-    """Shuffle the entries of a weight and take the spectra.
+    """Shuffle the entries of a weight and compute the spectra of the shuffled copies.
 
     Args:
-        weight: ``(out, in)`` or ``(out, in, *kernel)``, finite.
+        weight: Shape ``(out, in)`` or ``(out, in, *kernel)``, finite.
         seed: Seed of the shuffles.
 
     Returns:
-        Spectra of five shuffled copies below 128 eigenvalues, of one from there on, and what stands out of their noise
-        bulk: a trap, in the words of Martin and Hinrichs (2025), for whatever survives a shuffle is no correlation.
+        The spectra of the shuffled copies (five copies below 128 eigenvalues, one from there on) and the eigenvalues that
+        stand above their noise bulk. Martin and Hinrichs (2025) call such an eigenvalue a trap: it survives a shuffle, so it
+        is not a correlation.
 
     Raises:
-        ValueError: As ``htsr.esd``.
+        TypeError: As ``htsr.esd``.
+        InputError: As ``htsr.esd``.
 
     Notes:
-        An isolated element w is a signal of rank one and strength |w|, and the mean is one of strength
-        ``|mean| sqrt(N M)``: the BBP transition says which of them a shuffled spectrum shows.
+        An isolated element w is a signal of rank one and strength |w|; the mean is one of strength ``|mean| sqrt(N M)``. The
+        BBP transition decides which of them show in a shuffled spectrum.
     """
-    W = as_tensor(weight).detach()
+    W = weight_as_tensor(weight).detach()
     generator = torch.Generator().manual_seed(seed)
     first = _shuffled_spectrum(W, generator)
-    replicas = REPLICAS if len(first) < SMALL else 1
+    replicas = REPLICAS if len(first) < FEW_EIGENVALUES else 1
     spectra = (first, *(_shuffled_spectrum(W, generator) for _ in range(replicas - 1)))
     kurtosis = excess_kurtosis(W)
     fits = [fit_marchenko_pastur(spectrum, first.N, first.M, kurtosis=kurtosis) for spectrum in spectra]
@@ -92,23 +93,23 @@ def rand_distance(evals: np.ndarray, shuffled: np.ndarray) -> float:
         shuffled: Ascending eigenvalues of a shuffled copy, shape ``(n,)``.
 
     Returns:
-        Square root of the Jensen-Shannon divergence, natural logarithm, between the two rows of sorted eigenvalues, each
-        scaled to sum 1 as if the index were the outcome. It is no distance between densities; see ``density_distance``.
+        Square root of the Jensen-Shannon divergence (natural logarithm) between the two rows of sorted eigenvalues, each
+        scaled to sum 1, as if the index were the outcome. This is not a distance between densities; ``density_distance`` is.
     """
     return float(distance.jensenshannon(evals, shuffled))
 
 
 def density_distance(evals: np.ndarray, shuffled: np.ndarray) -> float:
-    """Jensen-Shannon distance between two spectral densities, the papers' definition of the distance to random.
+    """Jensen-Shannon distance between two spectral densities: the distance to random as papers define it.
 
     Args:
-        evals: Eigenvalues.
-        shuffled: Eigenvalues to compare with.
+        evals: Eigenvalues, in any order.
+        shuffled: The eigenvalues to compare with, in any order.
 
     Returns:
-        Square root of the divergence, logarithm to base 2, in [0, 1]: 0 for the same density, 1 for two that nowhere
-        overlap. Densities are counted in ``sqrt(n)`` bins that hold the same number of the eigenvalues of both together,
-        so that no scale has to be chosen.
+        Square root of the divergence (logarithm to base 2), in [0, 1]: 0 for equal densities, 1 for densities that do not
+        overlap. The densities are histograms with ``sqrt(n)`` bins, each of which holds the same number of the pooled
+        eigenvalues, so nobody has to choose a scale.
     """
     pooled = np.sort(np.concatenate([evals, shuffled]))
     bins = max(2, round(np.sqrt(len(evals))))
@@ -118,6 +119,7 @@ def density_distance(evals: np.ndarray, shuffled: np.ndarray) -> float:
 
 
 def _shuffled_spectrum(W: torch.Tensor, generator: torch.Generator) -> Spectrum:
+    """Return the spectrum of a copy whose entries the generator has permuted."""
     order = torch.randperm(W.numel(), generator=generator).to(W.device)
     return Spectrum.from_weight(W.reshape(-1)[order].reshape(W.shape))
 
@@ -125,7 +127,7 @@ def _shuffled_spectrum(W: torch.Tensor, generator: torch.Generator) -> Spectrum:
 def _elements_above(
     W: torch.Tensor, mean: float, fit: MarchenkoPasturFit, N: int, M: int
 ) -> tuple[tuple[tuple[int, ...], ...], tuple[float, ...]]:
-    """Elements whose own spike would stand above the threshold, largest first."""
+    """Return places and values of the elements that each raise a spike above the threshold, largest first."""
     strengths = (W.double() - mean).abs().flatten()
     top = strengths.topk(min(MAX_ELEMENTS, len(strengths)))
     shown = spike_eigenvalue(top.values.cpu().numpy() / fit.sigma, N, M) * fit.sigma**2 > fit.spike_threshold

@@ -1,4 +1,4 @@
-"""Eigenvalues of symmetric matrices, several threads at a time."""
+"""Eigenvalues of symmetric matrices, without a lock that keeps other threads waiting."""
 
 import ctypes
 from collections.abc import Callable
@@ -8,28 +8,25 @@ from typing import Any
 import numpy as np
 from scipy.linalg import cython_lapack
 
-# scipy's LAPACK counts in 32 bits; the places of a matrix with more rows may not fit.
+# scipy's LAPACK indexes with 32-bit integers, which can overflow in a matrix with more rows than this.
 MAX_ROWS = 2**15
-# Arguments of dsyevd that are C ints: n, lda, lwork, liwork, info, and the workspace iwork.
-SIZES = 6
+# dsyevd takes six pointers to C ints: n, lda, lwork, iwork (the workspace), liwork and info.
+NUM_INT_POINTERS = 6
 
 
 def eigvalsh(stack: np.ndarray) -> np.ndarray:
-    """Eigenvalues of symmetric matrices. The matrices are overwritten.
+    """Return the eigenvalues of contiguous float64 matrices of shape ``(R, M, M)``, ascending in each row, ``(R, M)``.
 
-    Args:
-        stack: Shape ``(R, M, M)``, float64, contiguous; M >= 1.
-
-    Returns:
-        Ascending, shape ``(R, M)``.
+    LAPACK overwrites the matrices.
 
     Raises:
-        numpy.linalg.LinAlgError: If the eigenvalues of a matrix do not converge.
+        LinAlgError: If the eigenvalues of a matrix do not converge.
 
     Notes:
-        LAPACK's ``dsyevd``, as in ``numpy.linalg.eigvalsh``, from scipy's interface for compiled code. numpy (2.4) lets one
-        thread at a time into LAPACK and scipy's own functions keep Python's lock, so that two threads with 30 matrices of
-        384 x 384 each took twice as long as one; these take as long as one (two cores). Nor is the matrix copied.
+        This calls LAPACK's ``dsyevd``, as ``numpy.linalg.eigvalsh`` does, but through scipy's interface for compiled code.
+        numpy (2.4) lets only one thread at a time into LAPACK, and scipy's own functions hold Python's lock: with either, two
+        threads that each decompose 30 matrices of 384 x 384 take twice as long as one thread. Through this interface they
+        take as long as one (measured on two cores), and no matrix is copied.
     """
     R, M = stack.shape[:2]
     dsyevd = _dsyevd()
@@ -50,13 +47,13 @@ def eigvalsh(stack: np.ndarray) -> np.ndarray:
 
 @lru_cache(maxsize=1)
 def _dsyevd() -> Callable[..., None] | None:
-    """``dsyevd`` as a function of addresses that does not hold Python's lock; None if scipy counts in other than C's int."""
+    """Return ``dsyevd`` as a function of addresses that releases Python's lock, or None if its integers are not C ints."""
     python: Any = ctypes.pythonapi
     python.PyCapsule_GetName.restype = ctypes.c_char_p
     python.PyCapsule_GetPointer.restype = ctypes.c_void_p
     capsule = ctypes.py_object(cython_lapack.__pyx_capi__["dsyevd"])
     signature = python.PyCapsule_GetName(capsule)
-    if signature.count(b", int *") != SIZES:
+    if signature.count(b", int *") != NUM_INT_POINTERS:
         return None
     address = python.PyCapsule_GetPointer(capsule, ctypes.c_char_p(signature))
     characters, rest = [ctypes.c_char_p] * 2, [ctypes.c_void_p] * 9

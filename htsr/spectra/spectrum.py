@@ -10,18 +10,19 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
+from htsr.errors import InputError
 from htsr.spectra.lapack import eigvalsh
 from htsr.spectra.threads import blas_threads
 from htsr.weights.arrays import as_tensor
 from htsr.weights.sides import Sides
 
-# Rows that are turned to float64 at a time, so that a vocabulary needs no float64 copy; 1024 to 4096 rows were the fastest, a
-# fifth faster than one piece at 30522 x 384.
+# A Gram matrix is accumulated from blocks of this many rows, so that a vocabulary needs no float64 copy. Blocks of 1024 to 4096
+# rows were fastest: a fifth faster than one piece at 30522 x 384.
 BLOCK_ROWS = 4096
-# Columns up to which one BLAS thread is faster than two or as fast, for the Gram matrix and for its eigenvalues. Those come from
-# another library with threads of its own, and the two get in each other's way: both with two threads took 0.13 s for 1024 x 1024
-# against 0.075 with one for the eigenvalues, 0.31 against 0.24 for 1536 x 1536, but 0.50 against 0.63 for 2048 x 2048 (AMD EPYC,
-# two cores).
+# Up to these numbers of columns one BLAS thread is at least as fast as two, for the Gram matrix and for its eigenvalues. numpy
+# computes the first and scipy's LAPACK the second, each with a thread pool of its own, and the two pools compete for the cores:
+# Gram matrix and eigenvalues took 0.13 s for 1024 x 1024 with two threads each and 0.075 s with one for the eigenvalues; 0.31
+# and 0.24 s for 1536 x 1536; 0.50 and 0.63 s for 2048 x 2048 (AMD EPYC, two cores).
 ONE_THREAD_UP_TO, ONE_EIGENVALUE_THREAD_UP_TO = 768, 1536
 
 
@@ -31,11 +32,11 @@ class Spectrum(Sides):
 
     Args:
         eigenvalues: Eigenvalues of W^T W (squared singular values, no 1/N), in any order; kept ascending in float64.
-            Values that arithmetic cannot tell from zero are expected to be exactly 0, as ``esd`` returns them.
+            Set values that arithmetic cannot tell from zero to exactly 0, as ``esd`` does.
         shape: Shape of the weight, ``(out, in)`` or ``(out, in, *kernel)``.
 
     Raises:
-        ValueError: If the eigenvalues are not one finite, non-negative row, or the shape has fewer than two sides.
+        InputError: If the eigenvalues are not one row of finite values >= 0, or the shape has fewer than two sides.
 
     Example:
         >>> Spectrum([4.0, 1.0, 0.0], shape=(5, 3))
@@ -49,20 +50,32 @@ class Spectrum(Sides):
         evals = np.sort(np.asarray(self.eigenvalues, dtype=np.float64))
         shape = tuple(int(side) for side in self.shape)
         if evals.ndim != 1 or not np.isfinite(evals).all() or (evals < 0).any():
-            raise ValueError(
+            raise InputError(
                 f"expected a row of finite eigenvalues >= 0, got shape {evals.shape} with "
                 f"{int((~np.isfinite(evals)).sum())} non-finite and {int((evals < 0).sum())} negative values"
             )
         if len(shape) < 2:
-            raise ValueError(f"expected the shape of a weight, (out, in) or (out, in, *kernel), got {shape}")
+            raise InputError(f"expected the shape of a weight, (out, in) or (out, in, *kernel), got {shape}")
         evals.flags.writeable = False
         object.__setattr__(self, "eigenvalues", evals)
         object.__setattr__(self, "shape", shape)
 
     @classmethod
     def from_weight(cls, weight: "torch.Tensor | np.ndarray", floor: float = 0.0) -> "Spectrum":
-        """The spectrum of a weight; see ``esd``."""
-        return cls(esd(weight, floor), shape=tuple(weight.shape))
+        """Return the spectrum of a weight.
+
+        Args:
+            weight: As in ``esd``.
+            floor: As in ``esd``.
+
+        Returns:
+            The spectrum.
+
+        Raises:
+            TypeError: As ``esd``.
+            InputError: As ``esd``.
+        """
+        return cls(esd(weight, floor), shape=np.shape(weight))
 
     @property
     def Q(self) -> float:
@@ -71,7 +84,7 @@ class Spectrum(Sides):
 
     @property
     def nonzero(self) -> np.ndarray:
-        """The eigenvalues that are not zero, ascending: what is fitted."""
+        """The eigenvalues that are not zero, ascending: the ones that fits use."""
         return self.eigenvalues[self.eigenvalues > 0]
 
     def __len__(self) -> int:
@@ -91,63 +104,72 @@ class Spectrum(Sides):
 
 
 def rounding_edge(eps: float, mean_square: float, N: int, M: int) -> float:
-    """The largest eigenvalue that the rounding of a stored matrix can make: its Marchenko-Pastur edge.
+    """Return the Marchenko-Pastur edge of the rounding noise in an N x M matrix stored with relative spacing ``eps``.
 
-    Args:
-        eps: Relative spacing of the stored type.
-        mean_square: Mean of the squared entries.
-        N: The larger side.
-        M: The smaller side.
-
-    Returns:
-        ``eps^2 mean_square / 12 (sqrt(N) + sqrt(M))^2``.
+    ``mean_square`` is the mean of the squared entries. Rounding makes no eigenvalue above this edge.
     """
     return eps**2 / 12 * mean_square * (math.sqrt(N) + math.sqrt(M)) ** 2
 
 
 def esd(weight: "torch.Tensor | np.ndarray", floor: float = 0.0) -> np.ndarray:
-    """Eigenvalues of W^T W.
+    """Compute the eigenvalues of W^T W.
 
     Args:
-        weight: ``(out, in)``, or ``(out, in, *kernel)`` for a convolution, floating point, on any device.
-        floor: Eigenvalues up to here are zero too: noise that the caller knows of, for instance in the difference of two
-            rounded matrices.
+        weight: One weight of shape ``(out, in)``, or ``(out, in, *kernel)`` for a convolution; floating point, on any device.
+            ``htsr.analyze`` takes whole models.
+        floor: Eigenvalues up to this value count as zero, too: pass the size of any other noise in the weight, for instance in
+            the difference of two rounded matrices.
 
     Returns:
-        Ascending float64 eigenvalues, not divided by N, shape ``(min(out, in) * prod(kernel),)``. Values that cannot
-        be told from zero (see Notes) are exactly 0.
+        Ascending float64 eigenvalues, not divided by N, shape ``(min(out, in) * prod(kernel),)``. Values that cannot be told
+        from zero (see Notes) are exactly 0.
 
     Raises:
-        ValueError: If the weight has fewer than two dimensions, holds no element, is not real floating point, or is
-            not finite.
+        TypeError: If ``weight`` is not one tensor or array: a module, a dict, a list of matrices, a path.
+        InputError: If the weight has fewer than two dimensions, no element or an entry that is not finite, or is not real
+            floating point.
 
     Notes:
         A convolution is decomposed slice by slice, one ``(out, in)`` matrix for each position in the kernel, and the
-        eigenvalues are pooled. WeightWatcher pools likewise and multiplies by 1/2; here there is no hidden factor.
+        eigenvalues of all slices are pooled. WeightWatcher pools them, too, and multiplies by 1/2; ``esd`` has no such factor.
 
         Path: ``eigvalsh`` of the smaller Gram matrix, accumulated in float64, never an SVD. On the 39 matrices of a trained
-        Transformer alpha agrees with that of the float64 SVD to better than 1e-8 (``benchmarks/audit_minilm.py``).
+        Transformer, alpha agrees with that of the float64 SVD to better than 1e-8 (``benchmarks/audit_minilm.py``).
 
-        Zero: the larger of two floors. Gram arithmetic loses everything below ``eps(float64) * N * lambda_max``. The
-        weight itself was rounded when it was stored: entries of root mean square ``r`` carry rounding noise of at
-        most ``eps(dtype) * r / sqrt(12)``, and a noise matrix of that size has no eigenvalue above that squared times
-        ``(sqrt(N) + sqrt(M))**2``, the Marchenko-Pastur edge. Both scale with W, so alpha does not move when W does.
-        (``eps * max(N, M) * lambda_max`` with the eps of the stored type, the rule for singular values, would call
-        every eigenvalue of a bfloat16 matrix zero.)
+        Zero: the larger of two floors. First, Gram arithmetic loses everything below ``eps(float64) * N * lambda_max``.
+        Second, storing the weight rounded it: entries of root mean square ``r`` carry rounding noise of at most
+        ``eps(dtype) * r / sqrt(12)``, and a noise matrix of that size has no eigenvalue above that squared times
+        ``(sqrt(N) + sqrt(M))**2``, the Marchenko-Pastur edge. Both floors scale with W, so alpha does not depend on the scale.
+        (The usual rule for singular values, ``eps * max(N, M) * lambda_max`` with the eps of the stored type, would call every
+        eigenvalue of a bfloat16 matrix zero.)
 
     Example:
         >>> esd(np.array([[3.0, 0.0], [0.0, 2.0], [0.0, 0.0]]))
         array([4., 9.])
     """
-    return esds([Gram.of(weight)], floor)[0]
+    return esds([Gram.of(weight_as_tensor(weight))], floor)[0]
+
+
+def weight_as_tensor(weight: "torch.Tensor | np.ndarray") -> torch.Tensor:
+    """Return one weight as a tensor, or raise a TypeError that points whoever passes a model to ``htsr.analyze``."""
+    if isinstance(weight, list | tuple) and not any(np.ndim(row) > 1 for row in weight):
+        weight = np.asarray(weight)
+    if isinstance(weight, torch.Tensor):
+        return as_tensor(weight)
+    if hasattr(weight, "__array__") and np.asarray(weight).dtype.kind not in "OSU":
+        return as_tensor(weight)
+    raise TypeError(
+        "expected one weight, a tensor or array of shape (out, in) or (out, in, *kernel), got an object of type "
+        f"{type(weight).__name__}; use htsr.analyze(...) for a module, a state dict, several matrices or a path"
+    )
 
 
 @dataclass(frozen=True, eq=False)
 class Gram:
-    """W^T W of each slice of a weight, which is all that its eigenvalues need.
+    """W^T W of each slice of a weight: all that its eigenvalues depend on.
 
     Attributes:
-        stack: Shape ``(R, M, M)``, float64, where the weight is.
+        stack: Shape ``(R, M, M)``, float64, on the weight's device.
         N: The larger side of W.
         eps: Relative spacing of the type that the weight is stored in.
     """
@@ -158,12 +180,12 @@ class Gram:
 
     @classmethod
     def of(cls, weight: "torch.Tensor | np.ndarray") -> "Gram":
-        """The Gram matrices of a weight, as ``esd`` takes it, with the errors that it raises."""
+        """Return the Gram matrices of a weight; takes the weights and raises the InputErrors of ``esd``."""
         W = as_tensor(weight)
         if W.ndim < 2 or W.numel() == 0:
-            raise ValueError(f"expected a weight of shape (out, in) or (out, in, *kernel), got shape {tuple(W.shape)}")
+            raise InputError(f"expected a weight of shape (out, in) or (out, in, *kernel), got shape {tuple(W.shape)}")
         if not W.is_floating_point():
-            raise ValueError(f"expected a real floating-point weight, got dtype {W.dtype}")
+            raise InputError(f"expected a real floating-point weight, got dtype {W.dtype}")
         eps = torch.finfo(W.dtype).eps
         if W.device.type == "mps":  # Apple's GPUs have no float64
             W = W.cpu()
@@ -174,23 +196,19 @@ class Gram:
         with blas_threads(1 if M <= ONE_THREAD_UP_TO else None):
             grams = [_gram(W_NM) for W_NM in W_RNM]
         stack_RMM = _stacked([gram_MM[None] for gram_MM in grams])
-        if not torch.isfinite(stack_RMM.diagonal(dim1=-2, dim2=-1)).all():  # sums of squares: they show any bad entry
+        if not torch.isfinite(stack_RMM.diagonal(dim1=-2, dim2=-1)).all():  # a sum of squares shows any bad entry
             non_finite = W.numel() - int(torch.isfinite(W.to(torch.float32) if W.itemsize == 1 else W).sum())
-            raise ValueError(
+            raise InputError(
                 f"non-finite ({non_finite} of {W.numel()})" if non_finite else "squares of the entries overflow float64"
             )
         return cls(stack_RMM, N, eps)
 
 
 def esds(grams: Sequence[Gram], floor: float = 0.0) -> list[np.ndarray]:
-    """The ESD of several weights of one shape: their eigenvalues come from one call, which is what a GPU is fast at.
+    """Return what ``esd`` returns for each of several weights of one shape, in the order of ``grams``.
 
-    Args:
-        grams: Their Gram matrices, on one device; the shapes may be transposed. On a CPU they are overwritten.
-        floor: As in ``esd``.
-
-    Returns:
-        For each what ``esd`` returns.
+    Their eigenvalues come from one call, which is what a GPU is fast at. The Gram matrices are on one device; their weights may
+    be transposes of each other. On a CPU the Gram matrices are overwritten.
     """
     stack_RMM = _stacked([gram.stack for gram in grams])
     N, M, R = grams[0].N, stack_RMM.shape[-1], len(grams[0].stack)
@@ -209,17 +227,17 @@ def esds(grams: Sequence[Gram], floor: float = 0.0) -> list[np.ndarray]:
 
 
 def _stacked(stacks: Sequence[torch.Tensor]) -> torch.Tensor:
-    """The stacks as one; a copy of a single large one would be the peak of memory."""
+    """Return the stacks as one, without a copy if there is only one: the copy of a large one would set the peak of memory."""
     return stacks[0] if len(stacks) == 1 else torch.cat(list(stacks))
 
 
 def _gram(W_NM: torch.Tensor) -> torch.Tensor:
-    """W^T W in float64; only a block of rows at a time is turned to it, not the whole weight."""
+    """Return W^T W in float64, accumulated from blocks of rows, so that the whole weight is never copied to float64."""
     gram_MM = None
     for block_BM in W_NM.split(BLOCK_ROWS):
         block_BM = block_BM.to(torch.float64)
-        if block_BM.device.type == "cpu":  # numpy sees the symmetry and computes half; its eigvalsh is faster, too
-            with np.errstate(over="ignore", invalid="ignore"):  # the caller looks at the diagonal
+        if block_BM.device.type == "cpu":  # numpy sees the symmetry and computes only half
+            with np.errstate(over="ignore", invalid="ignore"):  # the caller checks the diagonal
                 product_MM = torch.from_numpy(block_BM.numpy().T @ block_BM.numpy())
         else:
             product_MM = block_BM.mT @ block_BM

@@ -1,21 +1,23 @@
-"""How localised the leading singular vectors are: spread over all coordinates, or resting on a few."""
+"""How localised the leading singular vectors are: spread over all coordinates, or concentrated on a few."""
 
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 
-from htsr.weights.arrays import as_tensor
+from htsr.errors import InputError
+from htsr.spectra.spectrum import weight_as_tensor
 
 
 @dataclass(frozen=True)
 class Localization:
-    """Localisation of the leading singular vectors of one side, one value a vector, largest singular value first.
+    """Localisation of the leading singular vectors of one side: one value for each vector, largest singular value first.
 
     Attributes:
-        participation_ratio: ``1 / (m sum v^4)``, the share of the m coordinates that carry the vector: 1 when all are equal,
-            1/3 for a random vector, 1/m when it is one coordinate.
-        entropy: Shannon entropy of ``v^2`` over its maximum, ln m: 1 when all are equal, 0 when it is one coordinate.
+        participation_ratio: ``1 / (m sum v^4)``, the share of the m coordinates that carry the vector: 1 if all coordinates
+            are equal in size, 1/3 for a random vector, 1/m if a single coordinate carries it.
+        entropy: Shannon entropy of ``v^2`` divided by its maximum, ln m: 1 if all coordinates are equal in size, 0 if a single
+            one carries the vector.
     """
 
     participation_ratio: np.ndarray
@@ -23,31 +25,33 @@ class Localization:
 
 
 def localization(weight: "torch.Tensor | np.ndarray", k: int = 10) -> tuple[Localization, Localization]:
-    """Localisation of the leading singular vectors.
+    """Measure how localised the leading singular vectors are.
 
     Args:
-        weight: ``(out, in)``; the slices ``(out, in)`` of a convolution are taken one by one, and the leading vectors are
-            those of the slice with the largest singular value.
-        k: Number of vectors, at most the rank.
+        weight: Shape ``(out, in)``, or ``(out, in, *kernel)`` for a convolution, of which the ``(out, in)`` slice with the
+            largest singular value is taken.
+        k: Number of vectors; the rank limits it.
 
     Returns:
-        Of the left vectors, with out coordinates, and of the right ones, with in.
+        The localisation of the left vectors, which have ``out`` coordinates, and of the right ones, which have ``in``.
 
     Raises:
-        ValueError: If the weight is no finite real matrix, or k is below 1.
+        TypeError: If the weight is not one tensor or array.
+        ValueError: If ``k`` is below 1.
+        InputError: If the weight is not a finite real matrix.
 
     Notes:
-        ``eigh`` of the smaller Gram matrix, in float64; the vectors of the longer side are W v / |W v|. WeightWatcher's
-        ``part_ratio`` is the ratio of two norms, and its ``vec_entropy`` is not an entropy.
+        Path: ``eigh`` of the smaller Gram matrix in float64; the vectors of the longer side are W v / |W v|. WeightWatcher's
+        ``part_ratio`` is a ratio of two norms, and its ``vec_entropy`` is not an entropy.
     """
-    W = as_tensor(weight).detach()
-    if W.ndim < 2 or W.numel() == 0 or not W.is_floating_point() or k < 1:
-        raise ValueError(
-            f"expected a real weight of shape (out, in, ...) and k >= 1, got {tuple(W.shape)} of {W.dtype} and k={k}"
-        )
+    if k < 1:
+        raise ValueError(f"expected k >= 1, got k={k}")
+    W = weight_as_tensor(weight).detach()
+    if W.ndim < 2 or W.numel() == 0 or not W.is_floating_point():
+        raise InputError(f"expected a real weight of shape (out, in, ...), got shape {tuple(W.shape)} of {W.dtype}")
     largest = W.abs().max().double()
     if not torch.isfinite(largest):
-        raise ValueError("expected a finite weight")
+        raise InputError("expected a finite weight, got NaN or infinite entries")
     W = W.double() / largest.clamp_min(torch.finfo(torch.float64).tiny)
     slices = W.flatten(2).permute(2, 0, 1) if W.ndim > 2 else W[None]
     norms = [torch.linalg.matrix_norm(piece, 2) for piece in slices] if len(slices) > 1 else [torch.tensor(0.0)]
@@ -62,6 +66,7 @@ def localization(weight: "torch.Tensor | np.ndarray", k: int = 10) -> tuple[Loca
 
 
 def _localization(vectors: torch.Tensor) -> Localization:
+    """Return the localisation of orthonormal columns."""
     squares = vectors.square().cpu().numpy()
     m = len(squares)
     with np.errstate(divide="ignore", invalid="ignore"):

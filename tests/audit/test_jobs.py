@@ -18,7 +18,6 @@ from torch import nn
 import htsr
 from htsr.audit.jobs import analyze_layers
 from htsr.audit.layer import Settings
-from htsr.errors import InputError
 from htsr.spectra.lapack import eigvalsh
 from htsr.weights import Layer
 
@@ -131,10 +130,10 @@ def test_weights_are_loaded_on_this_thread_in_order_and_few_at_a_time(monkeypatc
 def test_on_a_device(file):
     a = htsr.analyze(file, device="cpu", progress=False)
     pd.testing.assert_frame_equal(a.details, htsr.analyze(file, progress=False).details)
-    with pytest.raises(InputError, match=r"device='gpu7'"):
+    with pytest.raises(ValueError, match=r"device='gpu7'"):
         htsr.analyze(file, device="gpu7")
     if not torch.cuda.is_available():
-        with pytest.raises(InputError, match="cuda"):
+        with pytest.raises(ValueError, match="cuda"):
             htsr.analyze(file, device="cuda")
 
 

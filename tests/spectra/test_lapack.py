@@ -38,7 +38,7 @@ def test_more_rows_than_32_bits_can_place_go_to_numpy(monkeypatch):
 
 def test_a_scipy_that_counts_otherwise_is_left_alone(monkeypatch):
     assert lapack._dsyevd() is not None
-    monkeypatch.setattr(lapack, "SIZES", 5)
+    monkeypatch.setattr(lapack, "NUM_INT_POINTERS", 5)
     assert lapack._dsyevd.__wrapped__() is None
     monkeypatch.setattr(lapack, "_dsyevd", lambda: None)
     assert (eigvalsh(np.diag([2.0, 1.0])[None]) == [[1, 2]]).all()

@@ -1,10 +1,13 @@
 """Eigenvalues against the SVD, and what counts as zero."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
+from torch import nn
 
-from htsr import Spectrum, esd, fit_power_law
+from htsr import InputError, Spectrum, esd, fit_power_law, localization, shuffle
 from htsr.spectra.metrics import hard_rank
 from tests.conftest import pareto, planted
 
@@ -70,8 +73,37 @@ def test_float32_weight_scaled_down_keeps_every_eigenvalue():
     ],
 )
 def test_what_is_no_weight_is_refused(weight, message):
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises(InputError, match=message):
         esd(weight)
+
+
+@pytest.mark.parametrize(
+    "model",
+    [
+        nn.Linear(3, 4),
+        nn.Sequential(nn.Linear(3, 4)),
+        nn.Linear(3, 4).state_dict(),
+        {"w": np.eye(3)},
+        [torch.eye(3), torch.eye(3)],
+        [nn.Linear(3, 4)],
+        "model.safetensors",
+        Path("model.safetensors"),
+        None,
+        3.0,
+    ],
+    ids=lambda model: type(model).__name__,
+)
+@pytest.mark.parametrize("function", [esd, Spectrum.from_weight, localization, shuffle])
+def test_a_model_is_sent_to_analyze(function, model):
+    with pytest.raises(TypeError, match=r"got an object of type \w+; use htsr\.analyze"):
+        function(model)
+
+
+@pytest.mark.parametrize("as_type", [list, tuple, torch.tensor, np.array, lambda rows: [np.array(row) for row in rows]])
+def test_rows_of_numbers_are_one_weight(as_type):
+    rows = [[3.0, 0.0], [0.0, 2.0], [0.0, 0.0]]
+    assert esd(as_type(rows)) == pytest.approx([4, 9])
+    assert Spectrum.from_weight(as_type(rows)).shape == (3, 2)
 
 
 def test_spectrum_is_ascending_immutable_and_an_array():
@@ -85,7 +117,7 @@ def test_spectrum_is_ascending_immutable_and_an_array():
 
 @pytest.mark.parametrize("bad", [[-1.0, 2.0], [np.nan, 1.0], [[1.0, 2.0]]])
 def test_spectrum_refuses_what_no_spectrum_holds(bad):
-    with pytest.raises(ValueError, match="expected a row of finite eigenvalues"):
+    with pytest.raises(InputError, match="expected a row of finite eigenvalues"):
         Spectrum(bad, shape=(3, 3))
 
 

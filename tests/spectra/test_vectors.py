@@ -5,6 +5,7 @@ import pytest
 import torch
 
 import htsr
+from htsr.errors import InputError
 
 
 @pytest.mark.parametrize("shape", [(80, 50), (50, 80), (60, 60)])
@@ -46,14 +47,14 @@ def test_random_vectors_carry_a_third():
 
 
 def test_refused():
-    with pytest.raises(ValueError, match="shape"):
+    with pytest.raises(InputError, match="shape"):
         htsr.localization(np.ones(5))
     with pytest.raises(ValueError, match="k >= 1"):
         htsr.localization(np.ones((5, 5)), k=0)
     for weight in (np.ones((5, 5), int), np.ones((5, 5), complex), np.ones((0, 5))):
-        with pytest.raises(ValueError, match="real weight"):
+        with pytest.raises(InputError, match="real weight"):
             htsr.localization(weight)
-    with pytest.raises(ValueError, match="finite"):
+    with pytest.raises(InputError, match="finite"):
         htsr.localization(np.full((5, 5), np.nan))
 
 
