@@ -20,8 +20,8 @@ from htsr.errors import InputError
 from htsr.progress import tqdm
 from htsr.spectra.devices import check_device
 from htsr.spectra.spectrum import Spectrum
-from htsr.tails.power_law import XminRule, check_resampling, check_xmin
-from htsr.tails.resampling import MIN_RESAMPLES
+from htsr.tails.resampling import MIN_RESAMPLES, check_resampling
+from htsr.tails.xmin_rules import XminRule, check_xmin
 from htsr.weights import open_source, select
 from htsr.weights.convolutions import Conv
 from htsr.weights.inventory import Inventory

@@ -25,7 +25,8 @@ from htsr.spectra import metrics
 from htsr.spectra.spectrum import Spectrum, esd
 from htsr.spectra.vectors import localization
 from htsr.tails import ALTERNATIVES, PowerLawFit, fit_power_law
-from htsr.tails.power_law import MIN_SPREAD, XminRule
+from htsr.tails.power_law import MIN_SPREAD
+from htsr.tails.xmin_rules import XminRule
 from htsr.weights import Layer
 
 if TYPE_CHECKING:

@@ -15,7 +15,7 @@ from htsr.audit.layer import Settings
 from htsr.comparison.layer import COMPARED, LayerComparison, compare_layer, note_of_change, ratio
 from htsr.errors import InputError
 from htsr.progress import tqdm
-from htsr.tails.power_law import XminRule, check_xmin
+from htsr.tails.xmin_rules import XminRule, check_xmin
 from htsr.weights import Inventory, Layer, open_source, select
 from htsr.weights.readers.peft import CONFIG as ADAPTER
 from htsr.weights.select import Patterns

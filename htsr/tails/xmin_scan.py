@@ -1,4 +1,4 @@
-"""The scan for xmin of Clauset, Shalizi and Newman (2009), section 3.3: plain, and pruned to the same answer.
+"""The scan for xmin of Clauset, Shalizi and Newman (2009), section 3.3: a plain one and a pruned one with the same answer.
 
 Shapes: x holds n positive values, ascending; s candidates for xmin; i is a candidate's index in x, k = n - i the number
 of values in its tail, a = alpha - 1.
@@ -8,23 +8,21 @@ from typing import NamedTuple
 
 import numpy as np
 
-# Ranks at which the pruned scan first looks at every candidate's tail. 8 to 24 took the same time.
+# The pruned scan first evaluates every candidate's tail at this many ranks. 8 to 24 took the same time.
 NUM_PROBES = 12
-
-
 # Logarithm of the largest float64.
 LOG_LARGEST = float(np.log(np.finfo(np.float64).max))
 
 
 class KS(NamedTuple):
-    """Which Kolmogorov-Smirnov distance between tail and fit.
+    """Options of the Kolmogorov-Smirnov distance between tail and fit.
 
     Attributes:
-        two_sided: Look at both sides of each step of the empirical distribution. Clauset's reference code, powerlaw and
-            WeightWatcher look at the lower side only, ``(0, ..., k-1)/k``; the textbook distance can be larger by up to
-            1/k.
-        truncated: Renormalise the fitted distribution to end at the largest value, as powerlaw 1.5 does when it is given
-            an xmax (its likelihood, and so alpha, ignores xmax).
+        two_sided: Compare the fit with both sides of each step of the empirical distribution. Clauset's reference code,
+            powerlaw and WeightWatcher use the lower side only, ``(0, ..., k-1)/k``; the textbook distance can be larger by up
+            to 1/k.
+        truncated: Let the fitted distribution end at the largest value, as powerlaw 1.5 does if it is given an xmax (its
+            likelihood, and so alpha, ignores xmax).
     """
 
     two_sided: bool = False
@@ -41,7 +39,7 @@ class Tail(NamedTuple):
         start: Index of its first value.
         alpha: Its exponent.
         D: Its KS distance.
-        xmin: Where it starts; its first value, unless xmin was given or is a threshold below.
+        xmin: Where it starts: its first value, unless the rule sets xmin below that value.
     """
 
     start: int
@@ -51,15 +49,10 @@ class Tail(NamedTuple):
 
 
 def candidates(x: np.ndarray) -> np.ndarray:
-    """Where in ``x`` a tail may start.
+    """Return the indices of positive, ascending values at which a tail may start.
 
-    Args:
-        x: Positive values, ascending, shape ``(n,)``.
-
-    Returns:
-        Indices of the first occurrence of each distinct value but the largest. The tail of a candidate is every value
-        from there on, so a later copy of the same value would not start a tail of its own. Values whose logarithms are
-        equal in float64 count as copies.
+    These are the first occurrences of each distinct value but the largest. A tail holds every value from its start on, so a
+    later copy of the same value would not start another tail. Values whose float64 logarithms are equal count as copies.
     """
     log_x = np.log(x)
     first = np.concatenate([[True], log_x[1:] > log_x[:-1]])
@@ -67,14 +60,9 @@ def candidates(x: np.ndarray) -> np.ndarray:
 
 
 def fit_exponent(log_tail: np.ndarray, log_xmin: float) -> float:
-    """Maximum-likelihood exponent of a tail (Clauset et al. 2009, eq. 3.1).
+    """Return the maximum-likelihood exponent of a tail from its natural logarithms (Clauset et al. 2009, eq. 3.1).
 
-    Args:
-        log_tail: Natural logarithms of the values >= xmin, ascending.
-        log_xmin: Natural logarithm of xmin.
-
-    Returns:
-        alpha; infinite where the values differ by less than the sum's rounding.
+    It is infinite if the values differ by less than the rounding of their sum.
     """
     k = float(len(log_tail))
     spread = np.sum(log_tail) - k * log_xmin
@@ -82,16 +70,9 @@ def fit_exponent(log_tail: np.ndarray, log_xmin: float) -> float:
 
 
 def deviations(tail: np.ndarray, alpha: float, xmin: float, ks: KS = ONE_SIDED) -> np.ndarray:
-    """Fitted distribution function minus the share of the tail strictly below, at each value (eq. 3.9 before the maximum).
+    """Return the fitted distribution function minus the share of the tail strictly below, at each of its ascending values.
 
-    Args:
-        tail: The values >= xmin, ascending, shape ``(k,)``.
-        alpha: The exponent.
-        xmin: Where the tail starts.
-        ks: Which distance they are for.
-
-    Returns:
-        The differences, shape ``(k,)``.
+    This is eq. 3.9 of Clauset et al. (2009) before the maximum.
     """
     k = float(len(tail))
     with np.errstate(over="ignore"):
@@ -106,15 +87,7 @@ def deviations(tail: np.ndarray, alpha: float, xmin: float, ks: KS = ONE_SIDED) 
 
 
 def distance(deviation: np.ndarray, ks: KS = ONE_SIDED) -> float:
-    """The KS distance of a tail from its deviations.
-
-    Args:
-        deviation: What ``deviations`` returns.
-        ks: Which distance.
-
-    Returns:
-        D.
-    """
+    """Return the KS distance that belongs to these ``deviations``."""
     D = np.max(np.abs(deviation))
     if ks.two_sided:
         D = max(D, np.max(np.abs(deviation - 1 / len(deviation))))
@@ -124,19 +97,13 @@ def distance(deviation: np.ndarray, ks: KS = ONE_SIDED) -> float:
 def scan_all(
     x: np.ndarray, starts: np.ndarray | None = None, ks: KS = ONE_SIDED
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """The plain scan: fit a power law from every candidate for xmin to the top. O(n^2).
+    """Return every candidate's index in ``x``, alpha and D: the plain scan, which fits a power law from each one, O(n^2).
 
-    Args:
-        x: Positive values, ascending, float64, shape ``(n,)``.
-        starts: Candidates; all by default.
-        ks: Which distance.
-
-    Returns:
-        Three rows of the same length: the candidates' indices in ``x``, the alpha and the D of each.
+    ``x`` holds positive, ascending float64 values; ``starts`` are all candidates by default.
 
     Notes:
-        The arithmetic, to the order of summation, is that of WeightWatcher's ``WWFit`` and powerlaw 1.5, so that the
-        numbers agree to the last bit.
+        The arithmetic, down to the order of summation, is that of WeightWatcher's ``WWFit`` and powerlaw 1.5, so the numbers
+        agree to the last bit.
     """
     starts = candidates(x) if starts is None else starts
     log_x = np.log(x)
@@ -148,26 +115,20 @@ def scan_all(
 
 
 def scan_best(x: np.ndarray, starts: np.ndarray | None = None, ks: KS = ONE_SIDED) -> Tail | None:
-    """The candidate with the smallest D (the first on ties), to the bit what ``scan_all`` finds, without fitting them all.
+    """Return the candidate with the smallest D, the first one if several tie, or None without candidates.
 
-    Args:
-        x: Positive values, ascending, float64, shape ``(n,)``.
-        starts: Candidates, ascending; all by default.
-        ks: Which distance.
-
-    Returns:
-        The best tail; None without candidates.
+    The answer is that of ``scan_all`` to the last bit, but few candidates are fitted. ``x`` and ``starts`` as in ``scan_all``.
 
     Notes:
-        A cutting-plane search. The exponents of all candidates follow from one cumulative sum. D is a maximum over the
-        tail, so its value at any one rank bounds it from below: first at a few ranks, for all candidates at once. Then
-        the candidate with the lowest bound is fitted in full by the plain expressions, and the two ranks at which *its*
-        maximum lies are tried on all others; neighbours deviate most at nearly the same values, so bounds become tight
-        at once, and nearly all candidates drop out above the best D. Two to six full fits suffice on Pareto, lognormal,
+        This is a cutting-plane search. One cumulative sum gives the exponents of all candidates. D is a maximum over the tail,
+        so its value at any one rank is a lower bound: the search first evaluates a few ranks for all candidates at once. It
+        then fits the candidate with the lowest bound in full, with the plain expressions, and evaluates all others at the two
+        ranks where *that* candidate deviates most. Neighbours deviate most at nearly the same values, so the bounds become
+        tight at once and nearly all candidates drop out above the best D. Two to six full fits suffice on Pareto, lognormal,
         exponential, uniform and Marchenko-Pastur samples of 100 to 16384 values.
 
-        ``slack`` bounds what rounding can do to the bound and to the plain expression together, so that no candidate
-        is dropped that the plain scan would prefer.
+        ``_slack`` bounds the rounding errors of the bound and of the plain expression together, so the search never drops a
+        candidate that the plain scan would prefer.
     """
     starts = candidates(x) if starts is None else starts
     if not len(starts):
@@ -201,7 +162,7 @@ def scan_best(x: np.ndarray, starts: np.ndarray | None = None, ks: KS = ONE_SIDE
 
 
 class _Bounds:
-    """Lower bounds on D of the candidates that are still in the race; all rows have the same length."""
+    """Lower bounds on the D of the candidates that can still win; all arrays have the same length."""
 
     def __init__(
         self,
@@ -224,14 +185,14 @@ class _Bounds:
         return int(np.argmin(self.low))
 
     def raise_at_ranks(self, ranks: np.ndarray) -> None:
-        """Look at some ranks of each tail, shape ``(s, probes)``."""
+        """Raise the bounds to the distances at some ranks of each tail, shape ``(s, probes)``."""
         rows = slice(None), None
         log_ratio = self.log_x[self.starts[rows] + ranks] - self.log_start[rows]
         low = self._distance_at(log_ratio, ranks, self.a[rows], self.k[rows], self.log_start[rows]).max(axis=1)
         self.low = np.maximum(self.low, low - self.slack)
 
     def raise_at_index(self, index: int) -> None:
-        """Look at one value of ``x``, for the candidates whose tail has it: a leading part, as starts ascend."""
+        """Raise the bounds of the candidates whose tail contains ``x[index]``: the leading ones, because starts ascend."""
         part = slice(0, int(np.searchsorted(self.starts, index, side="right")))
         log_ratio = self.log_x[index] - self.log_start[part]
         low = self._distance_at(log_ratio, index - self.starts[part], self.a[part], self.k[part], self.log_start[part])
@@ -264,22 +225,11 @@ class _Bounds:
 def _slack(
     log_x: np.ndarray, starts: np.ndarray, k: np.ndarray, a: np.ndarray, spread: np.ndarray, ks: KS
 ) -> np.ndarray:
-    """How far rounding can carry a bound and the plain D apart.
+    """Return for each candidate how far rounding can move its bound and the plain D apart.
 
-    ``np.sum`` over k terms errs by at most about log2(k) eps times the sum of their sizes, so the plain a has a relative
-    error of that over ``spread``, and F = 1 - exp(-a t) moves by less than it (t exp(-t) < 1). The plain power works on
-    rounded ratios and this one on rounded logarithms: a |log x| eps each. The factors leave room.
-
-    Args:
-        log_x: Logarithms of all values.
-        starts: Candidates.
-        k: Sizes of their tails.
-        a: Their alpha - 1.
-        spread: Their sums of log x_j - log x_i.
-        ks: Which distance.
-
-    Returns:
-        One bound a candidate.
+    ``np.sum`` over k terms errs by at most about log2(k) eps times the sum of their sizes, so the plain a has a relative error
+    of that over ``spread``, and F = 1 - exp(-a t) moves by less than it (t exp(-t) < 1). The plain power works on rounded
+    ratios and the bound on rounded logarithms, which adds a |log x| eps for each. The factors leave room.
     """
     eps = np.finfo(np.float64).eps
     sizes = np.cumsum(np.abs(log_x)[::-1])[::-1][starts] + k * np.abs(log_x[starts])

@@ -10,7 +10,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from htsr import fit_power_law
+from htsr import InputError, fit_power_law
 from htsr.compat.crosscheck import quiet_weightwatcher
 from htsr.tails.xmin_scan import candidates, scan_all
 
@@ -136,22 +136,22 @@ def test_a_failed_fit_has_no_scan():
         fit_power_law(np.ones(20)).scan()
 
 
-@pytest.mark.parametrize(
-    ("values", "xmin"),
-    [
-        ([1, -1], "ks"),
-        ([1, np.nan], "ks"),
-        ([1, 2], "best"),
-        ([1, 2], 0.0),
-        ([1, 2], -1),
-        ([1, 2], True),
-        ([1j, 2], "ks"),
-        ([1, 2], 10**400),
-    ],
-)
-def test_bad_arguments_are_errors(values, xmin):
-    with pytest.raises(ValueError, match="expected"):
-        fit_power_law(values, xmin=xmin)
+@pytest.mark.parametrize("values", [[1, -1], [1, np.nan], [1, np.inf], [1j, 2]])
+def test_values_that_are_no_spectrum(values):
+    with pytest.raises(InputError, match="expected"):
+        fit_power_law(values)
+
+
+@pytest.mark.parametrize("xmin", ["best", "", 0.0, -1, float("nan"), 10**400])
+def test_unknown_rules_for_xmin(xmin):
+    with pytest.raises(ValueError, match="expected xmin to be a positive number or one of ks, median"):
+        fit_power_law([1, 2], xmin=xmin)
+
+
+@pytest.mark.parametrize("xmin", [True, None, [1.0], 2j])
+def test_xmin_of_another_type(xmin):
+    with pytest.raises(TypeError, match="expected xmin to be a positive number or one of ks, median"):
+        fit_power_law([1, 2], xmin=xmin)
 
 
 EXTREME = {

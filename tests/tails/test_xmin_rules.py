@@ -27,9 +27,19 @@ def test_xmax_as_a_number_and_as_a_count():
     assert fit_power_law(X, xmax=1000).status == "failed"
 
 
-@pytest.mark.parametrize("xmax", ["min", -1.0, -2, float("nan"), True, [3]])
-def test_bad_xmax(xmax):
-    with pytest.raises(ValueError, match="expected xmax"):
+@pytest.mark.parametrize(
+    ("xmax", "error"),
+    [
+        ("min", ValueError),
+        (-1.0, ValueError),
+        (-2, ValueError),
+        (float("nan"), ValueError),
+        (True, TypeError),
+        ([3], TypeError),
+    ],
+)
+def test_bad_xmax(xmax, error):
+    with pytest.raises(error, match="expected xmax"):
         fit_power_law(X, xmax=xmax)
 
 
