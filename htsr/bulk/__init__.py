@@ -1,4 +1,4 @@
-"""What noise would look like."""
+"""What the spectrum of noise looks like, and what stands out from it."""
 
 from htsr.bulk.bulk_fit import MarchenkoPasturFit, fit_marchenko_pastur
 from htsr.bulk.entries import excess_kurtosis

@@ -1,4 +1,4 @@
-"""The noise bulk of a spectrum, whatever stands above it."""
+"""Fit the Marchenko-Pastur law to the noise bulk of a spectrum, whatever stands above the bulk."""
 
 from dataclasses import dataclass
 
@@ -8,22 +8,23 @@ from numpy.typing import ArrayLike
 from htsr.bulk.bbp import spike_strength
 from htsr.bulk.marchenko_pastur import cdf, edges, lower_mean
 from htsr.bulk.tracy_widom import tracy_widom_edge
+from htsr.errors import InputError
 
-# Below this many eigenvalues a bulk says little.
-MIN_EIGENVALUES = 8
-# Share of the bulk's eigenvalues whose mean gives the variance, and the relative standard error of that variance, times
-# sqrt(N M): measured 2.0 to 2.9 and 1.4 to 1.6 for Gaussian matrices with sides from 64 to 1000 (the mean of all, which a
-# single spike spoils, has 1.4). The lower half is what finds the spikes; nine tenths are used once they are set aside.
-ROBUST, ROBUST_ERROR = 0.5, 2.5
-EFFICIENT, EFFICIENT_ERROR = 0.9, 1.5
-# Beyond this the entries are themselves heavy-tailed, and the first-order correction for it is no longer small.
+# A spectrum with fewer eigenvalues says too little about its bulk.
+MIN_BULK_EIGENVALUES = 8
+# Two estimates of the variance: the mean of the lower half of the bulk, which finds the spikes, and the mean of its lower nine
+# tenths, for use once the spikes are set aside. Their relative standard errors times sqrt(N M), measured on Gaussian matrices
+# with sides from 64 to 1000, are 2.0 to 2.9 and 1.4 to 1.6. (The mean of all eigenvalues has 1.4, but one spike spoils it.)
+ROBUST_SHARE, ROBUST_ERROR = 0.5, 2.5
+EFFICIENT_SHARE, EFFICIENT_ERROR = 0.9, 1.5
+# Use the efficient estimate if it lies within this many standard errors of the robust one.
+MAX_DISAGREEMENT = 3.0
+# Entries beyond this kurtosis are heavy-tailed themselves, and the first-order correction for it is no longer small.
 MAX_KURTOSIS = 6.0
 # Negative eigenvalues up to this share of the largest are rounding.
-ROUNDING = 1e-9
-# A KS distance this large is no bulk: nearly all eigenvalues lie on one side of where the law has them.
-NO_BULK = 0.6
-# The two may differ by chance up to this many of the first one's standard errors.
-AGREE = 3.0
+MAX_NEGATIVE = 1e-9
+# At a larger KS distance there is no bulk: nearly all eigenvalues lie on one side of where the law puts them.
+MAX_DISTANCE = 0.6
 
 
 @dataclass(frozen=True)
@@ -31,15 +32,15 @@ class MarchenkoPasturFit:
     """The noise bulk of a spectrum, in the units of its eigenvalues.
 
     Attributes:
-        sigma: Standard deviation of the entries of W that would make this bulk.
-        sigma_error: Standard error of sigma, were the bulk the noise it is taken for.
+        sigma: Standard deviation of independent entries of W that would make this bulk.
+        sigma_error: Standard error of sigma if the bulk is noise.
         edge_low: Lower edge of the bulk.
         edge_high: Upper edge of the bulk.
-        spike_threshold: Tracy-Widom quantile of the largest eigenvalue of such a bulk, the error of sigma counted.
+        spike_threshold: Tracy-Widom quantile of the largest eigenvalue of such a bulk; it allows for the error of sigma.
         num_spikes: Number of eigenvalues above that threshold.
-        softrank: ``edge_high / lambda_max``: about 1 for noise, towards 0 as spikes or a heavy tail grow.
-        spike_strengths: Singular value of the planted signal behind each spike (BBP), strongest first.
-        D: KS distance between the bulk, spikes set aside, and the law. Its p-value comes from ``NoiseNull.bulk_p_value``.
+        softrank: ``edge_high / lambda_max``: about 1 for noise; it approaches 0 as spikes or a heavy tail grow.
+        spike_strengths: Singular value of the signal behind each spike (BBP), strongest first.
+        D: KS distance between the law and the bulk without its spikes. ``NoiseNull.bulk_p_value`` turns it into a p-value.
     """
 
     sigma: float
@@ -53,13 +54,13 @@ class MarchenkoPasturFit:
     D: float
 
     def density(self, x: np.ndarray) -> np.ndarray:
-        """The law's density, of the bulk alone.
+        """Evaluate the density of the fitted law, which has no spikes.
 
         Args:
-            x: Where, in the units of the eigenvalues.
+            x: Where to evaluate it, in the units of the eigenvalues.
 
         Returns:
-            The density, 0 outside of the edges.
+            The density, 0 outside the edges.
         """
         M = ((np.sqrt(self.edge_high) - np.sqrt(self.edge_low)) / (2 * self.sigma)) ** 2
         inside = np.clip((self.edge_high - x) * (x - self.edge_low), 0, None)
@@ -75,28 +76,28 @@ def fit_marchenko_pastur(
         eigenvalues: Eigenvalues of W^T W, zeros included; ``k * M`` of them for k pooled slices.
         N: The larger side of W.
         M: The smaller side of W.
-        kurtosis: Excess kurtosis of the entries of W, where they are known: 0 for normal ones, 3 for Laplace. It moves the
-            edge of a small matrix as far as chance does. Capped at 6.
         level: Tracy-Widom quantile above which an eigenvalue is a spike: noise shows one in a share ``1 - level`` of draws.
+        kurtosis: Excess kurtosis of the entries of W, if known: 0 for normal ones, 3 for Laplace. It moves the edge of a small
+            matrix as far as chance does. Values above 6 count as 6.
 
     Returns:
-        The fit; None where there is no bulk to fit: fewer than 8 eigenvalues, sides below 2, at least half of the
-        eigenvalues zero, at least half of them above the edge of whatever bulk the rest would make, or nearly all on
-        one side of it, as for an orthogonal matrix.
+        The fit, or None if there is no bulk to fit: fewer than 8 eigenvalues; sides below 2; at least half of the eigenvalues
+        zero; at least half of them above the edge of the bulk that the rest would make; or nearly all of them on one side of
+        it, as for an orthogonal matrix.
 
     Raises:
-        ValueError: If a value is negative or not finite, N is below M, the values are not k M, ``level`` is not in (0, 1),
-            or ``kurtosis`` is below -2 or not finite.
+        ValueError: If N is below M or M below 1, ``level`` is not in (0, 1), or ``kurtosis`` is below -2 or not finite.
+        InputError: If a value is negative or not finite, or the number of values is not a multiple of M.
 
     Notes:
-        sigma is set by the lower eigenvalues and not by lambda_max (WeightWatcher, whose bulk follows the largest spike).
-        The mean of the lower half of the bulk is matched to the law's, which no number of spikes below one half can carry
-        off; what lies above the Tracy-Widom threshold is set aside, and this is repeated until it is steady. Then the mean
-        of the lower nine tenths, nearly as sharp as the maximum likelihood of pure noise, takes over, unless it disagrees
-        by more than chance: then what is left is no Marchenko-Pastur bulk, and the robust one stays.
+        The lower eigenvalues set sigma, not lambda_max (WeightWatcher's bulk follows the largest spike). The fit matches the
+        mean of the lower half of the bulk to the law's, which spikes cannot shift as long as they are fewer than half; sets
+        aside what lies above the Tracy-Widom threshold; and repeats this until nothing changes. Then the mean of the lower nine
+        tenths, nearly as sharp as the maximum likelihood of pure noise, replaces the first estimate, unless the two disagree
+        by more than chance. If they do, the rest is not a Marchenko-Pastur bulk, and the robust estimate stays.
 
-        k signals use up k dimensions on either side: the rest is the bulk of an (N - k) x (M - k) matrix. Nothing depends
-        on whether N equals M.
+        k signals use up k dimensions on either side, so the rest is the bulk of an (N - k) x (M - k) matrix. The fit is
+        continuous at N = M.
 
     Example:
         >>> W = np.random.default_rng(0).normal(size=(400, 200))
@@ -106,36 +107,36 @@ def fit_marchenko_pastur(
     """
     given = np.asarray(eigenvalues)
     if given.ndim != 1 or given.dtype.kind not in "fiu":
-        raise ValueError(f"expected a row of real eigenvalues, got shape {given.shape} of {given.dtype}")
+        raise InputError(f"expected a row of real eigenvalues, got shape {given.shape} of {given.dtype}")
     evals = np.sort(given.astype(np.float64))
     if not np.isfinite(evals).all():
-        raise ValueError(f"expected finite eigenvalues, {int((~np.isfinite(evals)).sum())} of {len(evals)} are not")
-    if len(evals) and evals[0] < -ROUNDING * evals[-1]:
-        raise ValueError(f"expected eigenvalues >= 0, the smallest is {evals[0]:g} and the largest {evals[-1]:g}")
+        raise InputError(f"expected finite eigenvalues, {int((~np.isfinite(evals)).sum())} of {len(evals)} are not")
+    if len(evals) and evals[0] < -MAX_NEGATIVE * evals[-1]:
+        raise InputError(f"expected eigenvalues >= 0, the smallest is {evals[0]:g} and the largest {evals[-1]:g}")
     evals = evals.clip(0)
     if not -2 <= kurtosis < np.inf:
-        raise ValueError(f"expected a finite kurtosis >= -2, the least there is, got {kurtosis}")
-    if N < M or M < 1 or len(evals) % M:
-        raise ValueError(
-            f"expected the larger side first and k M eigenvalues, got N={N}, M={M} and {len(evals)} values"
-        )
+        raise ValueError(f"expected a finite kurtosis >= -2, got {kurtosis}")
+    if N < M or M < 1:
+        raise ValueError(f"expected the larger side first, N >= M >= 1, got N={N}, M={M}")
+    if len(evals) % M:
+        raise InputError(f"expected k M eigenvalues for k pooled slices, got {len(evals)} values for M={M}")
     if not 0 < level < 1:
         raise ValueError(f"expected a level between 0 and 1, got {level!r}")
-    if len(evals) < MIN_EIGENVALUES or M < 2 or np.median(evals) <= 0:
+    if len(evals) < MIN_BULK_EIGENVALUES or M < 2 or np.median(evals) <= 0:
         return None
     bulk = _Bulk(evals, N, M, level, min(kurtosis, MAX_KURTOSIS))
-    robust = bulk.settle(ROBUST, ROBUST_ERROR)
+    robust = bulk.settle(ROBUST_SHARE, ROBUST_ERROR)
     if robust is None:
         return None
     variance, num_spikes, error = robust
-    efficient = bulk.settle(EFFICIENT, EFFICIENT_ERROR, num_spikes)
-    if efficient is not None and abs(efficient[0] / variance - 1) < AGREE * error:
+    efficient = bulk.settle(EFFICIENT_SHARE, EFFICIENT_ERROR, num_spikes)
+    if efficient is not None and abs(efficient[0] / variance - 1) < MAX_DISAGREEMENT * error:
         variance, num_spikes, error = efficient
     n, m = bulk.sides(num_spikes)
     low, high = edges(n, m)
     rest = evals[: len(evals) - num_spikes]
     D = _ks_distance(cdf(rest / variance, n, m, bulk.kurtosis))
-    if D > NO_BULK:
+    if D > MAX_DISTANCE:
         return None
     return MarchenkoPasturFit(
         sigma=float(np.sqrt(variance)),
@@ -152,7 +153,7 @@ def fit_marchenko_pastur(
 
 @dataclass(frozen=True)
 class _Bulk:
-    """A spectrum on its way to a fit."""
+    """A spectrum whose noise bulk is to be found."""
 
     evals: np.ndarray
     N: int
@@ -162,19 +163,21 @@ class _Bulk:
 
     @property
     def matrices(self) -> int:
+        """The number of pooled slices."""
         return max(1, len(self.evals) // self.M)
 
     def sides(self, num_spikes: int) -> tuple[float, float]:
-        """Sides of what is left of each slice when the spikes have used up theirs."""
+        """Return the sides of the noise in each slice, of which the spikes have used up their dimensions."""
         return self.N - num_spikes / self.matrices, self.M - num_spikes / self.matrices
 
     def threshold(self, num_spikes: int, variance_error: float) -> float:
+        """Return the eigenvalue above which a spike begins, in units of the variance."""
         N, M = self.sides(num_spikes)
         edge = tracy_widom_edge(N, M, level=self.level, matrices=self.matrices, variance_error=variance_error)
         return edge * (1 + self.kurtosis / np.sqrt(N * M))
 
     def settle(self, share: float, relative_error: float, num_spikes: int = 0) -> tuple[float, int, float] | None:
-        """Variance, number of spikes and standard error that agree with each other; None if half are spikes."""
+        """Return a variance, a number of spikes and a relative error that are consistent, or None if half are spikes."""
         error = relative_error / np.sqrt(self.N * self.M * self.matrices)
         seen: set[int] = set()
         while num_spikes not in seen:
@@ -189,6 +192,6 @@ class _Bulk:
 
 
 def _ks_distance(levels: np.ndarray) -> float:
-    """Largest distance, on either side of each step, between the ascending values' own distribution and the law's."""
+    """Return the two-sided KS distance between the law and values whose ascending levels under the law are given."""
     steps = np.arange(len(levels) + 1) / len(levels)
     return float(max((steps[1:] - levels).max(), (levels - steps[:-1]).max()))

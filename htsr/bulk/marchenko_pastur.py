@@ -3,12 +3,12 @@
 For an N x M matrix W of independent entries with mean 0 and variance 1, N >= M both large, the eigenvalues of W^T W fill
 ``[(sqrt(N) - sqrt(M))^2, (sqrt(N) + sqrt(M))^2]``. With ``y = M / N`` and ``lambda / N = 1 + y + 2 sqrt(y) cos(t)`` the law is
 smooth in the angle t of [0, pi] (t = 0 is the upper edge), also at N = M, where its density is infinite at 0; every integral
-that is needed here is elementary. N and M need not be whole.
+that this file needs is elementary. N and M need not be whole. All eigenvalues are in units of the entries' variance.
 
-A finite matrix differs from the law by parts of one eigenvalue, and these are counted here, since they are what tells a small
-matrix from noise (Bai and Silverstein 2010, section 9.7, the mean of linear spectral statistics). Real entries put a quarter of
-an eigenvalue more at either edge and half a one less, evenly in t, between. Entries with an excess kurtosis K, normal ones have
-none, add K / pi times cos(2 t).
+A finite matrix differs from the law by parts of one eigenvalue. The functions here include them, because a test for noise in a
+small matrix depends on them (Bai and Silverstein 2010, section 9.7, the mean of linear spectral statistics). Real entries put a
+quarter of an eigenvalue more at either edge and half a one less, evenly in t, between. Entries with an excess kurtosis K (0 for
+normal ones) add K / pi times cos(2 t).
 """
 
 import math
@@ -19,30 +19,12 @@ from scipy import optimize
 
 
 def edges(N: float, M: float) -> tuple[float, float]:
-    """Lower and upper edge of the law.
-
-    Args:
-        N: The larger side.
-        M: The smaller side.
-
-    Returns:
-        ``(sqrt(N) -+ sqrt(M))^2``, in units of the entries' variance.
-    """
+    """Return the lower and the upper edge of the law, ``(sqrt(N) -+ sqrt(M))^2``."""
     return float((np.sqrt(N) - np.sqrt(M)) ** 2), float((np.sqrt(N) + np.sqrt(M)) ** 2)
 
 
 def cdf(x: np.ndarray, N: float, M: float, kurtosis: float = 0.0) -> np.ndarray:
-    """Expected share of the eigenvalues at or below x, to order 1 / M.
-
-    Args:
-        x: Where, in units of the entries' variance.
-        N: The larger side.
-        M: The smaller side.
-        kurtosis: Excess kurtosis of the entries.
-
-    Returns:
-        The shares; below and above the bulk 0 and 1.
-    """
+    """Return the expected share of the eigenvalues at or below x, to order 1 / M; ``kurtosis`` is that of the entries."""
     cosine = (np.asarray(x) / N - 1 - M / N) / (2 * np.sqrt(M / N))
     t = np.arccos(np.clip(cosine, -1, 1))
     moved = np.where((t > 0) & (t < np.pi), t / (2 * np.pi) - 0.25, 0) - kurtosis * np.sin(2 * t) / (2 * np.pi)
@@ -50,37 +32,22 @@ def cdf(x: np.ndarray, N: float, M: float, kurtosis: float = 0.0) -> np.ndarray:
 
 
 def lower_mean(share: float, N: float, M: float, kurtosis: float = 0.0) -> float:
-    """Expected mean of the lowest eigenvalues, to order 1 / M.
-
-    Args:
-        share: How many of them, in (0, 1).
-        N: The larger side.
-        M: The smaller side.
-        kurtosis: Excess kurtosis of the entries.
-
-    Returns:
-        Their mean, in units of the entries' variance.
-    """
+    """Return the expected mean of the lowest eigenvalues, a ``share`` in (0, 1) of all, to order 1 / M."""
     y = M / N
     t = optimize.brentq(lambda angle: mass_above(angle, y) - (1 - share), 0, math.pi, xtol=1e-9)
     sin, cos = math.sin(t), math.cos(t)
     sum_above = (t - sin * cos) / math.pi  # the density times lambda / N is 2 / pi sin^2 t
-    # An eigenvalue that is moved across the quantile counts with the quantile's own value: integrals of cos(u) - cos(t).
+    # An eigenvalue that the terms of order 1 / M move across the quantile counts as the quantile: integrals of cos(u) - cos(t).
     moved = (cos - 1) / 4 + (sin - t * cos) / (2 * math.pi) - kurtosis * sin**3 / (3 * math.pi)
     return N * (1 - sum_above + 2 * math.sqrt(y) * moved / M) / share
 
 
 def mass_above(t: Any, y: float) -> Any:
-    """Share of the eigenvalues above an angle: the integral from 0 of 2 / pi sin^2 t / (1 + y + 2 sqrt(y) cos(t)).
+    """Return the share of the eigenvalues above the angle or angles t, with ``y = M / N``.
 
-    Args:
-        t: The angle or angles, in [0, pi].
-        y: ``M / N``.
-
-    Returns:
-        The shares, of the same kind as t.
+    This is the integral from 0 to t of 2 / pi sin^2 t / (1 + y + 2 sqrt(y) cos(t)).
     """
-    # numpy takes ten times as long for a single number
+    # numpy takes ten times as long as math for a single number
     sin, tan, atan = (np.sin, np.tan, np.arctan) if isinstance(t, np.ndarray) else (math.sin, math.tan, math.atan)
     root = math.sqrt(y)
     turn = atan((1 - root) / (1 + root) * tan(t / 2))

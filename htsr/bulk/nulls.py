@@ -1,4 +1,4 @@
-"""What a layer of a given shape measures when it holds nothing but noise."""
+"""The statistics that a layer of a given shape has if it holds nothing but noise."""
 
 import os
 from dataclasses import dataclass
@@ -9,22 +9,22 @@ import numpy as np
 import platformdirs
 from scipy import special, stats
 
-from htsr.bulk.bulk_fit import MAX_KURTOSIS, MIN_EIGENVALUES, fit_marchenko_pastur
+from htsr.bulk.bulk_fit import MAX_KURTOSIS, MIN_BULK_EIGENVALUES, fit_marchenko_pastur
 from htsr.bulk.wishart import wishart_eigenvalues
 from htsr.files import written_aside
 from htsr.spectra import metrics
 from htsr.tails import fit_power_law
-from htsr.tails.power_law import XMIN_RULES, XminName
+from htsr.tails.xmin_rules import XMIN_RULES, XminName
 
-# Raise this whenever a draw would come out differently: what older versions left on disk is then not read.
+# Raise this whenever a draw would come out differently: files of older versions on disk are then ignored.
 VERSION = 1
-# A draw costs about M^2 a slice, so this bounds the time for a shape that was not seen before: 1 to 2 s up to M = 1024,
-# 15 s at 4096 on one core.
+# A draw costs about M^2 for each slice, so this bounds the time for a new shape: 1 to 2 s up to M = 1024, 15 s at 4096 on one
+# core.
 DRAWS, MIN_DRAWS, DRAWS_TIMES_M_SQUARED = 1000, 50, 1e8
 # Skewness of the KS distance between noise and the law fitted to it: measured 0.60 to 0.85 at M from 64 to 384, Q from 1 to 8.
 BULK_SKEWNESS = 0.75
-# A share is counted where at least this many draws are as small, and extrapolated where fewer are.
-COUNTED = 10
+# A share is counted if at least this many draws are as small, and extrapolated if fewer are.
+MIN_COUNT = 10
 # p-values below this are not told apart.
 SMALLEST_P = 1e-6
 
@@ -33,12 +33,12 @@ STATISTICS = ("alpha", "D", "stable_rank", "entropy", "bulk_distance")
 
 @dataclass(frozen=True, eq=False)
 class NoiseNull:
-    """Statistics of draws of Gaussian noise, one array each; all free of the scale of the weights.
+    """Statistics of many draws of Gaussian noise, one array each; none depends on the scale of the weights.
 
     Attributes:
         N: The larger side.
         M: The smaller side.
-        matrices: Slices pooled.
+        matrices: Number of pooled slices.
         alpha: Exponent of the power law fitted to noise, ascending.
         D: KS distance of that fit, ascending.
         stable_rank: Stable rank of noise, ascending.
@@ -56,14 +56,14 @@ class NoiseNull:
     bulk_distance: np.ndarray
 
     def band(self, statistic: str, level: float = 0.9) -> tuple[float, float, float]:
-        """Median and equal-tailed band.
+        """Compute the median of a statistic and a band around it.
 
         Args:
             statistic: One of ``alpha``, ``D``, ``stable_rank``, ``entropy``, ``bulk_distance``.
-            level: How much of the noise the band holds.
+            level: Share of the noise inside the band; equal shares lie below and above.
 
         Returns:
-            Median, lower and upper end.
+            Median, lower end and upper end.
 
         Raises:
             ValueError: If there is no such statistic.
@@ -73,18 +73,20 @@ class NoiseNull:
         return _band(self, statistic, level)
 
     def p_value(self, *, alpha: float, D: float, stable_rank: float, kurtosis: float = 0.0) -> float:
-        """How rarely noise looks this heavy-tailed. One-sided: a spectrum flatter than noise is not ruled out.
+        """Compute how rarely noise looks this heavy-tailed.
+
+        The test is one-sided: it does not rule out a spectrum that is flatter than noise.
 
         Args:
-            alpha: Fitted exponent; noise has a large one.
-            D: KS distance of that fit; noise has a large one, power laws do not fit it.
-            stable_rank: Stable rank; noise has a large one.
+            alpha: Fitted exponent; it is large for noise.
+            D: KS distance of that fit; it is large for noise, which a power law does not fit.
+            stable_rank: Stable rank; it is large for noise.
             kurtosis: Excess kurtosis of the entries, which moves the largest eigenvalue of noise.
 
         Returns:
-            Three times the smallest share of noise that has an alpha, a D or a stable rank at most as large (Bonferroni),
-            at most 1. Under noise it is below q in at most a share q of the draws. Where fewer than ten draws are that
-            small, the share is that of a lognormal law fitted to them, and never below 1e-6.
+            Three times the smallest share of noise that has an alpha, a D or a stable rank at most as large (Bonferroni), at
+            most 1. Under noise it is below q in at most a share q of the draws. If fewer than ten draws are that small, a
+            lognormal law fitted to the draws gives the share. It is never below 1e-6.
         """
         seen = {
             "alpha": alpha,
@@ -95,14 +97,14 @@ class NoiseNull:
         return float(min(1.0, len(shares) * min(shares)))
 
     def bulk_p_value(self, D: float) -> float:
-        """How rarely the bulk of noise is this far from the Marchenko-Pastur law.
+        """Compute how rarely the bulk of noise is this far from the Marchenko-Pastur law.
 
         Args:
             D: KS distance of the bulk, ``MarchenkoPasturFit.D``.
 
         Returns:
-            The p-value, never below 1e-6: that of a gamma law with the mean and the variance of the draws and a skewness of
-            0.75, which noise follows down to levels of 0.1 % (tests/bulk/test_nulls.py).
+            The p-value, never below 1e-6. It comes from a gamma law with the mean and the variance of the draws and a skewness
+            of 0.75; noise follows that law down to levels of 0.1 % (``tests/bulk/test_nulls.py``).
         """
         mean, deviation = _moments(self, "bulk_distance", False)
         return float(np.maximum(stats.pearson3.sf((D - mean) / deviation, BULK_SKEWNESS), SMALLEST_P))
@@ -110,71 +112,75 @@ class NoiseNull:
 
 @lru_cache(maxsize=1024)
 def noise_null(N: int, M: int, matrices: int = 1, xmin: XminName = "ks") -> NoiseNull | None:
-    """The null of a shape, drawn once and kept: in memory and in the user's cache folder.
+    """Draw the null of a shape, or take it from memory or from the user's cache folder if it was drawn before.
 
     Args:
         N: The larger side.
         M: The smaller side.
-        matrices: Slices pooled, ``prod(kernel)`` for a convolution.
+        matrices: Number of pooled slices, ``prod(kernel)`` for a convolution.
         xmin: Rule for the tail, as in ``fit_power_law``.
 
     Returns:
-        The null; None for fewer than 8 eigenvalues or sides below 2.
+        The null, or None for fewer than 8 eigenvalues or sides below 2.
 
     Raises:
-        ValueError: If a side is no whole number, N is below M, or ``xmin`` is no rule.
+        TypeError: If a size is not a whole number.
+        ValueError: If N is below M, a size is below 1, or ``xmin`` is unknown.
 
     Notes:
-        The draws are seeded by the shape alone, so every machine and every run compares with the same noise. The folder is
-        ``$HTSR_CACHE_DIR``, or else the platform's folder for caches; where it cannot be written, the null is drawn anew by
-        each process.
+        The shape alone seeds the draws, so every machine and every run compares with the same noise. The folder is
+        ``$HTSR_CACHE_DIR``, or else the platform's folder for caches; if it cannot be written, each process draws the null
+        anew.
     """
-    if not (isinstance(N, int) and isinstance(M, int) and isinstance(matrices, int)) or N < M or M < 1 or matrices < 1:
-        raise ValueError(f"expected whole numbers, the larger side first, got N={N}, M={M}, matrices={matrices}")
+    if not (isinstance(N, int) and isinstance(M, int) and isinstance(matrices, int)):
+        raise TypeError(f"expected whole numbers, got N={N!r}, M={M!r}, matrices={matrices!r}")
+    if not N >= M >= 1 or matrices < 1:
+        raise ValueError(f"expected the larger side first and sizes >= 1, got N={N}, M={M}, matrices={matrices}")
     if xmin not in XMIN_RULES:
         raise ValueError(f"expected xmin to be one of {', '.join(XMIN_RULES)}, got {xmin!r}")
-    if M < 2 or M * matrices < MIN_EIGENVALUES:
+    if M < 2 or M * matrices < MIN_BULK_EIGENVALUES:
         return None
     path = cache_folder() / f"noise-v{VERSION}" / f"{N}x{M}x{matrices}-{xmin}.npy"
     draws = _read(path)
     if draws is None:
         draws = np.sort(_draw(N, M, matrices, xmin), axis=1)
         _write(path, draws)
-    draws.flags.writeable = False  # every caller has the same
+    draws.flags.writeable = False  # every caller gets the same arrays
     return NoiseNull(N, M, matrices, *draws)
 
 
 def cache_folder() -> Path:
-    """Where nulls are kept between runs."""
+    """Return the folder that keeps nulls between runs."""
     return Path(os.environ.get("HTSR_CACHE_DIR") or platformdirs.user_cache_dir("htsr", appauthor=False))
 
 
 def _share_below(null: NoiseNull, statistic: str, value: float) -> float:
-    """Share of noise at or below a value."""
+    """Return the share of noise at or below a value."""
     draws = getattr(null, statistic)
     count = int(np.searchsorted(draws, value, side="right"))
-    if count >= COUNTED:
+    if count >= MIN_COUNT:
         return (1 + count) / (1 + len(draws))
     mean, deviation = _moments(null, statistic, True)
     return max(SMALLEST_P, float(special.ndtr((np.log(value) - mean) / deviation)))
 
 
-# The layers of one shape ask the same of its null, again and again.
+# Layers of one shape ask for the same band and moments again and again, hence the caches.
 @lru_cache(maxsize=4096)
 def _band(null: NoiseNull, statistic: str, level: float) -> tuple[float, float, float]:
+    """Return median, lower end and upper end of a statistic of noise."""
     low, median, high = np.nanquantile(getattr(null, statistic), [(1 - level) / 2, 0.5, (1 + level) / 2])
     return float(median), float(low), float(high)
 
 
 @lru_cache(maxsize=4096)
 def _moments(null: NoiseNull, statistic: str, of_logs: bool) -> tuple[float, float]:
-    """Mean and standard deviation of the draws, or of their logarithms."""
+    """Return mean and standard deviation of the draws, or of their logarithms."""
     draws = np.log(getattr(null, statistic)) if of_logs else getattr(null, statistic)
     return float(np.nanmean(draws)), float(np.nanstd(draws, ddof=1))
 
 
 def _draw(N: int, M: int, matrices: int, xmin: XminName) -> np.ndarray:
-    """Statistics of noise, shape ``(5, draws)``."""
+    """Return the statistics of fresh noise, shape ``(5, draws)``."""
     rng = np.random.default_rng([VERSION, N, M, matrices])
     count = int(np.clip(DRAWS_TIMES_M_SQUARED / (M**2 * matrices), MIN_DRAWS, DRAWS))
     rows = []
@@ -188,7 +194,7 @@ def _draw(N: int, M: int, matrices: int, xmin: XminName) -> np.ndarray:
 
 
 def _read(path: Path) -> np.ndarray | None:
-    """What is kept; None if it is not there or not whole."""
+    """Return the draws in a file, or None if the file is missing or damaged."""
     try:
         draws = np.load(path, allow_pickle=False)
     except (OSError, ValueError, EOFError):
@@ -198,7 +204,7 @@ def _read(path: Path) -> np.ndarray | None:
 
 
 def _write(path: Path, draws: np.ndarray) -> None:
-    """Keep it, whole or not at all; a folder that cannot be written is no reason to fail."""
+    """Write the draws in full or not at all; a folder that cannot be written is no reason to fail."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with written_aside(path) as file:

@@ -18,19 +18,18 @@ def tracy_widom_edge(
     Args:
         N: The larger side; it need not be whole.
         M: The smaller side.
-        level: The quantile.
-        matrices: Number of independent matrices that the largest eigenvalue is taken over, as for a convolution whose
-            slices are pooled.
-        variance_error: Relative standard error of the variance that the quantile is going to be multiplied by. Where the
-            variance is estimated from the same matrix, its error moves the edge about as far as chance moves the largest
+        level: The quantile, in (0, 1).
+        matrices: Number of independent matrices whose largest eigenvalue is meant: the slices of a convolution, for instance.
+        variance_error: Relative standard error of the variance that the caller will multiply the quantile by. If the caller
+            estimates the variance from the same matrix, its error moves the edge about as far as chance moves the largest
             eigenvalue of a small matrix.
 
     Returns:
         The quantile, in units of the entries' variance.
 
     Notes:
-        Centring and scaling of Johnstone (2001), eq. 1.3. His theorem pairs N - 1 with M. The two errors are independent to
-        a correlation of 0.1 (measured), so their standard deviations add in squares.
+        Centring and scaling of Johnstone (2001), eq. 1.3. His theorem pairs N - 1 with M. The error of the variance and the
+        fluctuation of the eigenvalue have a correlation of 0.1 (measured), so their squares add.
 
     Example:
         >>> round(tracy_widom_edge(400, 200) / (20 + 200**0.5) ** 2, 3)
@@ -47,4 +46,5 @@ def tracy_widom_edge(
 
 @lru_cache
 def _quantile(level: float) -> float:
+    """Return the quantile of the Tracy-Widom law of order 1."""
     return float(stats.gamma.ppf(level, _SHAPE, scale=_SCALE)) - _SHIFT

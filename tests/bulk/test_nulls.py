@@ -130,9 +130,19 @@ def test_tiny_shapes_whose_noise_may_have_no_bulk():
     assert null.bulk_p_value(null.band("bulk_distance")[0]) == pytest.approx(0.5, abs=0.15)
 
 
-@pytest.mark.parametrize("arguments", [(100, 50, 0), (100.0, 50), (-1, -5), (100, 50, 1, 3.0)])
-def test_what_is_no_shape(arguments):
-    with pytest.raises(ValueError, match="expected"):
+@pytest.mark.parametrize(
+    ("arguments", "error"),
+    [
+        ((100, 50, 0), ValueError),
+        ((-1, -5), ValueError),
+        ((100, 50, 1, "kss"), ValueError),
+        ((100, 50, 1, 3.0), ValueError),
+        ((100.0, 50), TypeError),
+        ((100, 50, None), TypeError),
+    ],
+)
+def test_what_is_no_shape(arguments, error):
+    with pytest.raises(error, match="expected"):
         noise_null(*arguments)
 
 
