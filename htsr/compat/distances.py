@@ -14,15 +14,9 @@ from htsr.weights.source import Source
 
 
 def weight_distance(W1: torch.Tensor, W2: torch.Tensor, method: str) -> float:
-    """Distance of two weights, as WeightWatcher's ``distances()`` has it.
+    """Return the distance of two weights of one shape: the method ``raw``, ``euclidean`` or ``cka`` of WeightWatcher.
 
-    Args:
-        W1: A weight.
-        W2: Another of the same shape.
-        method: ``raw``, ``euclidean`` or ``cka``.
-
-    Returns:
-        The distance; for ``cka`` the root of the uncentred CKA, which is 1 for equal weights.
+    The distance of ``cka`` is the root of the uncentred CKA, which is 1 for equal weights.
     """
     W1, W2 = W1.cpu().to(torch.float64), W2.cpu().to(torch.float64)
     if method == "raw" or (method == "euclidean" and W1.ndim == 2):
@@ -30,26 +24,20 @@ def weight_distance(W1: torch.Tensor, W2: torch.Tensor, method: str) -> float:
     pairs = list(zip(*(W.reshape(*W.shape[:2], -1).unbind(-1) for W in (W1, W2)), strict=True))
     if method == "euclidean":
         return float(np.mean([float((a - b).norm()) for a, b in pairs]))
-    wide = W1.ndim > 2 and W1.shape[0] < W1.shape[1]  # WeightWatcher turns the slices of a convolution, but no matrix
+    wide = (
+        W1.ndim > 2 and W1.shape[0] < W1.shape[1]
+    )  # WeightWatcher transposes the slices of a convolution, but not a matrix
     return float(np.mean([math.sqrt(_uncentred(a.mT, b.mT) if wide else _uncentred(a, b)) for a, b in pairs]))
 
 
 def _uncentred(a: torch.Tensor, b: torch.Tensor) -> float:
+    """Return the uncentred CKA of two matrices, 0 where it is undefined."""
     value = similarity(a, b, rank=1).cka_uncentred
     return 0.0 if math.isnan(value) else value
 
 
 def bias_distance(model_1: Source, model_2: Source, layer: Layer) -> dict[str, object]:
-    """Distance of the biases of a layer in two models.
-
-    Args:
-        model_1: A model.
-        model_2: Another.
-        layer: The layer.
-
-    Returns:
-        The cells ``delta_b`` and ``b_shape``; none where there is no bias.
-    """
+    """Return the cells ``delta_b`` and ``b_shape`` of a layer, or no cell if it has no bias in one of the models."""
     biases = [_bias(model, layer) for model in (model_1, model_2)]
     if any(isinstance(bias, str) for bias in biases):
         return {"delta_b": math.nan}
@@ -60,10 +48,10 @@ def bias_distance(model_1: Source, model_2: Source, layer: Layer) -> dict[str, o
 
 
 def _bias(model: Source, layer: Layer) -> Any:
-    """The bias of a layer; None where there is none, a text where the source does not hand it out."""
+    """Return the bias of a layer, None if it has none, or a string if the source does not give access to biases."""
     if isinstance(model, nn.Module):
         module = dict(model.named_modules()).get(layer.longname)
-        bias = getattr(module, "bias", None) if layer.layer_type == "dense" else None  # as WeightWatcher
+        bias = getattr(module, "bias", None) if layer.layer_type == "dense" else None  # as in WeightWatcher
     elif isinstance(model, Mapping):
         bias = model.get(f"{layer.longname}.bias")
     else:

@@ -1,4 +1,4 @@
-"""Which layers WeightWatcher would take: its ids, and its way of naming layers in ``layers=``."""
+"""Which layers WeightWatcher would analyse: its limits, its ids, and the filters that it takes in ``layers=``."""
 
 import glob
 from collections.abc import Iterable, Mapping
@@ -12,23 +12,20 @@ from htsr.errors import InputError
 from htsr.weights import Inventory, Layer
 from htsr.weights.source import Source
 
-# WeightWatcher's words for kinds of layers, usable in layers=.
+# Defaults of WeightWatcher 0.7.7: it skips layers outside these limits.
+MIN_EVALS, MAX_EVALS, MAX_N = 8, 15000, 50000
+# The types of layers that WeightWatcher takes in layers=.
 LAYER_TYPES = ("dense", "embedding", "conv1d", "conv2d")
 
 Filters = int | str | Iterable[int | str]
 
 
 def layer_ids(source: Source, inventory: Inventory, start_ids: int) -> dict[str, int]:
-    """WeightWatcher's ids: the place of a module in the model, the place of a weight in a state dict.
+    """Return WeightWatcher's id of each layer by name: the place of a module in its model, of a weight in its state dict.
 
-    Args:
-        source: The model.
-        inventory: Its layers.
-        start_ids: Where the ids of a module start; those of a state dict start at 1 or above.
-
-    Returns:
-        Id of each layer by name. What WeightWatcher does not know of, parts of a fused weight for instance, is numbered
-        after the last of its own. The second name of a module that stands in the model twice has no id.
+    The ids of a module start at ``start_ids``, those of a state dict at 1 or above. Layers that WeightWatcher does not know,
+    such as the parts of a fused weight, get numbers after the last of its own. A module that appears in the model twice has an
+    id for its first name only.
     """
     if isinstance(source, nn.Module):
         places = {path: number for number, (path, _) in enumerate(source.named_modules(), start_ids)}
@@ -50,19 +47,15 @@ def layer_ids(source: Source, inventory: Inventory, start_ids: int) -> dict[str,
 
 
 def check_filters(wanted: list[int | str], inventory: Inventory, ids: Mapping[str, int]) -> None:
-    """Refuse a filter that matches nothing: a typing error must not read as an empty model.
-
-    Args:
-        wanted: Ids, names and types.
-        inventory: All layers.
-        ids: Their ids.
+    """Raise an error if a filter matches nothing, so that a typing error does not look like an empty model.
 
     Raises:
-        InputError: If a filter matches nothing, or is neither an id nor a name.
+        TypeError: If a filter is neither an id nor a name.
+        InputError: If a filter matches no layer.
     """
     for item in wanted:
         if not isinstance(item, str | Integral):
-            raise InputError(f"expected ids, names or types of layers in layers=, got {item!r}")
+            raise TypeError(f"expected ids, names or types of layers in layers=, got {item!r}")
         if not any(_matches(layer, ids.get(layer.name), item) for layer in inventory.layers):
             names = [layer.longname for layer in inventory.layers]
             near = get_close_matches(str(item).removeprefix("-"), names, n=3, cutoff=0.4) or names[:3]
@@ -72,17 +65,8 @@ def check_filters(wanted: list[int | str], inventory: Inventory, ids: Mapping[st
             )
 
 
-def passes(layer: Layer, layer_id: int, wanted: list[int | str]) -> bool:
-    """Whether a layer is among those that ``layers=`` asks for.
-
-    Args:
-        layer: The layer.
-        layer_id: Its id.
-        wanted: Ids, names and types; negative ones are left out.
-
-    Returns:
-        True if it is; also if nothing is asked for.
-    """
+def is_selected(layer: Layer, layer_id: int, wanted: list[int | str]) -> bool:
+    """Return whether ``layers=`` selects a layer: no negative filter matches it, and a positive one does if there are any."""
     negative = [item for item in wanted if _is_negative(item)]
     positive = [item for item in wanted if not _is_negative(item)]
     if any(_matches(layer, layer_id, item) for item in negative):
@@ -91,23 +75,18 @@ def passes(layer: Layer, layer_id: int, wanted: list[int | str]) -> bool:
 
 
 def _is_negative(item: int | str) -> bool:
+    """Return whether a filter leaves layers out."""
     return item.startswith("-") if isinstance(item, str) else item < 0
 
 
 def _matches(layer: Layer, layer_id: int | None, item: int | str) -> bool:
+    """Return whether a filter, its sign aside, names the layer by id, type or name."""
     if not isinstance(item, str):
         return abs(item) == layer_id
     name = item.removeprefix("-")
     return name in (layer.layer_type, layer.name, layer.longname, layer.longname.rpartition(".")[2])
 
 
-def exactly(name: str) -> str:
-    """A glob that matches this name alone, and is no layer type even where the name is one.
-
-    Args:
-        name: The name.
-
-    Returns:
-        The glob.
-    """
+def glob_for_name(name: str) -> str:
+    """Return a glob that matches this name alone and that ``analyze`` does not read as a layer type."""
     return f"[{name[0]}]{glob.escape(name[1:])}" if name[:1].isalnum() else glob.escape(name)

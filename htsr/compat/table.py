@@ -13,8 +13,8 @@ from htsr.weights import Inventory, Layer
 
 WEAK_RANK_TOLERANCE = 1e-6
 
-# Columns of weightwatcher.WeightWatcher.analyze(), 0.7.7, in its order, and what its options add.
-COLUMNS = (
+# The columns of weightwatcher.WeightWatcher.analyze(), 0.7.7, in its order, and those that its options add.
+WEIGHTWATCHER_COLUMNS = (
     "layer_id", "name", "D", "M", "N", "Q", "alpha", "alpha_weighted", "entropy", "has_esd", "lambda_max", "layer_type",
     "log_alpha_norm", "log_norm", "log_spectral_norm", "longname", "matrix_rank", "norm", "num_evals", "num_pl_spikes",
     "rank_loss", "rf", "sigma", "spectral_norm", "stable_rank", "status", "sv_max", "sv_min", "warning", "weak_rank_loss",
@@ -44,18 +44,18 @@ def weightwatcher_table(
     tolerance: float = WEAK_RANK_TOLERANCE,
     layer_ids: Mapping[str, int] | None = None,
 ) -> pd.DataFrame:
-    """An analysis as the DataFrame that WeightWatcher's ``analyze()`` returns; see ``Analysis.to_weightwatcher``.
+    """Make the DataFrame that WeightWatcher's ``analyze()`` returns from an analysis; see ``Analysis.to_weightwatcher``.
 
     Args:
-        analysis: Best made with ``convention="weightwatcher"``; otherwise the numbers are htsr's.
+        analysis: An analysis, best made with ``convention="weightwatcher"``; otherwise the numbers are htsr's.
         mp_fit: Add the columns of the Marchenko-Pastur fit.
-        ERG: Add those of the trace-log condition.
-        randomize: Add those of the shuffled weights; the analysis must have been made with ``randomize=True``.
-        tolerance: Eigenvalues below count for ``weak_rank_loss``.
+        ERG: Add the columns of the trace-log condition.
+        randomize: Add the columns of the shuffled weights; the analysis must have been made with ``randomize=True``.
+        tolerance: Eigenvalues below this value count for ``weak_rank_loss``.
         layer_ids: ``layer_id`` of each layer by name; by default its number in the table.
 
     Returns:
-        One row a layer.
+        One row for each layer.
     """
     ids = layer_ids or {layer.name: number for number, layer in enumerate(analysis)}
     of_module = analysis.source.startswith("module ")
@@ -68,7 +68,7 @@ def weightwatcher_table(
             row |= {"rand_num_spikes": row.get("num_traps"), "rand_W_scale": row.get("W_scale")}
         rows.append(row)
     columns = [
-        *COLUMNS,
+        *WEIGHTWATCHER_COLUMNS,
         *(MP_COLUMNS if mp_fit else ()),
         *(ERG_COLUMNS if ERG else ()),
         *(RANDOM_COLUMNS if randomize else ()),
@@ -77,20 +77,12 @@ def weightwatcher_table(
 
 
 def _sorted(columns: Iterable[str]) -> list[str]:
-    """WeightWatcher's order: id and name, then the others with capitals first."""
+    """Return the columns in WeightWatcher's order: id and name, then the others with capitals first."""
     return ["layer_id", "name", *sorted(set(columns) - {"layer_id", "name"})]
 
 
 def typed_table(rows: list[dict[str, Any]], columns: list[str]) -> pd.DataFrame:
-    """Rows as a table, each column in WeightWatcher's type.
-
-    Args:
-        rows: The rows; cells that are missing are NaN.
-        columns: The columns, in this order.
-
-    Returns:
-        The table.
-    """
+    """Return rows as a table with these columns, each in WeightWatcher's type; missing cells are NaN."""
     table = pd.DataFrame({column: [row.get(column) for row in rows] for column in columns})
     for column in columns:
         if column in COUNTS:
@@ -104,7 +96,7 @@ def typed_table(rows: list[dict[str, Any]], columns: list[str]) -> pd.DataFrame:
 
 
 def _from_eigenvalues(evals: np.ndarray, tolerance: float) -> dict[str, object]:
-    """What WeightWatcher says of a spectrum beyond the columns of htsr."""
+    """Return the cells of WeightWatcher that htsr's row does not have."""
     norm, n = float(evals.sum()), len(evals)
     if norm == 0:
         return {"norm": 0.0, "lambda_max": 0.0, "sv_max": 0.0, "sv_min": 0.0, "matrix_rank": 0, "rank_loss": n,
@@ -121,20 +113,14 @@ def _from_eigenvalues(evals: np.ndarray, tolerance: float) -> dict[str, object]:
         "W_scale": math.sqrt(n / norm),
         "detX_num": num_ERG,
         "detX_val": evals[-num_ERG],
-        "detX_val_unrescaled": evals[-num_ERG] * n / norm,  # WeightWatcher has the two names swapped
+        "detX_val_unrescaled": evals[-num_ERG] * n / norm,  # WeightWatcher swaps the two names
     }
 
 
-def described(layer: Layer, layer_id: int, inventory: Inventory) -> dict[str, Any]:
-    """A layer's row of ``describe()``: what is known before its weight is loaded.
+def description_row(layer: Layer, layer_id: int, inventory: Inventory) -> dict[str, Any]:
+    """Return a layer's row of ``describe()``, from what is known before its weight is loaded.
 
-    Args:
-        layer: The layer.
-        layer_id: Its id.
-        inventory: What it is from; in a module WeightWatcher's names are last components.
-
-    Returns:
-        The row.
+    In a module WeightWatcher's names are the last components of the paths.
     """
     name = layer.longname.rpartition(".")[2] if inventory.source.startswith("module ") else layer.longname
     return {"layer_id": layer_id, "name": name, "M": layer.M, "N": layer.N, "Q": layer.N / layer.M, "rf": layer.rf,

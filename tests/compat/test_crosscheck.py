@@ -36,12 +36,12 @@ def gaussian_weight(*shape, seed=0):
         (gaussian_weight(60, 40), ""),
         (gaussian_weight(60, 40).bfloat16(), ""),
         (gaussian_weight(20, 16, 3, 3), ""),
-        (gaussian_weight(40, 15), "weightwatcher: fits fewer than 20 eigenvalues by a rule of its own, here 15"),
+        (gaussian_weight(40, 15), "weightwatcher: fits 15 eigenvalues, fewer than 20, by another rule"),
         (
             gaussian_weight(60, 40) * 1e-6,
             "htsr keeps 40 of 40 eigenvalues below weightwatcher's absolute cut-off 1e-05",
         ),
-        (gaussian_weight(30, 24, 5), "weightwatcher: takes no 3-D weight from a state dict"),
+        (gaussian_weight(30, 24, 5), "weightwatcher: does not take 3-D weights from a state dict"),
         (gaussian_weight(50010, 25), "weightwatcher: skips layers with a side above 50000"),
     ],
 )
@@ -56,10 +56,13 @@ def test_reasons_for_repeated_eigenvalues_and_searches_that_do_not_converge():
     near = np.concatenate([draw.uniform(1, 2, 22), 1000 * (1 + 1e-9 * draw.random(2)), [1e3]])
     table = htsr.crosscheck({name: torch.diag(torch.from_numpy(values**0.5)) for name, values in
                              (("repeated", repeated), ("near", near))})  # fmt: skip
-    assert "powerlaw: left out the better xmin, where its search for alpha did not converge" in table.loc[1, "reason"]
+    assert (
+        "powerlaw: left out the better xmin, because its search for alpha did not converge there"
+        in table.loc[1, "reason"]
+    )
     assert table.loc[1, "D_powerlaw"] > table.loc[1, "D"]
     differs = not np.isclose(table.loc[0, "alpha_powerlaw"], table.loc[0, "alpha"], rtol=1e-6)
-    assert ("powerlaw: tries repeated eigenvalues once only" in table.loc[0, "reason"]) is differs
+    assert ("powerlaw: tries repeated eigenvalues only once" in table.loc[0, "reason"]) is differs
 
 
 def test_each_difference_has_a_reason_and_nothing_else_has():
