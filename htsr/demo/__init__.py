@@ -1,4 +1,4 @@
-"""The main job on real input: audit a trained Transformer, then watch HTMuon's p reshape spectra in training."""
+"""The main tasks on real input: audit a trained Transformer, then watch how HTMuon's p reshapes spectra in training."""
 
 from htsr.demo.run import run_demo
 

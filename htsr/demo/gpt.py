@@ -11,7 +11,7 @@ VOCABULARY = 256
 
 
 class Block(nn.Module):
-    """Pre-norm attention and MLP. Query, key and value are layers of their own, so that each has its own spectrum."""
+    """Pre-norm attention and MLP; query, key and value are separate layers, so that each has its own spectrum."""
 
     def __init__(self, width: int, heads: int) -> None:
         super().__init__()
@@ -22,7 +22,7 @@ class Block(nn.Module):
         self.up, self.down = nn.Linear(width, 4 * width, bias=False), nn.Linear(4 * width, width, bias=False)
 
     def forward(self, x_BTC: Tensor) -> Tensor:
-        """Attention, then MLP, each added to its input."""
+        """Return the input plus attention, plus the MLP of that sum."""
         y_BTC = self.norm_attention(x_BTC)
         q, k, v = (
             layer(y_BTC).unflatten(-1, (self.heads, -1)).transpose(1, 2) for layer in (self.query, self.key, self.value)
@@ -33,14 +33,7 @@ class Block(nn.Module):
 
 
 class GPT(nn.Module):
-    """Bytes in, logits of the next byte out.
-
-    Args:
-        context: Longest sequence.
-        width: Channels.
-        depth: Blocks.
-        heads: Attention heads; they divide the width.
-    """
+    """A Transformer that reads bytes and returns the logits of each next byte; ``heads`` must divide ``width``."""
 
     def __init__(self, context: int = 64, width: int = 128, depth: int = 3, heads: int = 4) -> None:
         super().__init__()
@@ -51,28 +44,23 @@ class GPT(nn.Module):
         self.head = nn.Linear(width, VOCABULARY, bias=False)
         for module in self.modules():
             if isinstance(module, nn.Embedding):
-                nn.init.normal_(module.weight, std=0.02)  # GPT-2's; torch's own std of 1 drowns the first blocks
+                nn.init.normal_(
+                    module.weight, std=0.02
+                )  # GPT-2's std; torch's default of 1 is much larger than what the first blocks add
 
     def forward(self, tokens_BT: Tensor) -> Tensor:
-        """Logits, shape (B, T, V)."""
+        """Return the logits, shape (B, T, V)."""
         x_BTC = self.embedding(tokens_BT) + self.position.weight[: tokens_BT.shape[1]]
         for block in self.blocks:
             x_BTC = block(x_BTC)
         return self.head(self.norm(x_BTC))
 
     def loss(self, sequence_BT: Tensor) -> Tensor:
-        """Mean cross-entropy of each byte given those before it, in nats.
-
-        Args:
-            sequence_BT: Bytes, one more than the model sees.
-
-        Returns:
-            A scalar.
-        """
+        """Return the mean cross-entropy of each byte given those before it, in nats; the model does not see the last byte."""
         logits = self(sequence_BT[:, :-1])
         return cross_entropy(logits.flatten(0, 1), sequence_BT[:, 1:].flatten())
 
 
 def tokens(text: bytes) -> Tensor:
-    """Bytes as a tensor of integers, shape (len(text),)."""
+    """Return the bytes as a tensor of integers, shape (len(text),)."""
     return torch.frombuffer(bytearray(text), dtype=torch.uint8).long()

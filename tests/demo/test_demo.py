@@ -11,7 +11,7 @@ import pytest
 
 import htsr
 from htsr.cli import main
-from htsr.demo.page import findings
+from htsr.demo.page import conclusions
 
 
 def demo(output, steps):
@@ -71,18 +71,23 @@ def table(alphas, losses):
 @pytest.mark.parametrize(
     ("alphas", "losses", "spectra", "loss"),
     [
-        ([4.0, 3, 2, 1], [1.0, 2, 3, 4], "heavier at every step", "lowest at p = 0: no positive p paid"),
+        (
+            [4.0, 3, 2, 1],
+            [1.0, 2, 3, 4],
+            "each larger p made the tails heavier",
+            "lowest at p = 0: no positive p lowered the loss",
+        ),
         (
             [1.0, 2, 3, 4],
             [2.0, 1.5, 3, 4],
-            "lighter at every step",
-            "lowest at p = 1/8: 0.500 below Muon, from one seed",
+            "each larger p made the tails lighter",
+            "lowest at p = 1/8: 0.500 below Muon, with a single seed",
         ),
         ([1.0, 3, 2, 4], [2.0, 3, 1, 4], "did not move in one direction", "lowest at p = 1/4: 1.000 below Muon"),
     ],
 )
 def test_the_sentences_follow_the_numbers(alphas, losses, spectra, loss):
-    first, second = findings(table(alphas, losses))
+    first, second = conclusions(table(alphas, losses))
     assert spectra in first
     assert loss in second
     assert ", ".join(f"{value:.2f}" for value in alphas) in first
