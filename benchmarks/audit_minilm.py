@@ -1,4 +1,4 @@
-"""htsr.analyze against WeightWatcher's analyze() on a trained Transformer: time, and agreement of the fits.
+"""Compare htsr.analyze with WeightWatcher's analyze() on a trained Transformer: time, and agreement of the fits.
 
 Both read the same weights from memory and fit the same 39 matrices; htsr also fits the noise bulk of each.
 """

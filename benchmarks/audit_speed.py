@@ -1,7 +1,7 @@
-"""How fast an audit is and how much memory it takes, beside WeightWatcher in one run, the two taking turns.
+"""Measure time and memory of an audit, beside WeightWatcher in one run; the two take turns.
 
-python benchmarks/audit_speed.py            # everything: benchmarks/results/audit_speed.md; a quarter of an hour, 2 GB of disk
-python benchmarks/audit_speed.py --quick    # one round each, a checkpoint of 0.1 GB, printed only
+python benchmarks/audit_speed.py            # writes benchmarks/results/audit_speed.md; a quarter of an hour, 2 GB of disk
+python benchmarks/audit_speed.py --quick    # one round each, a checkpoint of 0.1 GB, prints only
 """
 
 import argparse
@@ -25,7 +25,7 @@ from htsr.compat.crosscheck import quiet_weightwatcher
 from htsr.demo.run import trained_transformer
 from htsr.spectra.threads import one_thread
 
-# What audits a path in a process of its own.
+# Code that defines ``run(path)``, an audit, in a process of its own.
 AUDIT = {
     "htsr": "import htsr, sys; run = lambda path: htsr.analyze(path, progress=False)",
     "weightwatcher": """
@@ -38,7 +38,8 @@ def run(path):
     weightwatcher.WeightWatcher(model=tensors).analyze()
 """,
 }
-# Reports the peak of resident memory, in KiB, before and after, as Linux keeps it (getrusage would count the parent's, too).
+# Code that reports how far ``run`` raises the peak of resident memory, in KiB. Linux keeps that peak for each process, while
+# getrusage would count the parent's, too.
 MEASURE = """
 import time
 def peak():
@@ -50,7 +51,7 @@ print("measured", peak() - before, time.perf_counter() - start)
 
 
 def grams(tensors: dict[str, torch.Tensor]) -> list[np.ndarray]:
-    """The float64 Gram matrices of an audit."""
+    """Return the float64 Gram matrices that an audit computes."""
     matrices = [
         W.double().numpy() for W in tensors.values() if W.ndim == 2 and W.is_floating_point() and min(W.shape) > 2
     ]
@@ -58,14 +59,14 @@ def grams(tensors: dict[str, torch.Tensor]) -> list[np.ndarray]:
 
 
 def convolutions() -> nn.Module:
-    """The 3 x 3 convolutions of a small ResNet."""
+    """Return the 3 x 3 convolutions of a small ResNet."""
     torch.manual_seed(0)
     widths = [64, 64, 64, 128, 128, 128, 256, 256, 256, 512, 512]
     return nn.Sequential(*(nn.Conv2d(a, b, 3) for a, b in itertools.pairwise(widths)))
 
 
-def checkpoint(folder: Path, gigabytes: float) -> None:
-    """A sharded checkpoint: a vocabulary of 50257 x 1024 and layers of 1024 x 4096, float32."""
+def write_checkpoint(folder: Path, gigabytes: float) -> None:
+    """Write a sharded checkpoint: a vocabulary of 50257 x 1024 and layers of 1024 x 4096, float32."""
     generator = torch.Generator().manual_seed(0)
     layers = max(2, round((gigabytes * 1e9 - 50257 * 1024 * 4) / (1024 * 4096 * 4)))
     if gigabytes >= 1:
@@ -78,8 +79,8 @@ def checkpoint(folder: Path, gigabytes: float) -> None:
         save_file(tensors, folder / f"model-{shard}.safetensors")
 
 
-def peak(program: str, folder: Path) -> tuple[float, float]:
-    """Megabytes above the import, and seconds, of an audit in a process of its own."""
+def measure_peak(program: str, folder: Path) -> tuple[float, float]:
+    """Return the megabytes above the import and the seconds of an audit in a process of its own."""
     code = AUDIT[program] + MEASURE
     result = subprocess.run([sys.executable, "-c", code, str(folder)], capture_output=True, text=True, check=True)
     line = next(line for line in result.stdout.splitlines() if line.startswith("measured"))
@@ -87,8 +88,8 @@ def peak(program: str, folder: Path) -> tuple[float, float]:
     return int(extra) * 1024 / 1e6, float(seconds)
 
 
-def compared(programs: dict[str, Callable[[], object]], against: str, rounds: int) -> list[list[object]]:
-    """A row for each program: median seconds, and how many times as long the reference takes."""
+def compare_times(programs: dict[str, Callable[[], object]], against: str, rounds: int) -> list[list[object]]:
+    """Return a row for each program: its median seconds, and how many times as long ``against`` takes."""
     seconds = alternate(programs, rounds)
     return [
         [name, statistics.median(values), median_ratio(seconds[against], values)] for name, values in seconds.items()
@@ -97,16 +98,16 @@ def compared(programs: dict[str, Callable[[], object]], against: str, rounds: in
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--quick", action="store_true", help="one round each, a checkpoint of 0.1 GB, printed only")
+    parser.add_argument("--quick", action="store_true", help="one round each, a checkpoint of 0.1 GB, no file")
     quick = parser.parse_args().quick
     rounds = 1 if quick else 7
 
     tensors, convs = load_file(trained_transformer()), convolutions()
     minilm_grams = grams(tensors)
-    htsr.analyze(tensors, progress=False)  # draws the nulls of these shapes once and for all
+    htsr.analyze(tensors, progress=False)  # draws and caches the nulls of these shapes
     htsr.analyze(convs, progress=False)
     with quiet_weightwatcher() as ww:
-        default = compared(
+        default = compare_times(
             {
                 "weightwatcher": lambda: ww.WeightWatcher(model=tensors).analyze(),
                 "htsr": partial(htsr.analyze, tensors, progress=False),
@@ -120,7 +121,7 @@ def main() -> None:
             "weightwatcher",
             rounds,
         )
-        full = compared(
+        full = compare_times(
             {
                 "weightwatcher": lambda: ww.WeightWatcher(model=tensors).analyze(mp_fit=True, randomize=True),
                 "htsr": partial(htsr.analyze, tensors, randomize=True, progress=False),
@@ -128,7 +129,7 @@ def main() -> None:
             "weightwatcher",
             1 if quick else 3,
         )
-        resnet = compared(
+        resnet = compare_times(
             {
                 "weightwatcher": lambda: ww.WeightWatcher(model=convs).analyze(),
                 "htsr": partial(htsr.analyze, convs, progress=False),
@@ -145,7 +146,7 @@ def main() -> None:
             with one_thread():
                 htsr.analyze(file, progress=False)
 
-        workers = compared(
+        workers = compare_times(
             {
                 "one worker, one BLAS thread": one_worker,
                 "n_jobs=1, all threads": partial(htsr.analyze, file, progress=False),
@@ -156,8 +157,8 @@ def main() -> None:
         )
     with tempfile.TemporaryDirectory() as folder:
         gigabytes = 0.1 if quick else 2.0
-        checkpoint(Path(folder), gigabytes)
-        memory = [[program, *reversed(peak(program, Path(folder)))] for program in AUDIT]
+        write_checkpoint(Path(folder), gigabytes)
+        memory = [[program, *reversed(measure_peak(program, Path(folder)))] for program in AUDIT]
 
     header = ["program", "median seconds", "weightwatcher / this"]
     sections = {

@@ -1,4 +1,4 @@
-"""How long a long run takes to open: 10,000 captures of 50 layers, each question in a process of its own."""
+"""Measure how long a run of 10,000 captures of 50 layers takes to open; each question has a process of its own."""
 
 import argparse
 import json
@@ -29,7 +29,7 @@ QUESTIONS = {
 
 
 def write_run(run_dir: Path, captures: int) -> float:
-    """Write a run; seconds that a capture took on average."""
+    """Write a run and return the mean seconds of a capture."""
     torch.manual_seed(0)
     weights = {f"layer{number}": torch.randn(WIDTH, WIDTH) for number in range(LAYERS)}
     analysis = htsr.analyze(weights, progress=False)
@@ -44,7 +44,7 @@ def write_run(run_dir: Path, captures: int) -> float:
 
 
 def ask(run_dir: str, question: str) -> float:
-    """Seconds from opening a run to an answer."""
+    """Return the seconds from opening a run to an answer."""
     htsr.esd(torch.eye(2))
     start = time.perf_counter()
     QUESTIONS[question](htsr.History(run_dir))
@@ -53,7 +53,7 @@ def ask(run_dir: str, question: str) -> float:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--quick", action="store_true", help="300 captures, one round, printed and not kept")
+    parser.add_argument("--quick", action="store_true", help="300 captures, one round, no file")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--ask", type=json.loads, help=argparse.SUPPRESS)
     options = parser.parse_args()
@@ -73,8 +73,9 @@ def main() -> None:
             ]
             rows.append([question, statistics.median(took)])
     lines = [
-        f"{captures} captures of {LAYERS} layers of {WIDTH} x {WIDTH}: {size / 2**20:.0f} MiB, {1000 * seconds:.1f} ms to write",
-        "each. Seconds from `htsr.History(run_dir)` to the answer, imports not counted, a new process each time, median.",
+        f"{captures} captures of {LAYERS} layers of {WIDTH} x {WIDTH}: {size / 2**20:.0f} MiB. Writing a capture takes",
+        f"{1000 * seconds:.1f} ms. Median seconds from `htsr.History(run_dir)` to the answer, without imports, each time in a",
+        "new process:",
         "",
         *table(["question", "seconds"], rows),
     ]

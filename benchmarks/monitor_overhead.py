@@ -1,4 +1,4 @@
-"""What a Monitor costs: share of wall time of the demo's training, at several cadences, inline and in the background; memory."""
+"""Measure what a Monitor costs: its share of the demo's wall time at several cadences, inline and in the background; memory."""
 
 import argparse
 import json
@@ -14,7 +14,7 @@ import htsr
 from htsr.demo.gpt import GPT
 from htsr.optim import HTMuon, parameter_groups
 
-# Parameters in millions: width and depth. The first row is the demo's own model.
+# Width and depth by millions of parameters. The first is the demo's own model.
 SIZES = {"0.6 (demo)": (128, 3), "0.5": (96, 4), "5": (256, 6), "20": (512, 6)}
 CONTEXT, BATCH = 128, 16
 EVERYTHING = ("weights", "gradients", "momentum", "updates")
@@ -32,7 +32,7 @@ class Training:
         self.batch = torch.randint(256, (BATCH, CONTEXT + 1))
 
     def run(self, steps: int) -> float:
-        """Seconds that some steps take."""
+        """Return the seconds that ``steps`` steps take."""
         start = time.perf_counter()
         for _ in range(steps):
             loss = self.model.loss(self.batch)
@@ -43,7 +43,7 @@ class Training:
 
 
 def cadences(rounds: int) -> list[list[object]]:
-    """Watched and unwatched training take turns, `every` steps each; the watched turn ends when its analysis has."""
+    """Let watched and unwatched training take turns of `every` steps; a watched turn ends when its analysis has ended."""
     rows: list[list[object]] = []
     for every in (10, 50, 100):
         for background in (False, True):
@@ -66,10 +66,10 @@ def cadences(rounds: int) -> list[list[object]]:
 
 
 def budgets(seconds: float) -> list[list[object]]:
-    """budget=0.02 for a while at each size. Inline, so that everything the Monitor does is in the training's own wall time.
+    """Train with budget=0.02 for ``seconds`` at each size, inline, so that the wall time contains all that the Monitor does.
 
-    The share is measured twice: by the Monitor's clock, and from outside, as what the run took beyond the same number of steps
-    that were not captured.
+    The Monitor's clock gives its share, and so does the difference between the wall time and that of as many steps without a
+    capture.
     """
     rows: list[list[object]] = []
     for size in ("0.5", "5", "20"):
@@ -91,7 +91,7 @@ def budgets(seconds: float) -> list[list[object]]:
 
 
 def memory() -> list[list[object]]:
-    """Peak memory of a process that trains for a few steps, for each way of watching."""
+    """Return the peak memory of a process that trains for a few steps, for each way of watching."""
     ways = {
         "no monitor": None,
         "inline": {},
@@ -107,42 +107,45 @@ def memory() -> list[list[object]]:
     return rows
 
 
-def peak(size: str, options: dict[str, object] | None) -> float:
-    """Peak of resident memory in MiB, as Linux keeps it."""
+def peak_memory(size: str, options: dict[str, object] | None) -> float:
+    """Return the peak of this process's resident memory in MiB."""
     training = Training(size, adamw=True)
     if options is not None:
         with htsr.Monitor(training.model, training.optimizer, every=2, **options):
             training.run(4)
     else:
-        htsr.analyze({"w": torch.randn(64, 64)})  # what the first analysis imports is no part of the cost
+        htsr.analyze({"w": torch.randn(64, 64)})  # the first analysis imports libraries, which is not part of the cost
         training.run(4)
-    with open("/proc/self/status") as status:  # getrusage would count the peak of the parent, too
+    with open("/proc/self/status") as status:  # getrusage would count the parent's peak, too
         return int(next(line for line in status if line.startswith("VmHWM")).split()[1]) / 1024
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--seconds", type=float, default=300.0, help="of each run with a budget")
+    parser.add_argument("--seconds", type=float, default=300.0, help="length of each run with a budget")
     parser.add_argument("--rounds", type=int, default=7)
-    parser.add_argument("--quick", action="store_true", help="5 seconds and one round, printed and not kept")
+    parser.add_argument("--quick", action="store_true", help="5 seconds, one round, no file")
     parser.add_argument("--peak", type=json.loads, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.peak is not None:
-        print(peak(*options.peak))
+        print(peak_memory(*options.peak))
         return
     if options.quick:
         options.seconds, options.rounds = 5.0, 1
-    lines = ["Demo's GPT (18 matrices), HTMuon: extra wall time of a training with a Monitor, median over turns.", ""]
+    lines = [
+        "The demo's GPT (18 matrices) with HTMuon: extra wall time of training with a Monitor, median over turns.",
+        "",
+    ]
     lines += table(["every", "analysis", "extra time / training", "captures"], cadences(options.rounds))
     lines += [
         "",
-        "budget=0.02, inline, AdamW, all matrices: share of wall time, first capture included, by the Monitor's clock and from",
-        "outside, as wall time beyond that of as many steps without a capture.",
+        "budget=0.02, inline, AdamW, all matrices: the Monitor's share of wall time, with the first capture, by its own clock",
+        "and from outside, as the wall time beyond that of as many steps without a capture.",
         "",
     ]
     header = ["million parameters", "seconds", "steps", "captures", "first capture, s", "its clock", "from outside"]
     lines += table(header, budgets(options.seconds))
-    lines += ["", "Peak memory of the process, MiB.", ""]
+    lines += ["", "Peak memory of the process in MiB.", ""]
     lines += table(["million parameters", "monitor", "MiB"], memory())
     if options.quick:
         print("\n".join(lines))

@@ -1,10 +1,10 @@
-"""How well noise is told from structure: false alarms, spikes found, phases, cost.
+"""Measure how well htsr tells noise from structure: false alarms, spikes found, phases, cost.
 
-    python benchmarks/noise_calibration.py            # everything: benchmarks/results/noise_calibration.md and .png
-    python benchmarks/noise_calibration.py --quick    # a tenth of the draws, printed only
+    python benchmarks/noise_calibration.py            # writes benchmarks/results/noise_calibration.md and .png
+    python benchmarks/noise_calibration.py --quick    # a tenth of the draws, prints only
 
-Every matrix goes through ``htsr.analyze`` as it comes, as float32. WeightWatcher's alpha is htsr's to the bit
-(benchmarks/audit_minilm.py), so "alpha in 2 to 6" is what its users would read as well trained.
+``htsr.analyze`` gets every matrix as float32. WeightWatcher's alpha is htsr's to the last bit (benchmarks/audit_minilm.py), so
+its users would take a matrix with "alpha in 2 to 6" for well trained.
 """
 
 import argparse
@@ -50,20 +50,20 @@ def orthonormal(rng: Generator, rows: int, columns: int) -> np.ndarray:
 
 
 def planted(rng: Generator, N: int, evals: np.ndarray) -> np.ndarray:
-    """A matrix with these eigenvalues of W^T W and random singular vectors."""
+    """Return a matrix with these eigenvalues of W^T W and random singular vectors."""
     M = len(evals)
     return (orthonormal(rng, N, M) * np.sqrt(evals)) @ orthonormal(rng, M, M).T
 
 
 def spiked(rng: Generator, N: int, M: int, strengths: np.ndarray) -> np.ndarray:
-    """Noise with signals of these strengths, in units of the weakest that shows."""
+    """Return noise with signals of these strengths, in units of the BBP threshold."""
     k = len(strengths)
     signal = (orthonormal(rng, N, k) * (strengths * bbp_threshold(N, M))) @ orthonormal(rng, M, k).T
     return gaussian(rng, N, M) + signal
 
 
 def correlated(rng: Generator, N: int, M: int, variances: np.ndarray) -> np.ndarray:
-    """Rows of noise with a diagonal covariance: what trained layers look like."""
+    """Return noise whose rows have a diagonal covariance: what trained layers look like."""
     return gaussian(rng, N, M) * np.sqrt(variances)
 
 
@@ -114,7 +114,7 @@ def row(W: np.ndarray) -> dict[str, object]:
 
 
 def noise_rows(task: tuple[str, Draw, int, int, int]) -> list[object]:
-    """False alarms on noise of one law and shape."""
+    """Return the false alarms on noise of one law and shape."""
     name, draw, N, M, draws = task
     rows = [row(draw(np.random.default_rng([seed, 1]), N, M)) for seed in range(draws)]
     return [
@@ -125,7 +125,7 @@ def noise_rows(task: tuple[str, Draw, int, int, int]) -> list[object]:
 
 
 def pareto_rows(task: tuple[float, int, int]) -> list[object]:
-    """Planted Pareto spectra, square and 2 : 1, called noise."""
+    """Return how often htsr calls planted Pareto spectra noise, in square and 2 : 1 matrices."""
     alpha, n, draws = task
     rows = []
     for seed in range(draws):
@@ -139,7 +139,7 @@ def pareto_rows(task: tuple[float, int, int]) -> list[object]:
 
 
 def energy_rows(task: tuple[int, int, float, int]) -> list[object]:
-    """A spike that holds a share of the energy, on noise of variance 1."""
+    """Return the error of the fitted edge under a spike that holds a share of the energy, on noise of variance 1."""
     N, M, share, draws = task
     strength = np.array([np.sqrt(share / (1 - share) * N * M) / bbp_threshold(N, M)])
     rows = [row(spiked(np.random.default_rng([seed, 3]), N, M, strength)) for seed in range(draws)]
@@ -155,7 +155,7 @@ def energy_rows(task: tuple[int, int, float, int]) -> list[object]:
 
 
 def power_rows(task: tuple[int, int, float, int]) -> list[object]:
-    """Spikes of one strength, in units of the weakest that shows, found."""
+    """Return how often htsr finds a spike of one strength, in units of the BBP threshold."""
     N, M, strength, draws = task
     found = [
         row(spiked(np.random.default_rng([seed, 4]), N, M, np.array([strength])))["num_spikes"] > 0
@@ -165,7 +165,7 @@ def power_rows(task: tuple[int, int, float, int]) -> list[object]:
 
 
 def false_spikes(task: tuple[int, int, int]) -> list[object]:
-    """Spikes on Gaussian noise, from the bidiagonal model, many draws."""
+    """Return how often htsr finds a spike in Gaussian noise: many draws of the bidiagonal model."""
     N, M, draws = task
     rng = np.random.default_rng([N, M, 5])
     fits = [htsr.fit_marchenko_pastur(wishart_eigenvalues(N, M, rng), N, M) for _ in range(draws)]
@@ -175,7 +175,7 @@ def false_spikes(task: tuple[int, int, int]) -> list[object]:
 
 
 def phase_rows(task: tuple[str, int]) -> list[object]:
-    """What the matrices of one ensemble are called."""
+    """Return how often htsr calls the matrices of one ensemble by each phase."""
     truth, draws = task
     called = []
     for seed in range(draws):
@@ -187,7 +187,7 @@ def phase_rows(task: tuple[str, int]) -> list[object]:
 
 
 def cost(quick: bool) -> list[str]:
-    """Time of an audit of the trained Transformer with and without its noise baseline, alternating."""
+    """Return what the noise baseline adds to an audit of the trained Transformer; the two programs take turns."""
     path = trained_transformer()
     htsr.analyze(path)
     programs = {
@@ -198,7 +198,7 @@ def cost(quick: bool) -> list[str]:
     ratio = median_ratio(seconds["all"], seconds["without"])
     return [
         f"Bulk, null and phase take {100 * (ratio - 1):.0f} % more time than `analyze(bulk=False)` on the 39 matrices of the",
-        f"trained Transformer once the nulls of its shapes are drawn (median of {len(seconds['all'])} alternating runs).",
+        f"trained Transformer, once the nulls of its shapes are drawn (median of {len(seconds['all'])} alternating runs).",
     ]
 
 
@@ -228,7 +228,7 @@ def picture(noise: list[list[object]], confusion: list[list[object]]) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--quick", action="store_true", help="a tenth of the draws, printed only")
+    parser.add_argument("--quick", action="store_true", help="a tenth of the draws, no file")
     quick = parser.parse_args().quick
 
     def draws(count: int) -> int:
@@ -249,32 +249,36 @@ def main() -> None:
 
     sections = {
         "Noise": (
-            "Independent entries with one law. `alpha in 2 to 6` is what WeightWatcher's users read as well trained.",
+            "Independent entries of one law. WeightWatcher's users take `alpha in 2 to 6` for well trained.",
             ["noise", "draws", "alpha in 2 to 6", "phase not random-like", "a spike", "bulk_p_value < 0.01",
              "null_p_value < 0.05"],
             noise,
         ),
         "Planted Pareto spectra": (
-            "n eigenvalues, square and 2 : 1 matrices in turn.",
+            "n eigenvalues; square and 2 : 1 matrices take turns.",
             ["alpha", "n", "draws", "called random-like", "called heavy-tailed", "null_p_value < 0.05"],
             tails,
         ),
         "A spike with most of the energy": (
-            "Noise of variance 1 and one signal: error of the fitted upper edge.",
+            "Noise of variance 1 and one signal: relative error of the fitted upper edge.",
             ["shape", "share of energy", "draws", "mean error", "largest error", "exactly one spike"],
             energy,
         ),
         "Spikes found": (
-            "Strength: singular value of the signal over the BBP threshold. Level 1 %.",
+            "Strength is the singular value of the signal over the BBP threshold. The level is 1 %.",
             ["shape", "strength", "draws", "found"],
             power,
         ),
         "Spikes on pure noise": (
-            "Nominal 1 %. Last column: spread of sigma over its stated error.",
+            "The nominal rate is 1 %. The last column is the spread of sigma over its stated error.",
             ["shape", "draws", "false spikes", "sd / sigma_error"],
             alarms,
         ),
-        "Phases": ("Rows: generated as; columns: called. Sides 200 to 2048.", ["", *PHASES], confusion),
+        "Phases": (
+            "Each row is an ensemble and each column what htsr calls it. Sides are 200 to 2048.",
+            ["", *PHASES],
+            confusion,
+        ),
     }  # fmt: skip
     lines = ["# Telling noise from structure"]
     for title, (text, header, rows) in sections.items():

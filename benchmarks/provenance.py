@@ -1,4 +1,4 @@
-"""What a figure needs beside it: machine, versions, commit. And how two programs are timed against each other."""
+"""Write results beside the machine, versions and commit that produced them, and time programs against each other."""
 
 import platform
 import statistics
@@ -14,7 +14,7 @@ RESULTS = Path(__file__).parent / "results"
 
 
 def provenance() -> str:
-    """One line: processor, cores, versions, commit."""
+    """Return one line: processor, threads, versions, commit."""
     models = [line.split(":")[1].strip() for line in _cpuinfo() if line.startswith("model name")]
     commit = subprocess.run(
         ["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False
@@ -30,9 +30,9 @@ def provenance() -> str:
 
 
 def alternate(programs: Mapping[str, Callable[[], object]], rounds: int) -> dict[str, list[float]]:
-    """Seconds of each program in each round, the programs taking turns so that drift of the machine hits all alike.
+    """Return the seconds of each program in each round, after one round that does not count.
 
-    One round before the first is not counted.
+    The programs take turns, so that a drift of the machine affects all of them alike.
     """
     seconds: dict[str, list[float]] = {name: [] for name in programs}
     for round_number in range(rounds + 1):
@@ -45,12 +45,12 @@ def alternate(programs: Mapping[str, Callable[[], object]], rounds: int) -> dict
 
 
 def median_ratio(numerator: list[float], denominator: list[float]) -> float:
-    """Median over rounds of the ratio within each round."""
+    """Return the median over rounds of the ratio within each round."""
     return statistics.median(a / b for a, b in zip(numerator, denominator, strict=True))
 
 
 def table(header: list[str], rows: list[list[object]]) -> list[str]:
-    """Lines of a Markdown table; fractions with three digits."""
+    """Return the lines of a Markdown table; floats get three digits."""
 
     def cell(value: object) -> str:
         return f"{value:.3f}" if isinstance(value, float | numpy.floating) else str(value)
@@ -63,7 +63,7 @@ def table(header: list[str], rows: list[list[object]]) -> list[str]:
 
 
 def write(name: str, text: str) -> None:
-    """Print a result and keep it in benchmarks/results."""
+    """Print a result and write it to benchmarks/results."""
     text = f"{text}\n\n{provenance()}\n"
     print(text)
     RESULTS.mkdir(exist_ok=True)

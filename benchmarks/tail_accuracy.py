@@ -1,10 +1,10 @@
-"""How good the tail fits are: bias, spread, coverage, size and power of the tests, time; beside WeightWatcher and powerlaw.
+"""Measure the tail fits beside WeightWatcher and powerlaw: bias, spread, coverage, size and power of the tests, time.
 
-    python benchmarks/tail_accuracy.py            # everything: benchmarks/results/tail_accuracy.md and .png
-    python benchmarks/tail_accuracy.py --quick    # a twentieth of the draws, printed only
+    python benchmarks/tail_accuracy.py            # writes benchmarks/results/tail_accuracy.md and .png
+    python benchmarks/tail_accuracy.py --quick    # a twentieth of the draws, prints only
 
-Exact Pareto samples of different alpha are powers of each other and every step follows (tests/tails/test_resampling.py), so
-one alpha gives the coverage of all of them.
+Exact Pareto samples of different alphas are powers of each other, and every step of a fit follows that power
+(tests/tails/test_resampling.py), so the coverage is the same for every alpha.
 """
 
 import argparse
@@ -33,13 +33,13 @@ def pareto(rng: np.random.Generator, n: int, alpha: float) -> np.ndarray:
 
 
 def tail_on_body(rng: np.random.Generator, n: int, alpha: float, share: float) -> np.ndarray:
-    """A Pareto tail from 1 on over a uniform body below."""
+    """Draw a Pareto tail from 1 on and a uniform body below."""
     size = round(share * n)
     return np.concatenate([pareto(rng, size, alpha), rng.uniform(0.05, 1, n - size)])
 
 
 def correlated(rng: np.random.Generator, M: int, Q: int, alpha: float) -> np.ndarray:
-    """Eigenvalues of Z diag(t) Z^T with Pareto t: heavy-tailed correlations, as in trained layers."""
+    """Draw eigenvalues of Z diag(t) Z^T with Pareto t: heavy-tailed correlations, as in trained layers."""
     W = rng.normal(size=(Q * M, M)) * np.sqrt(pareto(rng, M, alpha))
     return np.linalg.eigvalsh(W.T @ W)
 
@@ -50,7 +50,7 @@ def wishart(rng: np.random.Generator, N: int, M: int) -> np.ndarray:
 
 
 def inverse_wishart(rng: np.random.Generator, M: int) -> np.ndarray:
-    """The law of 1 / lambda of a square Gaussian matrix has a tail of exactly 3/2."""
+    """Draw 1 / lambda of a square Gaussian matrix, whose law has a tail of exactly 3/2."""
     return 1 / wishart(rng, M, M)
 
 
@@ -63,7 +63,7 @@ def lognormal(rng: np.random.Generator, n: int) -> np.ndarray:
 
 
 def intervals(task: tuple[str, Draw, float, int]) -> list[object]:
-    """Bias, spread and coverage of one ensemble."""
+    """Return bias, spread and coverage on one ensemble."""
     name, draw, truth, draws = task
     rows = []
     for seed in range(draws):
@@ -82,7 +82,7 @@ def intervals(task: tuple[str, Draw, float, int]) -> list[object]:
 
 
 def points(task: tuple[str, Draw, float, int]) -> list[object]:
-    """Bias and spread of one ensemble; WeightWatcher's fit is this one to the bit, powerlaw's under its own default bounds."""
+    """Return bias and spread on one ensemble, and the bias of powerlaw with its default bounds on alpha."""
     name, draw, truth, draws = task
     import powerlaw
 
@@ -100,7 +100,7 @@ def points(task: tuple[str, Draw, float, int]) -> list[object]:
 
 
 def rejections(task: tuple[str, Draw, int]) -> list[object]:
-    """How often the power law is ruled out at 0.1, by goodness of fit and by each alternative."""
+    """Return how often goodness of fit and each alternative rule the power law out at 0.1."""
     name, draw, draws = task
     rows = []
     for seed in range(draws):
@@ -111,7 +111,7 @@ def rejections(task: tuple[str, Draw, int]) -> list[object]:
 
 
 def timings(quick: bool) -> list[str]:
-    """Seconds of a scan, alternating, in one process."""
+    """Return the time of a scan beside WeightWatcher and powerlaw, which take turns, and of resampling."""
     import powerlaw
 
     lines = ["| n | htsr ms | WeightWatcher / htsr | powerlaw 2.0 / htsr |", "|---|---|---|---|"]
@@ -166,7 +166,7 @@ def picture(rows: list[list[object]]) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--quick", action="store_true", help="a twentieth of the draws, printed only")
+    parser.add_argument("--quick", action="store_true", help="a twentieth of the draws, no file")
     quick = parser.parse_args().quick
 
     def draws(count: int) -> int:
@@ -211,7 +211,8 @@ def main() -> None:
 
     lines = ["# Accuracy of the tail fits", "", "## Intervals", ""]
     lines += [
-        f"Nominal 95 %, {RESAMPLES} resamples each. `sigma` is WeightWatcher's and powerlaw's alpha +- 1.96 sigma.",
+        f"The nominal coverage is 95 %, with {RESAMPLES} resamples each. `sigma` is the interval alpha +- 1.96 sigma of",
+        "WeightWatcher and powerlaw.",
         "",
     ]
     lines += table(
@@ -223,14 +224,14 @@ def main() -> None:
         "",
         "## Point estimates",
         "",
-        "WeightWatcher's fit is htsr's to the bit; powerlaw 2.0 as it comes, a tenth of the draws.",
+        "WeightWatcher's fit equals htsr's to the last bit; powerlaw 2.0 has its default options and a tenth of the draws.",
     ]
     lines += ["", *table(["ensemble", "truth", "draws", "bias", "sd", "RMSE", "bias powerlaw 2.0"], point_rows)]
     lines += [
         "",
         "## Tests",
         "",
-        "Share of draws in which the power law is ruled out at 0.1: goodness of fit (100 resamples), and Vuong.",
+        "Share of draws in which goodness of fit (100 resamples) or Vuong's test rules the power law out at 0.1.",
     ]
     lines += [
         "",
