@@ -1,4 +1,4 @@
-"""Fit the Marchenko-Pastur law to the noise bulk of a spectrum, whatever stands above the bulk."""
+"""Fit the Marchenko-Pastur law to the noise bulk of a spectrum; eigenvalues above the bulk do not disturb the fit."""
 
 from dataclasses import dataclass
 
@@ -70,7 +70,7 @@ class MarchenkoPasturFit:
 def fit_marchenko_pastur(
     eigenvalues: ArrayLike, N: int, M: int, *, level: float = 0.99, kurtosis: float = 0.0
 ) -> MarchenkoPasturFit | None:
-    """Fit sigma of the Marchenko-Pastur law to the bulk of a spectrum, whatever stands above the bulk.
+    """Fit sigma of the Marchenko-Pastur law to the bulk of a spectrum, undisturbed by eigenvalues above the bulk.
 
     Args:
         eigenvalues: Eigenvalues of W^T W, zeros included; ``k * M`` of them for k pooled slices.

@@ -109,7 +109,7 @@ def density_distance(evals: np.ndarray, shuffled: np.ndarray) -> float:
     Returns:
         Square root of the divergence (logarithm to base 2), in [0, 1]: 0 for equal densities, 1 for densities that do not
         overlap. The densities are histograms with ``sqrt(n)`` bins, each of which holds the same number of the pooled
-        eigenvalues, so nobody has to choose a scale.
+        eigenvalues, so there is no scale to choose.
     """
     pooled = np.sort(np.concatenate([evals, shuffled]))
     bins = max(2, round(np.sqrt(len(evals))))

@@ -224,6 +224,7 @@ class PowerLawFit:
 
     @cached_property
     def _refit_cache(self) -> dict[tuple[int, int], Refits]:
+        """Return the refits of the last call, by its arguments."""
         return {}
 
     def __repr__(self) -> str:

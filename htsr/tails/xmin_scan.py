@@ -182,6 +182,7 @@ class _Bounds:
         return len(self.starts)
 
     def argmin(self) -> int:
+        """Return the row with the lowest bound."""
         return int(np.argmin(self.low))
 
     def raise_at_ranks(self, ranks: np.ndarray) -> None:
@@ -199,20 +200,24 @@ class _Bounds:
         np.maximum(self.low[part], low - self.slack[part], out=self.low[part])
 
     def keep_up_to(self, D: float) -> None:
+        """Remove the candidates whose bound exceeds ``D``."""
         self._take(self.low <= D)
 
     def drop(self, row: int) -> None:
+        """Remove one candidate."""
         keep = np.ones(len(self), dtype=bool)
         keep[row] = False
         self._take(keep)
 
     def _take(self, keep: np.ndarray) -> None:
+        """Keep the candidates for which ``keep`` is true."""
         self.starts, self.k, self.log_start = self.starts[keep], self.k[keep], self.log_start[keep]
         self.a, self.slack, self.low = self.a[keep], self.slack[keep], self.low[keep]
 
     def _distance_at(
         self, log_ratio: np.ndarray, rank: np.ndarray, a: np.ndarray, k: np.ndarray, log_start: np.ndarray
     ) -> np.ndarray:
+        """Return how far fit and tail deviate at some ranks of each candidate's tail."""
         F = -np.expm1(-a * log_ratio)
         if self.ks.truncated:
             F /= -np.expm1(-a * (self.log_x[-1] - log_start))

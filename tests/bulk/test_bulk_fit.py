@@ -1,4 +1,4 @@
-"""The noise bulk: against matrices of known noise, with and without spikes."""
+"""The fitted bulk agrees with matrices of known noise, with and without spikes."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""Nulls: what noise gives, kept, seeded, and calibrated."""
+"""Nulls agree with dense noise, are seeded and cached, and give calibrated p-values."""
 
 import numpy as np
 import pytest

@@ -20,7 +20,7 @@ def test_three_programs_agree():
     )
     table = htsr.crosscheck(model)
     assert list(table["name"]) == ["0", "1", "2", "3"]
-    comparable = table[:3]  # layer 3 has 10 eigenvalues, for which WeightWatcher has another rule
+    comparable = table[:3]  # layer 3 has 10 eigenvalues, which WeightWatcher fits by another rule
     for name in ("alpha", "D", "xmin"):
         np.testing.assert_allclose(comparable[f"{name}_weightwatcher"], comparable[name], rtol=1e-6)
         np.testing.assert_allclose(table[f"{name}_powerlaw"], table[name], rtol=1e-6)

@@ -12,7 +12,7 @@ from htsr.compat import WeightWatcher
 from htsr.compat.crosscheck import quiet_weightwatcher
 from htsr.errors import InputError
 
-# What differs on purpose, listed at the class: ranks go by the stored precision, sv_min of a convolution is the smallest.
+# These columns differ on purpose (see the class): ranks depend on the stored precision, sv_min is the smallest of all slices.
 OWN = {"sv_min", "matrix_rank", "rank_loss"}
 
 
@@ -38,7 +38,7 @@ def models():
 
 @pytest.fixture(scope="module")
 def real(models):
-    """What WeightWatcher itself says of them."""
+    """The results of WeightWatcher itself."""
     with quiet_weightwatcher() as weightwatcher:
         watcher = weightwatcher.WeightWatcher(model=models[0])
         said = {"describe": watcher.describe(), "analyze": watcher.analyze(), "summary": watcher.get_summary()}
@@ -87,7 +87,9 @@ def test_analyze(models, real):
 def test_analyze_of_a_state_dict(models, real):
     for source in (models[0].state_dict(), {"state_dict": models[0].state_dict()}):
         details = WeightWatcher(model=source).analyze()
-        assert_same_numbers(details, real["state dict"], but={*OWN, "layer_type"})  # it calls an embedding dense
+        assert_same_numbers(
+            details, real["state dict"], but={*OWN, "layer_type"}
+        )  # WeightWatcher calls an embedding dense
 
 
 def test_options_add_the_same_columns(models, real):
@@ -105,7 +107,7 @@ def test_options_add_the_same_columns(models, real):
         "alpha",
     ]
     assert_same_numbers(details[same], theirs[same])
-    # a shuffle of its own, a fit of its own: the same to within what noise and the better fit make
+    # the shuffles and the fit differ, so these columns agree only roughly
     for column in (
         "max_rand_eval",
         "ww_softrank",

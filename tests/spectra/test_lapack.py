@@ -1,4 +1,4 @@
-"""Eigenvalues against numpy's, and threads that do not wait for each other."""
+"""Eigenvalues agree with numpy's, from one thread and from several at once."""
 
 import threading
 from contextlib import suppress

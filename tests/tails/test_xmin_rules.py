@@ -1,4 +1,4 @@
-"""The other ways to choose a tail: xmax, peak, fingers."""
+"""Ways to choose a tail beside the plain KS scan: xmax, peak, fingers."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""The pruned scan answers to the bit what the plain scan does, on anything."""
+"""The pruned scan returns the same bits as the plain scan, on any values."""
 
 import warnings
 
