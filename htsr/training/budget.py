@@ -6,14 +6,9 @@ from contextlib import contextmanager
 
 
 class Budget:
-    """A share of wall time. The clock starts when it is made.
+    """A share of the wall time since the budget was made, or no limit if ``share`` is None.
 
-    Args:
-        share: The share that monitoring may take; None for no limit.
-
-    Attributes:
-        share: The same.
-        spent: Seconds that monitoring took, on whichever thread.
+    ``spent`` counts the seconds that monitoring took, on all threads.
     """
 
     def __init__(self, share: float | None) -> None:
@@ -24,16 +19,16 @@ class Budget:
 
     @property
     def elapsed(self) -> float:
-        """Seconds since the start."""
+        """Seconds since the budget was made."""
         return time.perf_counter() - self._started
 
     def begin(self) -> None:
-        """A capture begins; what is spent from now on is its cost."""
+        """Note that a capture begins: what is spent from now on is its cost."""
         self._spent_before = self.spent
 
     @contextmanager
     def spending(self) -> Iterator[None]:
-        """Count the time this takes."""
+        """Count the time that the context takes as spent."""
         start = time.perf_counter()
         try:
             yield
@@ -41,7 +36,7 @@ class Budget:
             self.spent += time.perf_counter() - start
 
     def missing(self) -> float:
-        """Seconds until there is room for another capture that costs as much as the last; none if 0 or less."""
+        """Return the seconds until another capture as costly as the last one fits in; 0 or less if it does now."""
         if self.share is None:
             return 0.0
         expected = self.spent - self._spent_before

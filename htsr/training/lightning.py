@@ -1,4 +1,4 @@
-"""Watch a model that the ``Trainer`` of Lightning trains."""
+"""A callback that watches a model which Lightning's ``Trainer`` trains."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -16,16 +16,16 @@ from htsr.training.monitor import Monitor
 class HTSRCallback(Callback):
     """Captures spectra while a Lightning ``Trainer`` trains.
 
-    The clock is the optimizer's step hook, so accumulated batches are counted right. A training resumed from a checkpoint goes on
-    in its run directory. Metrics go to all of the trainer's loggers, unless ``log`` is given; what the training logs is recorded
-    beside the spectra.
+    The optimizer's step hook counts the steps, so the count is right when batches are accumulated. A training that is resumed
+    from a checkpoint goes on in its run directory. Metrics go to all of the trainer's loggers, unless you pass ``log``. The
+    callback records what the training logs (loss, ...) with the spectra.
 
     Args:
-        optimizer: Which of the optimizers to watch, where there are several.
-        **options: As for ``htsr.Monitor``; ``run_dir`` is ``default_root_dir/htsr`` by default.
+        optimizer: The index of the optimizer to watch, if there are several.
+        **options: As for ``htsr.Monitor``; ``run_dir`` is by default ``default_root_dir/htsr``.
 
     Attributes:
-        monitor: The monitor, once the training has begun; the last one if there were several trainings.
+        monitor: The monitor of the training, None before one has begun; of several trainings, that of the last.
     """
 
     def __init__(self, optimizer: int = 0, **options: Any) -> None:
@@ -35,7 +35,13 @@ class HTSRCallback(Callback):
         self._recorded = -1
 
     def on(self, condition: Any, action: Any, *, every_time: bool = False) -> None:
-        """Do something when a condition comes true; see ``Monitor.on``. ``"stop"`` ends the training."""
+        """Do something when a condition comes true; ``"stop"`` ends the training.
+
+        Args:
+            condition: As for ``Monitor.on``.
+            action: As for ``Monitor.on``.
+            every_time: As for ``Monitor.on``.
+        """
         self._conditions.append((condition, action, every_time))
         if self.monitor is not None:
             self.monitor.on(condition, action, every_time=every_time)
@@ -59,7 +65,7 @@ class HTSRCallback(Callback):
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Record what was logged, once a step, and pass on that a condition asked to stop."""
+        """Record what the training logged, once a step, and stop the trainer if a condition asked for it."""
         if self.monitor is None:
             return
         if self.monitor.step_count != self._recorded:
@@ -71,11 +77,11 @@ class HTSRCallback(Callback):
             trainer.should_stop = True
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Capture the last step and let go of the optimizer."""
+        """Capture the last step and remove the optimizer's hooks."""
         if self.monitor is not None:
             self.monitor.close()
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
-        """The same, when the training breaks off."""
+        """Do the same when an exception ends the training."""
         if self.monitor is not None:
             self.monitor.close()

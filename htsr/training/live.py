@@ -1,4 +1,4 @@
-"""A table in the terminal that follows a growing run."""
+"""A table in the terminal that follows a growing run, as ``htsr watch`` shows it."""
 
 import time
 from collections.abc import Callable
@@ -8,22 +8,17 @@ import pandas as pd
 from htsr.training.store.history import History
 
 COLUMNS = {"alpha": "{:.2f}", "stable_rank": "{:.1f}", "log_spectral_norm": "{:.2f}", "relative_distance": "{:.1e}"}
-# What a terminal clears and goes home on.
+# The escape sequence that clears a terminal and moves its cursor to the top.
 CLEAR = "\x1b[2J\x1b[H"
 
 
 def watch(
     history: History, *, interval: float, once: bool, say: Callable[[str], object], clear: bool, rows: int | None = None
 ) -> None:
-    """Show a run's last capture, and again whenever there is a new one, until the run is closed.
+    """Show a run's last capture with ``say``, again whenever there is a new one or an event, until the run is closed.
 
-    Args:
-        history: The run.
-        interval: Seconds between looks.
-        once: Show it once and return.
-        say: Told what to show.
-        clear: Clear the screen before, as a terminal does.
-        rows: Layers to show at most; all by default.
+    ``interval`` is the number of seconds between looks, ``clear`` clears a terminal before each, ``once`` returns after the
+    first, and ``rows`` limits the number of layers.
     """
     shown: tuple[int, int] | None = None
     while True:
@@ -37,21 +32,13 @@ def watch(
 
 
 def is_closed(history: History) -> bool:
-    """Whether the run is over: closed, and not resumed since."""
+    """Return whether the run was closed and not resumed since."""
     ends = [kind for kind in history.events["kind"] if kind in ("closed", "resumed")]
     return bool(ends) and ends[-1] == "closed"
 
 
 def screen(history: History, rows: int | None = None) -> str:
-    """The last capture as text: medians, a line a layer with its change since the first capture, the last events.
-
-    Args:
-        history: The run.
-        rows: Layers to show at most.
-
-    Returns:
-        The text.
-    """
+    """Return the last capture as text: medians, one line a layer with its change since the first capture, the last events."""
     steps = history.steps
     if not steps:
         return f"{history.run_dir}: nothing captured yet"
@@ -84,13 +71,6 @@ def screen(history: History, rows: int | None = None) -> str:
 
 
 def interval_texts(rows: pd.DataFrame) -> list[str]:
-    """The interval of alpha for people.
-
-    Args:
-        rows: Rows of ``History.details``.
-
-    Returns:
-        A text a row, empty where there is no interval.
-    """
+    """Return the interval of alpha in words for each of some rows of ``History.details``; empty where there is none."""
     ends = zip(rows["alpha_low"], rows["alpha_high"], strict=True)
     return ["" if pd.isna(low) else f"{low:.2f} to {high:.2f}" for low, high in ends]

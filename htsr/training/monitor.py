@@ -1,108 +1,89 @@
 """Watch a model's spectra while it trains."""
 
-import logging
-import math
-import shutil
-import tempfile
-import time
-import weakref
-from collections import deque
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from datetime import UTC, datetime
-from functools import partial
-from numbers import Integral
+from collections.abc import Collection, Mapping, Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-import pandas as pd
-from torch import Tensor, nn
+from torch import nn
 from torch.optim import Optimizer
 
-from htsr._version import __version__
-from htsr.audit.analysis import analyze
 from htsr.audit.conditions import Condition
-from htsr.errors import InputError
-from htsr.spectra.spectrum import Spectrum
-from htsr.spectra.threads import one_thread
 from htsr.training.arguments import check_arguments, quantities_of, schedule_of
 from htsr.training.budget import Budget
-from htsr.training.ranks import Ranks, several
-from htsr.training.schedules import Schedule
-from htsr.training.snapshot import Camera, Snapshot
-from htsr.training.store.capture import WEIGHTS, Capture
-from htsr.training.store.files import SCHEMA
+from htsr.training.capturing import Capturer, CaptureWorker
+from htsr.training.failures import Failures
+from htsr.training.optimizers import has_closure, skips_step, unwrapped
+from htsr.training.permission import Permission
+from htsr.training.ranks import Ranks, is_distributed
+from htsr.training.reporting import Log, Reporter
+from htsr.training.run_directory import describe_run, open_run_directory
+from htsr.training.schedules import CaptureSchedule
+from htsr.training.snapshot import Camera
+from htsr.training.store.capture import WEIGHTS
 from htsr.training.store.history import History
-from htsr.training.store.tables import rows_frame
-from htsr.training.store.writer import RunWriter
-from htsr.training.trackers import tags
-from htsr.training.watching import Action, Watched, named_action
-from htsr.training.worker import Worker
+from htsr.training.watching import Action
 from htsr.weights.select import Patterns
 
-logger = logging.getLogger(__name__)
-
 # Captures that may wait for the background thread; each holds a copy of the watched layers.
-WAITING = 2
-
-Log = Callable[[Mapping[str, float], int], object]
+MAX_WAITING = 2
 
 
 class Monitor:
     """Captures the spectra of a model's weight matrices every few optimizer steps.
 
-    The clock is the optimizer's own step hook, so gradient accumulation and steps that a loss scaler leaves out are
-    counted right. The weights are captured before the first step, every ``every`` steps, and once more at ``close()``, which
-    sees neither gradients nor updates, since it is no step.
-    After the constructor has returned, nothing that fails here stops the training: it is logged and listed in ``failed``.
-    The training itself is not touched: weights are bit for bit what they are without a monitor.
+    The Monitor counts steps with the optimizer's own step hook, so it counts correctly under gradient accumulation and when a
+    loss scaler skips a step. It captures the weights before the first step, every ``every`` steps, and once more at
+    ``close()``; that last capture has neither gradients nor updates, since it does not belong to a step.
+    Once the constructor has returned, no failure of the Monitor stops the training: it is logged and listed in ``failed``.
+    The Monitor does not touch the training itself: weights are bit for bit what they are without it.
 
     Args:
         model: The model. It is not changed.
         optimizer: Its optimizer, possibly wrapped by accelerate or Lightning. Without one, call ``step()`` after each
             of its steps.
-        every: Optimizer steps between captures, or a schedule, a function ``step -> bool`` such as
+        every: Optimizer steps between captures, or a schedule, which is a function ``step -> bool`` such as
             ``htsr.training.log_spaced()``. By default 100; with a budget, whenever the budget allows.
-        run_dir: Where captures are kept, one file each, in a form that survives ``kill -9``. None keeps them in a
-            temporary directory as long as the monitor or its history lives.
-        log: Called as ``log(metrics, step)`` at each capture with tags such as ``htsr/alpha/<layer>`` and
-            ``htsr/alpha/median``: ``wandb.log`` and most trackers' methods fit as they are; ``htsr.training.trackers`` has
-            some that also draw histograms. Called on the training's thread.
+        run_dir: The directory that keeps the captures, one file each, which survive ``kill -9``. With None, a temporary
+            directory keeps them as long as the monitor or its history lives.
+        log: The Monitor calls ``log(metrics, step)`` at each capture, on the training's thread, with tags such as
+            ``htsr/alpha/<layer>`` and ``htsr/alpha/median``. ``wandb.log`` and most trackers' methods fit as they are;
+            ``htsr.training.trackers`` has some that also draw histograms.
         layers: Layers to watch, as in ``analyze``.
         skip: Layers to leave out, as in ``analyze``.
-        capture: What to look at: ``weights``, ``gradients``, ``momentum``, ``updates`` (the change that the last step made).
-        budget: The share of wall time that monitoring may take, for instance 0.02. Captures then keep their distance by
-            themselves: none is made until all the time spent, its own included, is within the budget. Time on the background
-            thread counts in full. The first capture is always made.
-        background: Copy the watched layers to main memory at a capture and analyse the copies on another thread, one core at
-            a time; in one process only. At most two captures wait there; one that finds no place is skipped, and
+        capture: What to capture: ``weights``, ``gradients``, ``momentum``, ``updates`` (the change that the last step made).
+        budget: The share of wall time that monitoring may take, for instance 0.02. The Monitor then makes a capture only once
+            all the time it has spent, the next capture included, lies within the budget. Time on the background thread counts
+            in full. The first capture is always made.
+        background: Copy the watched layers to main memory at a capture and analyse the copies on another thread, which uses
+            one core; in a single process only. At most two captures wait for the thread; the Monitor skips further ones, and
             ``History.events`` says so.
-        bootstrap: Resamples for the interval of alpha, as in ``analyze``; 0 leaves it out. 50 take some 0.01 s a layer.
+        bootstrap: Resamples for the interval of alpha, as in ``analyze``; 0 leaves it out. 50 take about 0.01 s a layer.
         bulk: Compare with noise, as in ``analyze``.
-        first_step: The number of steps done before, for a run that is resumed into the same directory. A capture of that
-            very step stays; later ones of the abandoned run are set aside.
+        first_step: The number of steps done before, for a run that is resumed in the same directory. The run keeps an intact
+            capture of that very step and sets later captures of the abandoned run aside.
         raise_at_close: Let ``close()`` raise if something failed.
         timeout: Seconds that the ranks of a distributed training wait for each other at a capture. If one does not come, the
-            others stop watching and go on.
+            others stop capturing and go on training.
 
     Attributes:
         step_count: Optimizer steps done.
-        run_dir: The directory.
+        run_dir: The run directory.
         should_stop: Whether a condition asked the training to stop; see ``on``.
-        failed: Step and message of each capture, record, action or call of ``log`` that failed.
 
     Raises:
         InputError: If ``run_dir`` already holds captures and ``first_step`` is 0, or ``layers`` match nothing.
-        TypeError: If the model is no module, or the optimizer has no step hooks.
-        ValueError: If a number is out of range, or ``capture`` holds an unknown quantity.
+        TypeError: If the model is not a module, the optimizer has no step hooks, or an argument has the wrong type.
+        ValueError: If a number is out of range, ``capture`` names an unknown quantity or one that needs the optimizer, or
+            ``background`` is asked for in a distributed training.
 
     Notes:
-        Distances, ``update_rms`` and updates need the parameters before and after a step: at a captured step they are copied
-        once before it.
+        Distances, ``update_rms`` and updates need the parameters before and after a step: the Monitor copies them before each
+        step that it captures.
 
-        Under DDP and FSDP2 every rank makes a Monitor. Layers are dealt out over the ranks for analysis, rank 0 writes and logs,
-        conditions are judged on every rank alike.
+        Under DDP and FSDP2 every rank makes a Monitor. The ranks share the layers out for analysis, rank 0 writes and logs, and
+        every rank judges the conditions alike.
 
     Example:
         >>> import torch
@@ -122,7 +103,7 @@ class Monitor:
         model: nn.Module,
         optimizer: Optimizer | None = None,
         *,
-        every: int | Schedule | None = None,
+        every: int | CaptureSchedule | None = None,
         run_dir: str | Path | None = None,
         log: Log | None = None,
         layers: Patterns = None,
@@ -136,141 +117,112 @@ class Monitor:
         raise_at_close: bool = False,
         timeout: float = 300.0,
     ) -> None:
-        check_arguments(model, every, budget, bootstrap, first_step, timeout)
-        quantities = quantities_of(capture)
-        inner: Any = getattr(optimizer, "optimizer", optimizer)
-        if inner is not None and not hasattr(inner, "register_step_post_hook"):
-            raise TypeError(f"expected a torch optimizer, or None and calls of step(), got {type(optimizer).__name__}")
-        if inner is None and {"momentum", "updates"} & set(quantities):
-            raise InputError(f"{capture=}: momentum and updates need the optimizer, got none")
-        if background and several():
-            raise InputError(
-                "background=True: expected one process; layers of a distributed training are dealt out instead"
-            )
-        self._model, self._optimizer = model, inner
-        self._schedule = schedule_of(every, budget)
-        self._promised = every is not None or budget is None  # the schedule's steps, not whatever the budget allows
-        self._budget, self._log = Budget(budget), log
-        self._options: dict[str, Any] = {"bootstrap": bootstrap, "bulk": bulk}
-        self._watched: list[Watched] = []
-        self._phases: dict[str, str] = {}
+        check_arguments(model, every, budget, background, bootstrap, first_step, timeout)
+        inner = unwrapped(optimizer)
+        quantities = quantities_of(capture, inner)
+        self._model_name = type(model).__name__
         self._raise_at_close = raise_at_close
-        self.step_count = self._first_step = first_step
+        self.step_count = first_step
         self.should_stop = False
-        self.failed: list[tuple[int, str]] = []
-        self._errors: list[Exception] = []
-        self._reported: set[tuple[str, str]] = set()
-        self._planned: int | None = None  # the next step, if it is to be captured
-        self._last_capture: int | None = None
-        self._next_decision = first_step + 1  # the step at which the ranks next ask what the budget allows
-        self._pending = 0  # captures that the background thread has not handed back
-        self._done: deque[tuple[Capture | None, float]] = deque()
         self._closed = False
-        self._camera = Camera(model, inner, layers, skip, quantities, copy=background)
-
-        about = {
-            "schema": SCHEMA,
-            "htsr": __version__,
-            "created": datetime.now(UTC).isoformat(timespec="seconds"),
-            "model": type(model).__name__,
-            "num_parameters": sum(p.numel() for p in model.parameters() if not nn.parameter.is_lazy(p)),
-            "optimizer": type(inner).__name__ if inner is not None else None,
-            "every": int(every) if isinstance(every, Integral) else getattr(every, "__name__", every and "schedule"),
-            "budget": budget,
-            "capture": list(quantities),
-        }
-        self._camera.inventory()  # before anything is written: what is wrong with the arguments comes out here
-        self._ranks = Ranks(timeout) if several() else None
-        self._writer, self.run_dir, held = self._open_directory(run_dir, about)
-        self._history = History(self.run_dir) if self._writer is not None else None
-        if run_dir is None and self._history is not None:
-            weakref.finalize(self._history, shutil.rmtree, self.run_dir, ignore_errors=True)
-        self._worker = Worker(WAITING) if background else None
-        if held:
-            self._last_capture = first_step
+        self._planned: int | None = None  # the next step, if it is to be captured
+        self._budget = Budget(budget)
+        camera = Camera(model, inner, layers, skip, quantities, copy=background)
+        camera.inventory()  # refuses layers that match nothing, before anything is written
+        ranks = Ranks(timeout) if is_distributed() else None
+        opened = open_run_directory(run_dir, describe_run(model, inner, every, budget, quantities), first_step, ranks)
+        self.run_dir, self._history, self._writer = opened.path, opened.history, opened.writer
+        self._failures = Failures(self._writer)
+        self._reporter = Reporter(log if ranks is None or ranks.rank == 0 else None, self._writer, self._failures)
+        self._worker = CaptureWorker(MAX_WAITING) if background else None
+        self._permission = Permission(
+            schedule_of(every, budget), self._budget, ranks, self._worker, self._writer, self._failures,
+            announced=every is not None or budget is None, first_step=first_step,
+        )  # fmt: skip
+        self._capturer = Capturer(
+            camera, self._budget, ranks, self._worker, self._writer, self._failures,
+            first_step=first_step, options={"bootstrap": bootstrap, "bulk": bulk},
+        )  # fmt: skip
+        if opened.holds_first_step:
+            self._capturer.last_step = first_step
         else:
-            self._capture()
-        self._hooks = (
-            [
-                inner.register_step_pre_hook(lambda _, args, kwargs: self._before_step(_has_closure(args, kwargs))),
-                inner.register_step_post_hook(lambda *_: self._after_step()),
-            ]
-            if inner is not None
-            else []
-        )
+            self._capturer.capture(first_step)
+            self._hand_over()
+        self._hooks: list[Any] = []
+        if inner is not None:
+            self._hooks.append(inner.register_step_pre_hook(self._before_step))
+            self._hooks.append(inner.register_step_post_hook(self._after_step))
 
     @property
     def history(self) -> History:
-        """The run, as a ``History``; on ranks other than 0 only where they see the directory."""
+        """The run, as a ``History``; on ranks other than 0 only where they can read the directory."""
         if self._history is None:
             self._history = History(self.run_dir)
         return self._history
 
     @property
+    def failed(self) -> list[tuple[int, str]]:
+        """Step and message of each capture, record, schedule, action or call of ``log`` that failed."""
+        return self._failures.listed
+
+    @property
     def spent_seconds(self) -> float:
-        """What monitoring has taken, on whichever thread."""
+        """Seconds that monitoring took, on all threads of this process."""
         return self._budget.spent
 
     def step(self, **scalars: float) -> None:
-        """Count one optimizer step; capture if it is time. Called by the hook where there is an optimizer.
+        """Count one optimizer step, and capture if it is time; the optimizer's hook calls this where there is an optimizer.
 
         Args:
-            **scalars: Numbers to keep beside it, as with ``record``.
+            **scalars: Numbers to keep with the step, as with ``record``.
         """
         self.step_count += 1
-        self._take_back()
+        self._hand_over()
         planned, self._planned = self._planned, None
-        if planned == self.step_count or (not self._hooks and self._is_due(self.step_count)):
-            if planned is None:
-                self._budget.begin()
-            with self.surviving("capture"):
-                self._capture()
+        if planned == self.step_count or (not self._hooks and self._permission.to_capture(self.step_count)):
+            self._capture()
         if scalars:
             self.record(**scalars)
 
     def record(self, **scalars: float) -> None:
-        """Keep numbers of this step beside the spectra, for instance ``record(loss=loss.item())``.
+        """Keep numbers with this step, for instance ``record(loss=loss.item())``.
 
         Args:
-            **scalars: Name and value; the name ``step`` is taken. They are in ``History.scalars``.
+            **scalars: Name and value; the name ``step`` is taken. ``History.scalars`` returns them.
 
         Raises:
             ValueError: If a scalar is called ``step``, or a value is not a number.
         """
         if "step" in scalars:
-            raise ValueError("a scalar cannot be called 'step': it is kept under the monitor's own step")
+            raise ValueError("a scalar cannot be called 'step': that is the name of the Monitor's own step")
         values = {name: float(value) for name, value in scalars.items()}
-        if self._writer is not None:
-            with self.surviving("record"):
-                self._writer.record(self.step_count, values)
+        with self.surviving("record"):
+            self._writer.record(self.step_count, values)
 
     def on(self, condition: str | Condition, action: str | Action, *, every_time: bool = False) -> None:
         """Do something when a condition comes true.
 
         Args:
-            condition: What ``htsr audit --fail-on`` takes: ``"median(alpha) < 2"``, ``"phase == 'rank-collapse'"``; on the
-                rows of the weights at a capture. ``previous_phase`` is the phase at the capture before, so that
-                ``"phase != previous_phase"`` holds where a phase changed (nowhere at the first capture).
-            action: ``"stop"`` sets ``should_stop``, for the loop to look at (the callbacks for Trainer and Lightning do);
-                ``"warn"`` logs a warning; or a function, called as ``action(monitor, verdict)`` on the training's thread,
-                for instance one that writes a checkpoint.
-            every_time: Act at every capture at which the condition holds. By default only when it comes true, or comes true
-                of a layer for which it did not hold at the capture before; but a condition on ``previous_phase`` is of
-                one capture and always acted on.
+            condition: A condition as for ``htsr audit --fail-on``, such as ``"median(alpha) < 2"`` or
+                ``"phase == 'rank-collapse'"``. The Monitor judges it on the rows of the weights at each capture.
+                ``previous_phase`` is the phase at the capture before, so that ``"phase != previous_phase"`` holds where a
+                phase changed (for no layer at the first capture).
+            action: ``"stop"`` sets ``should_stop``, which the training loop must read (the callbacks for Trainer and Lightning
+                do); ``"warn"`` logs a warning; a function is called as ``action(monitor, verdict)`` on the training's thread
+                and may, for instance, write a checkpoint.
+            every_time: Act at every capture at which the condition holds. By default the Monitor acts only when it comes true,
+                or comes true of a layer for which it did not hold at the capture before. It always acts on a condition
+                that names ``previous_phase``.
 
         Raises:
-            InputError: If the condition cannot be read, names no column, or the action is unknown.
-            TypeError: If the condition is none.
+            InputError: If the condition cannot be read or names an unknown column.
+            TypeError: If the condition is neither a text nor a ``Condition``, or the action neither a name nor a function.
+            ValueError: If the action's name is unknown.
         """
-        if not isinstance(condition, str | Condition):
-            raise TypeError(f"expected a condition such as 'median(alpha) < 2', got {type(condition).__name__}")
-        condition = Condition(condition) if isinstance(condition, str) else condition
-        condition.check_columns(rows_frame([]).assign(previous_phase=pd.Series(dtype="str")))
-        every_time = every_time or "previous_phase" in condition.text
-        self._watched.append(Watched(condition, named_action(action), every_time))
+        self._reporter.watch(condition, action, every_time)
 
     def close(self) -> None:
-        """Capture the last step, unless it was, wait for the background thread, and let go of the optimizer.
+        """Capture the last step unless it was captured, wait for the background thread, and remove the optimizer's hooks.
 
         Raises:
             RuntimeError: If something failed and ``raise_at_close`` was set.
@@ -281,19 +233,25 @@ class Monitor:
         if self._closed:
             return
         self._closed = True
-        self._camera.forget()
-        if self._worker is not None:
-            self._worker.finish()
-            self._worker = None
-            self._take_back()
-        if self._last_capture != self.step_count and self._allowed(self.step_count):
-            with self.surviving("capture"):
-                self._capture(between_steps=True)
-        self._event("closed", f"{self.spent_seconds:.3f} s spent on monitoring")
-        if self._raise_at_close and self.failed:
-            raise RuntimeError(
-                f"{len(self.failed)} failures while monitoring, the first: {self.failed[0][1]}"
-            ) from self._errors[0]
+        self._capturer.finish()
+        self._hand_over()
+        if self._capturer.last_step != self.step_count and self._permission.has_room(self.step_count):
+            self._capture(between_steps=True)
+        self._writer.event(self.step_count, "closed", f"{self.spent_seconds:.3f} s spent on monitoring")
+        if self._raise_at_close:
+            self._failures.raise_any()
+
+    def surviving(self, what: str, step: int | None = None) -> AbstractContextManager[None]:
+        """Return a context in which an exception is logged and listed in ``failed``, instead of raised.
+
+        Args:
+            what: What is done there, for the message.
+            step: The step; by default the current one.
+
+        Returns:
+            The context.
+        """
+        return self._failures.surviving(what, self.step_count if step is None else step)
 
     def __enter__(self) -> "Monitor":
         return self
@@ -303,202 +261,33 @@ class Monitor:
     ) -> None:
         self.close()
 
-    def _before_step(self, closure: bool) -> None:
-        """Before the optimizer's step: decide whether it will be captured, and keep what it is about to change."""
-        step = self.step_count + 1
-        if not _is_left_out(self._optimizer) and self._is_due(step):
-            self._budget.begin()
-            with self.surviving("capture", step), self._budget.spending():
-                self._camera.before_step(self._mine(), gradients=not closure)  # a closure computes them in the step
-                self._planned = step
-
-    def _after_step(self) -> None:
-        if not _is_left_out(self._optimizer):
-            self.step()
-
-    def _is_due(self, step: int) -> bool:
-        if self._ranks is not None and self._ranks.lost:
-            return False
-        due = False
-        with self.surviving("schedule", step):
-            due = bool(self._schedule(step))
-        if due and not self._allowed(step):
-            if self._promised:
-                self._event("skipped", f"the budget, {self._budget.share:.2%} of wall time, is spent", step)
-            return False
-        if due and self._worker is not None and self._worker.is_full:
-            self._event("skipped", f"{WAITING} captures wait for the background thread", step)
-            return False
-        return due
-
-    def _allowed(self, step: int) -> bool:
-        """Whether the budget has room for another capture, one that costs as much as the last."""
-        if self._budget.share is None:
-            return True
-        missing = self._budget.missing()
-        if self._ranks is None:
-            return missing <= 0 and self._pending == 0
-        if step < self._next_decision:
-            return False
-        allowed = False
-        with self.surviving("agreement"):  # clocks differ, so rank 0 decides, and when the ranks ask again
-            pace = self._budget.elapsed / max(1, step - self._first_step)
-            allowed, self._next_decision = self._ranks.share((missing <= 0, step + max(1, math.ceil(missing / pace))))[
-                0
-            ]
-        return allowed
-
-    def _capture(self, between_steps: bool = False) -> None:
-        """Look at this step; analyse it here, on all ranks, or hand it to the background thread."""
-        step = self.step_count
-        with self._budget.spending():
-            snapshot = self._camera.shoot(self._mine(), between_steps)
-            if step > self._first_step:
-                for quantity, reason in snapshot.missing.items():
-                    if (quantity, reason) not in self._reported:
-                        self._reported.add((quantity, reason))
-                        self._event("missing", f"{quantity} of no layer: {reason}")
-            if self._worker is not None:
-                self._worker.submit(partial(self._analyse_behind, snapshot, step))
-                self._pending += 1
-                return
-            capture = self._analyse(snapshot, step)
-            self._save(capture)
-        self._last_capture = step
-        self._hand_on(capture)
-
-    def _mine(self) -> set[str] | None:
-        """The layers that this rank keeps, once all ranks are there; None where there is one process."""
-        if self._ranks is None:
-            return None
-        self._ranks.call_roll()
-        return self._ranks.deal(self._camera.inventory().layers)
-
-    def _analyse_behind(self, snapshot: Snapshot, step: int) -> None:
-        """The background thread's job. What comes of it is taken back on the training's thread."""
-        start, capture = time.perf_counter(), None
-        with self.surviving("capture", step):
-            found = self._analyse(snapshot, step)
-            self._save(found)
-            capture = found
-        self._done.append((capture, time.perf_counter() - start))
-
-    def _take_back(self) -> None:
-        while self._done:
-            capture, seconds = self._done.popleft()
-            self._pending -= 1
-            self._budget.spent += seconds
-            if capture is not None:
-                self._last_capture = capture.step
-                self._hand_on(capture)
-
-    def _analyse(self, snapshot: Snapshot, step: int) -> Capture:
-        start = time.perf_counter()
-        rows: list[dict[str, object]] = []
-        spectra: dict[tuple[str, str], Spectrum] = {}
-        problem = None
-        try:
-            with one_thread():
-                for quantity, inventory in snapshot.quantities.items():
-                    analysis = analyze(inventory, progress=False, n_jobs=1, **self._options)
-                    rows += [layer.row | {"quantity": quantity} for layer in analysis]
-                    spectra |= {(quantity, name): spectrum for name, spectrum in analysis.spectra.items()}
-        except Exception as err:
-            if self._ranks is None:
-                raise
-            problem = f"{type(err).__name__}: {err}"  # the others wait for this rank
-        if self._ranks is not None:
-            rows, spectra = self._ranks.pool(rows, spectra, problem, list(snapshot.quantities), snapshot.order)
-        return Capture(
-            step=step,
-            seconds=self._budget.elapsed,
-            analysis_seconds=time.perf_counter() - start,
-            rows=[
-                row
-                | (snapshot.changes.get(str(row["tied_to"] or row["name"]), {}) if row["quantity"] == WEIGHTS else {})
-                for row in rows
-            ],
-            spectra=spectra,
-            groups=snapshot.groups,
+    def __repr__(self) -> str:
+        return (
+            f"Monitor({self._model_name}, step={self.step_count}, captures={self._capturer.count}, "
+            f"run_dir={str(self.run_dir)!r})"
         )
 
-    def _save(self, capture: Capture) -> None:
-        if self._writer is not None:
-            self._writer.save(capture)
+    def _before_step(self, optimizer: Optimizer, args: Sequence[object], kwargs: Mapping[str, object]) -> None:
+        """Decide, before the optimizer steps, whether to capture the step, and keep what the step is about to change."""
+        step = self.step_count + 1
+        if not skips_step(optimizer) and self._permission.to_capture(step):
+            with self.surviving("capture", step):
+                self._capturer.before_step(
+                    gradients=not has_closure(args, kwargs)
+                )  # a closure computes them in the step
+                self._planned = step
 
-    def _hand_on(self, capture: Capture) -> None:
-        """Tell the tracker, and whoever waits for a condition."""
-        with self._budget.spending():
-            table = rows_frame([capture])
-            if self._log is not None and (self._ranks is None or self._ranks.rank == 0):
-                with self.surviving("log", capture.step):
-                    self._log(tags(table, capture.groups), capture.step)
-                    if hasattr(self._log, "histograms"):
-                        self._log.histograms(capture.spectra, capture.step)
-            weights = table[table["quantity"] == WEIGHTS]
-            before = [
-                self._phases.get(row.name, row.phase) for row in weights[["name", "phase"]].itertuples(index=False)
-            ]
-            self._phases = dict(zip(weights["name"], weights["phase"], strict=True))
-            for watched in self._watched:
-                with self.surviving("action", capture.step):
-                    verdict = watched.look(weights.assign(previous_phase=pd.Series(before, weights.index, dtype="str")))
-                    if verdict is not None:
-                        self._event("condition", str(verdict), capture.step)
-                        watched.action(self, verdict)
+    def _after_step(self, optimizer: Optimizer, args: Sequence[object], kwargs: Mapping[str, object]) -> None:
+        if not skips_step(optimizer):
+            self.step()
 
-    @contextmanager
-    def surviving(self, what: str, step: int | None = None) -> Iterator[None]:
-        """A context in which an exception ends nothing: it is logged and kept in ``failed``.
+    def _capture(self, *, between_steps: bool = False) -> None:
+        with self.surviving("capture"):
+            self._capturer.capture(self.step_count, between_steps=between_steps)
+        self._hand_over()
 
-        Args:
-            what: What is done there, for the message.
-            step: The step; that of now by default.
-        """
-        step = self.step_count if step is None else step
-        try:
-            yield
-        except Exception as err:  # whatever it is, hours of training must not end for it
-            self.failed.append((step, f"{what}: {type(err).__name__}: {err}"))
-            self._errors.append(err)
-            kind = (what, str(err.errno) if isinstance(err, OSError) and err.errno else str(err))
-            if kind not in self._reported:  # a full disk fails at every capture; once is enough to say so
-                self._reported.add(kind)
-                logger.exception("%s at step %d failed; the training goes on", what, step)
-            self._event("failed", self.failed[-1][1], step)
-
-    def _event(self, kind: str, message: str, step: int | None = None) -> None:
-        if self._writer is not None:
-            self._writer.event(self.step_count if step is None else step, kind, message)
-
-    def _open_directory(
-        self, run_dir: str | Path | None, about: Mapping[str, object]
-    ) -> tuple[RunWriter | None, Path, bool]:
-        """Prepare the run directory, on rank 0: writer, path, whether it holds the first step. Errors are on all ranks."""
-        writer, path, held, problem = None, None, False, None
-        if self._ranks is None or self._ranks.rank == 0:
-            try:
-                path = Path(tempfile.mkdtemp(prefix="htsr-run-") if run_dir is None else run_dir)
-                writer = RunWriter(path, about, self.step_count)
-                held = writer.holds(self.step_count)
-            except (InputError, OSError) as err:
-                if self._ranks is None:
-                    raise
-                problem = err
-        if self._ranks is not None:
-            path, held, problem = self._ranks.share((path, held, problem))[0]
-            if problem is not None:
-                raise problem
-        assert path is not None
-        return writer, path, held
-
-
-def _has_closure(args: Sequence[object], kwargs: Mapping[str, object]) -> bool:
-    """Whether ``step`` was called with a closure; the first argument is the optimizer."""
-    return kwargs.get("closure") is not None or (len(args) > 1 and args[1] is not None)
-
-
-def _is_left_out(optimizer: Any) -> bool:
-    """Whether a loss scaler found infinities and lets a fused optimizer leave this step out, which it does by itself."""
-    found = getattr(optimizer, "found_inf", None)
-    return isinstance(found, Tensor) and bool(found.any())
+    def _hand_over(self) -> None:
+        """Report the captures that were written since the last call, on the training's thread."""
+        for capture in self._capturer.finished():
+            with self._budget.spending():
+                self._reporter.report(capture, self)

@@ -1,4 +1,4 @@
-"""The processes that train one model together, and watch it together."""
+"""The processes of a distributed training, which also watch the model together."""
 
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
@@ -15,13 +15,10 @@ Spectra = dict[tuple[str, str], Spectrum]
 
 
 class Ranks:
-    """All processes of a ``torch.distributed`` run, with a group of their own, so that nothing meets the training's messages.
+    """All processes of a ``torch.distributed`` run, in a group of their own that keeps out of the training's messages.
 
-    Every method that talks to the others raises ``RuntimeError`` when one of them has not come within the timeout; from then
-    on ``lost`` is true, and nobody should wait for them again.
-
-    Args:
-        timeout: Seconds.
+    Every method that talks to the other ranks raises ``RuntimeError`` if one of them does not come within ``timeout`` seconds.
+    From then on ``lost`` is true, and the ranks should not wait for each other again.
     """
 
     lost = False
@@ -32,45 +29,31 @@ class Ranks:
         self._group = dist.new_group(backend="gloo", timeout=self._timeout)
 
     def call_roll(self) -> None:
-        """Wait until all ranks are here, before any weight is gathered: whoever is missing is named."""
-        with self._noticing():
+        """Wait until all ranks have come, before any of them gathers weights; the error names a rank that is missing."""
+        with self._noticing_lost_ranks():
             dist.monitored_barrier(self._group, timeout=self._timeout, wait_all_ranks=True)
 
     def share(self, mine: Any) -> list[Any]:
-        """Give an object to all ranks, and get theirs, in order of rank."""
+        """Give an object to all ranks, and return the objects of all ranks in order."""
         shared: list[Any] = [None] * self.size
-        with self._noticing():
+        with self._noticing_lost_ranks():
             dist.all_gather_object(shared, mine, group=self._group)
         return shared
 
     def collect(self, mine: Any) -> list[Any]:
-        """Give an object to rank 0; there, those of all ranks come back, elsewhere none."""
+        """Give an object to rank 0; return the objects of all ranks in order there, and an empty list elsewhere."""
         collected: list[Any] | None = [None] * self.size if self.rank == 0 else None
-        with self._noticing():
+        with self._noticing_lost_ranks():
             dist.gather_object(mine, collected, dst=0, group=self._group)
         return collected or []
 
     def pool(
         self, rows: list[Row], spectra: Spectra, problem: str | None, quantities: list[str], order: list[str]
     ) -> tuple[list[Row], Spectra]:
-        """Put together what the ranks found.
-
-        Args:
-            rows: Of the layers of this rank, with ``name`` and ``quantity``.
-            spectra: Of the same, by quantity and name.
-            problem: Why this rank found nothing, if so.
-            quantities: The order of quantities.
-            order: The order of names.
-
-        Returns:
-            All rows, in order, and, on rank 0, all spectra.
-
-        Raises:
-            RuntimeError: On every rank, if one of them had a problem.
-        """
+        """Return the rows of all ranks, in the given orders, and on rank 0 all spectra; raise the problems of all ranks."""
         shared = self.share((rows, problem))
         collected = self.collect(spectra)
-        problems = [f"rank {rank}: {told}" for rank, (_, told) in enumerate(shared) if told]
+        problems = [f"rank {rank}: {theirs}" for rank, (_, theirs) in enumerate(shared) if theirs]
         if problems:
             raise RuntimeError("; ".join(problems))
         place = {name: number for number, name in enumerate(order)}
@@ -81,7 +64,7 @@ class Ranks:
         return rows, {key: spectrum for theirs in collected for key, spectrum in theirs.items()}
 
     @contextmanager
-    def _noticing(self) -> Iterator[None]:
+    def _noticing_lost_ranks(self) -> Iterator[None]:
         try:
             yield
         except RuntimeError:
@@ -89,7 +72,7 @@ class Ranks:
             raise
 
     def deal(self, layers: Collection[Layer]) -> set[str]:
-        """The layers that this rank analyses: the dearest first, each to the rank with the least to do."""
+        """Return the names of this rank's layers: the costliest layer goes first, each to the rank with the least work."""
         loads = [0] * self.size
         mine = set()
         for layer in sorted(
@@ -102,6 +85,6 @@ class Ranks:
         return mine
 
 
-def several() -> bool:
-    """Whether this process is one of several that train together."""
+def is_distributed() -> bool:
+    """Return whether this process is one of several that train together."""
     return dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1

@@ -1,7 +1,7 @@
-"""What the training thread sees at one step: weights, gradients, momentum, updates, and how far each layer went.
+"""Snapshots of one step: weights, gradients, momentum, updates, and how far each layer moved.
 
-A gradient, a momentum buffer or an update has the shape of its parameter, so a layer's is found and cut out of it just as
-the layer's weight is: by the parameter's name, or by the memory that the weight views.
+A gradient, a momentum buffer or an update has the shape of its parameter. The camera therefore finds a layer's part of it as
+it finds the layer's weight: by the parameter's name, or by the memory that the weight is a view of.
 """
 
 from collections.abc import Callable, Collection, Mapping
@@ -18,43 +18,30 @@ from htsr.weights import Layer, open_source, select
 from htsr.weights.inventory import Inventory
 from htsr.weights.select import Patterns
 
-# Where optimizers keep their running mean of gradients: SGD, Muon and HTMuon; Adam and its family; others.
+# The keys under which optimizers keep their running mean of gradients: SGD, Muon and HTMuon; Adam and its family; others.
 MOMENTUM = ("momentum_buffer", "exp_avg", "momentum", "m")
 
 Cut = Callable[[Tensor], Tensor]
-# Finds what is looked at of a parameter, or the reason why there is none.
+# Returns the gradient, momentum or update of a parameter, or the reason why it has none.
 Find = Callable[[Tensor], Tensor | str]
 
 
 @dataclass(frozen=True)
 class Snapshot:
-    """What was seen at one step.
+    """The layers of a model and its optimizer's groups at one step."""
 
-    Attributes:
-        quantities: The layers of each quantity; ``load`` returns their values at this step.
-        order: Names of all layers, in model order, also of those that another rank keeps.
-        changes: ``distance`` and ``relative_distance`` of each layer, by name.
-        groups: Settings of the optimizer's parameter groups that are numbers or words, and ``update_rms``.
-        missing: Quantities that were asked for and that no layer has, with the reason.
-    """
-
-    quantities: dict[str, Inventory]
-    order: list[str]
-    changes: dict[str, dict[str, float]]
-    groups: list[dict[str, object]]
-    missing: dict[str, str]
+    quantities: dict[str, Inventory]  # layers whose ``load`` returns the values of the quantity at this step
+    order: list[str]  # names of all layers, in model order, also of those that another rank keeps
+    changes: dict[str, dict[str, float]]  # distance and relative_distance of each layer, by name
+    groups: list[dict[str, object]]  # settings of the optimizer's groups that are numbers or words, and update_rms
+    missing: dict[str, str]  # quantities that somebody asked for and no layer has, with the reason
 
 
 class Camera:
-    """Takes snapshots of a model and its optimizer. Neither is changed.
+    """Takes snapshots of a model and its optimizer, and changes neither.
 
-    Args:
-        model: The model.
-        optimizer: Its optimizer; without one there are no momentum, updates, distances and groups.
-        layers: Layers to look at, as in ``analyze``.
-        skip: Layers to leave out, as in ``analyze``.
-        quantities: What to look at.
-        copy: Copy all values to main memory, so that they can be read while the training goes on.
+    Without an optimizer there are no momentum, updates, distances and groups. With ``copy``, snapshots hold copies in main
+    memory, which another thread may read while the training goes on.
     """
 
     def __init__(
@@ -69,20 +56,19 @@ class Camera:
         self._model, self._optimizer = model, optimizer
         self._layers, self._skip = layers, skip
         self._quantities, self._copy = quantities, copy
-        self._before: dict[int, Tensor] = {}  # by id of the parameter
+        self._before: dict[int, Tensor] = {}  # the parameters before the step, by their id
         self._gradients: tuple[list[Layer], str] | None = None
 
     def inventory(self) -> Inventory:
-        """The layers as they are now."""
+        """Return the layers as they are now."""
         return select(open_source(self._model), self._layers, self._skip)
 
     @torch.no_grad()
     def before_step(self, mine: Collection[str] | None = None, *, gradients: bool = True) -> None:
-        """Keep what the optimizer's step is about to change: parameters, and gradients if they are looked at.
+        """Keep what the optimizer's step is about to change: the parameters, and the gradients if somebody asked for them.
 
-        Args:
-            mine: Names of the layers whose values this process keeps; all by default.
-            gradients: Whether those of this step are there already. Else they are looked at after it.
+        ``mine`` names the layers whose values this process keeps, None meaning all. ``gradients`` says whether the gradients of
+        this step are there already; if not, ``shoot`` reads them after the step.
         """
         self.forget()
         assert self._optimizer is not None
@@ -92,20 +78,15 @@ class Camera:
         self._before = {id(p): p.detach().clone() for p in _parameters(self._optimizer) if not nn.parameter.is_lazy(p)}
 
     def forget(self) -> None:
-        """Let go of what ``before_step`` kept."""
+        """Forget what ``before_step`` kept."""
         self._before, self._gradients = {}, None
 
     @torch.no_grad()
     def shoot(self, mine: Collection[str] | None = None, between_steps: bool = False) -> Snapshot:
-        """Take a snapshot.
+        """Return a snapshot; unless the camera copies, it holds the model's own tensors and changes with them.
 
-        Args:
-            mine: Names of the layers whose values this process keeps; all by default. Weights that are sharded over
-                processes are gathered for all of them, in the same order on each.
-            between_steps: The last step is over, and its gradients may be gone or not be its own any more.
-
-        Returns:
-            The snapshot. Unless values are copied, it is of the model itself and changes with it.
+        ``mine`` names the layers whose values this process keeps, None meaning all; all processes gather the sharded weights of
+        all layers in the same order. ``between_steps`` says that the gradients may be gone or belong to the next step.
         """
         inventory = self.inventory()
         places = self._places()
@@ -153,7 +134,7 @@ class Camera:
         )
 
     def _changes(self) -> tuple[dict[int, float], dict[int, Tensor]]:
-        """Root mean square of the last update in each group, and the update of each parameter, by its id."""
+        """Return the root mean square of the last update by group number, and the update of each parameter by its id."""
         rms: dict[int, float] = {}
         deltas: dict[int, Tensor] = {}
         for number, group in enumerate(self._optimizer.param_groups if self._before and self._optimizer else []):
@@ -174,7 +155,7 @@ class Camera:
         return rms, deltas
 
     def _kept(self, layer: Layer, mine: Collection[str] | None) -> Layer:
-        """A layer whose weight is gathered and copied as far as need be; one that is only read in place is left alone."""
+        """Return a layer that loads a gathered or copied weight, or the layer itself if its weight can be read in place."""
         if layer.tied_to is not None:
             return layer
         sharded = any(hasattr(p, "full_tensor") for p in self._model.parameters())
@@ -182,7 +163,7 @@ class Camera:
             return layer
         try:
             weight = _full(layer.load())
-        except ValueError as err:  # the row will say so
+        except ValueError as err:  # its row gives this as the reason
             return replace(layer, load=partial(_refuse, str(err)))
         if not _is_mine(layer, mine):
             return layer
@@ -195,7 +176,7 @@ class Camera:
         find: Find,
         mine: Collection[str] | None,
     ) -> tuple[list[Layer], str]:
-        """The layers with what ``find`` finds for their parameters in place of the weights; none, and why, if for no one."""
+        """Return the layers with ``find(parameter)`` as their value, or an empty list and the reason if no layer has one."""
         found, any_value, reason = [], False, "there are no layers"
         for layer in inventory.layers:
             place = places(layer) if layer.tied_to is None else None
@@ -221,7 +202,7 @@ class Camera:
         return f"no momentum: the optimizer keeps none of {', '.join(MOMENTUM)} for it yet" if value is None else value
 
     def _places(self) -> "Callable[[Layer], tuple[Tensor, Cut] | None]":
-        """Tells which parameter a layer's weight is, and how it is cut out of it; None if it is no parameter."""
+        """Return a function from a layer to its parameter and the cut that yields the layer's part, or None if it has none."""
         named = dict(self._model.named_parameters(remove_duplicate=False))
         by_memory = {
             p.untyped_storage().data_ptr(): p
@@ -247,7 +228,7 @@ class Camera:
 
 
 class _Once:
-    """Hands a tensor out once and lets go of it."""
+    """Returns a tensor once, and frees it then."""
 
     def __init__(self, tensor: Tensor) -> None:
         self._tensor: Tensor | None = tensor
@@ -263,24 +244,24 @@ def _refuse(reason: object) -> Tensor:
 
 
 def _gradient(scale: Tensor | None, parameter: Tensor) -> Tensor | str:
-    """The gradient; ``scale`` is what a loss scaler leaves to a fused optimizer to divide it by."""
+    """Return a parameter's gradient, divided by the ``scale`` that a loss scaler leaves to a fused optimizer, or the reason."""
     if parameter.grad is None:
         return "no gradient: the parameter is frozen or was not used"
     return parameter.grad if scale is None else parameter.grad / scale
 
 
 def _refuse_gradient(_: object, parameter: Tensor) -> Tensor | str:
-    return "no gradient: close() came between two steps, and what is there may be of another step"
+    return "no gradient: close() was called between two steps, and the gradient may belong to another step"
 
 
 def _update(deltas: Mapping[int, Tensor], parameter: Tensor) -> Tensor | str:
     return deltas.get(
-        id(parameter), "no update: the optimizer does not step this parameter, or its step was not watched"
+        id(parameter), "no update: the optimizer does not update this parameter, or the Monitor did not see its step"
     )
 
 
 def _full(tensor: Tensor) -> Tensor:
-    """A tensor that is whole: one that is sharded over processes (DTensor) is gathered, which all of them must do."""
+    """Return the whole tensor; gathering one that is sharded over processes (DTensor) takes all of them."""
     return tensor.full_tensor() if hasattr(tensor, "full_tensor") else tensor
 
 
@@ -293,7 +274,7 @@ def _parameters(optimizer: Optimizer) -> list[Tensor]:
 
 
 def _settings(group: Mapping[str, Any]) -> dict[str, object]:
-    """The settings of a parameter group that are numbers or words."""
+    """Return the settings of a parameter group that are numbers or words."""
     settings = {
         key: value.item() if isinstance(value, Tensor) and value.ndim == 0 else value for key, value in group.items()
     }

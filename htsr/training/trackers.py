@@ -1,8 +1,8 @@
-"""Experiment trackers as ``Monitor(log=...)``.
+"""Experiment trackers for ``Monitor(log=...)``.
 
 A tracker is anything that can be called as ``log(metrics, step)``: ``accelerator.log``, a Lightning logger's ``log_metrics``
-and ``trackio.log`` fit as they are. Those here also draw the spectra as histograms, where the tracker has them. A tracker's own
-library is imported when one is made.
+and ``trackio.log`` fit as they are. The classes here also draw the spectra as histograms, if the tracker can draw them. Each
+imports its library when somebody makes one.
 """
 
 from collections.abc import Iterable, Mapping
@@ -24,15 +24,7 @@ Spectra = Mapping[tuple[str, str], Spectrum]
 
 
 def tags(table: pd.DataFrame, groups: Iterable[Mapping[str, object]]) -> dict[str, float]:
-    """What a capture logs: ``htsr/<metric>/<layer>``, the median over layers, and the update RMS of each group.
-
-    Args:
-        table: Its rows, as ``rows_frame`` makes them.
-        groups: Its parameter groups.
-
-    Returns:
-        Tag and number; no NaN among them.
-    """
+    """Return the metrics of a capture by tag: ``htsr/<metric>/<layer>``, medians over layers, ``update_rms``; none is NaN."""
     metrics: dict[str, float] = {}
     for quantity, rows in table[table["tied_to"] == ""].groupby("quantity", sort=False):
         prefix = "htsr/" if quantity == WEIGHTS else f"htsr/{quantity}_"
@@ -51,7 +43,7 @@ class TensorBoard:
     """Scalars and histograms for TensorBoard.
 
     Args:
-        writer: A ``SummaryWriter``, or the directory for one.
+        writer: A ``SummaryWriter``, or the directory in which to make one.
     """
 
     def __init__(self, writer: Any) -> None:
@@ -70,7 +62,7 @@ class TensorBoard:
         self.writer.flush()
 
     def histograms(self, spectra: Spectra, step: int) -> None:
-        """Write the ESD of each layer, log10 of its eigenvalues."""
+        """Write the ESD of each layer as a histogram of log10 of its eigenvalues."""
         for tag, logs in _logs(spectra):
             self.writer.add_histogram(tag, logs, step, bins=BINS)
         self.writer.flush()
@@ -79,11 +71,15 @@ class TensorBoard:
 class WandB:
     """Scalars and histograms for Weights & Biases.
 
-    They have an axis of their own, ``htsr/step``, so that they never fight over the run's step counter with the training's own
-    calls of ``log``, which would drop one of the two.
+    They have an axis of their own, ``htsr/step``. On the run's own step counter, W&B would drop either these metrics or those
+    that the training logs.
 
     Args:
-        run: A run; the current one by default.
+        run: A run; by default the current one.
+
+    Raises:
+        ImportError: If wandb is not installed.
+        ValueError: If there is no current run.
     """
 
     def __init__(self, run: Any = None) -> None:
@@ -94,7 +90,7 @@ class WandB:
         self._wandb = wandb
         current = run if run is not None else wandb.run
         if current is None:
-            raise ValueError("expected a run of wandb, or wandb.init() before, got none")
+            raise ValueError("expected a run of wandb, got none: call wandb.init() first")
         self.run: Any = current
         self.run.define_metric("htsr/step")
         self.run.define_metric("htsr/*", step_metric="htsr/step")
@@ -104,7 +100,7 @@ class WandB:
         self.run.log({**metrics, "htsr/step": step})
 
     def histograms(self, spectra: Spectra, step: int) -> None:
-        """Log the ESD of each layer, log10 of its eigenvalues."""
+        """Log the ESD of each layer as a histogram of log10 of its eigenvalues."""
         drawn = {tag: self._wandb.Histogram(np_histogram=np.histogram(logs, bins=BINS)) for tag, logs in _logs(spectra)}
         self.run.log({**drawn, "htsr/step": step})
 
@@ -113,7 +109,11 @@ class MLflow:
     """Scalars for MLflow, which has no histograms.
 
     Args:
-        run_id: The run; the active one by default. It is kept, since MLflow's active run belongs to a thread.
+        run_id: The run; by default the one that is active now. The tracker keeps it, since MLflow has an active run per thread.
+
+    Raises:
+        ImportError: If mlflow is not installed.
+        ValueError: If there is neither a ``run_id`` nor an active run.
     """
 
     def __init__(self, run_id: str | None = None) -> None:
@@ -123,7 +123,7 @@ class MLflow:
             raise _missing("mlflow") from err
         active = mlflow.active_run()
         if run_id is None and active is None:
-            raise ValueError("expected a run_id, or mlflow.start_run() before, got neither")
+            raise ValueError("expected a run_id or an active run, got neither: call mlflow.start_run() first")
         self.run_id = run_id if run_id is not None else active.info.run_id  # type: ignore[union-attr]
         self._mlflow = mlflow
 
@@ -132,8 +132,8 @@ class MLflow:
         self._mlflow.log_metrics(dict(metrics), step=step, run_id=self.run_id)
 
 
-class Several:
-    """Several trackers as one.
+class TrackerGroup:
+    """Passes everything on to several trackers.
 
     Args:
         *trackers: The trackers.
@@ -143,19 +143,22 @@ class Several:
         self._trackers = trackers
 
     def __call__(self, metrics: Mapping[str, float], step: int) -> None:
-        """Log scalars to each."""
+        """Log scalars to each tracker."""
         for tracker in self._trackers:
             tracker(metrics, step)
 
     def histograms(self, spectra: Spectra, step: int) -> None:
-        """Log spectra to those that draw them."""
+        """Log spectra to each tracker that draws histograms."""
         for tracker in self._trackers:
             if hasattr(tracker, "histograms"):
                 tracker.histograms(spectra, step)
 
 
+Several = TrackerGroup  # its name in version 0.1.0
+
+
 def _logs(spectra: Spectra) -> Iterable[tuple[str, np.ndarray]]:
-    """Tag and log10 of the eigenvalues that are not zero, of each layer that has any."""
+    """Yield the tag and log10 of the nonzero eigenvalues of each layer that has some."""
     for (quantity, name), spectrum in spectra.items():
         if len(spectrum.nonzero):
             tag = "esd" if quantity == WEIGHTS else f"{quantity}_esd"

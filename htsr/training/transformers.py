@@ -1,4 +1,4 @@
-"""Watch a model that the ``Trainer`` of transformers trains."""
+"""A callback that watches a model which the ``Trainer`` of transformers trains."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -15,16 +15,17 @@ from htsr.training.monitor import Monitor
 class HTSRCallback(TrainerCallback):
     """Captures spectra while a ``Trainer`` trains.
 
-    The clock is the optimizer's step hook, under the wrapper of accelerate. A training resumed from a checkpoint goes on in its
-    run directory. What the Trainer logs (loss, ...) is recorded beside the spectra.
+    The step hook of the optimizer, inside accelerate's wrapper, counts the steps. A training that is resumed from a checkpoint
+    goes on in its run directory. The callback records what the Trainer logs (loss, ...) with the spectra.
 
     Args:
-        trainer: Log through its ``log``, and so to its history and to all trackers in its ``report_to``. Without one, and without
-            ``log``, metrics are in the run directory alone. It may be set later, as the attribute ``trainer``.
-        **options: As for ``htsr.Monitor``; ``run_dir`` is ``output_dir/htsr`` by default.
+        trainer: The Trainer whose ``log`` gets the metrics and passes them on to its history and to all trackers in its
+            ``report_to``. Without a trainer and without ``log``, only the run directory keeps the metrics. You may set the
+            attribute ``trainer`` later.
+        **options: As for ``htsr.Monitor``; ``run_dir`` is by default ``output_dir/htsr``.
 
     Attributes:
-        monitor: The monitor, once the training has begun; the last one if there were several trainings.
+        monitor: The monitor of the training, None before one has begun; of several trainings, that of the last.
 
     Example:
         ``callback = HTSRCallback(every=100)``, ``trainer = Trainer(..., callbacks=[callback])``, ``callback.trainer = trainer``.
@@ -36,10 +37,18 @@ class HTSRCallback(TrainerCallback):
         self._options = options
         self._conditions: list[tuple[Any, Any, bool]] = []
         self._logging = False
-        self._waiting: list[tuple[Mapping[str, float], int]] = []  # metrics until the Trainer counts the step, too
+        self._waiting: list[
+            tuple[Mapping[str, float], int]
+        ] = []  # metrics of steps that the Trainer has not counted yet
 
     def on(self, condition: Any, action: Any, *, every_time: bool = False) -> None:
-        """Do something when a condition comes true; see ``Monitor.on``. ``"stop"`` ends the training."""
+        """Do something when a condition comes true; ``"stop"`` ends the training.
+
+        Args:
+            condition: As for ``Monitor.on``.
+            action: As for ``Monitor.on``.
+            every_time: As for ``Monitor.on``.
+        """
         self._conditions.append((condition, action, every_time))
         if self.monitor is not None:
             self.monitor.on(condition, action, every_time=every_time)
@@ -55,13 +64,13 @@ class HTSRCallback(TrainerCallback):
         self.monitor = Monitor(kwargs["model"], kwargs["optimizer"], **options)
         for condition, action, every_time in self._conditions:
             self.monitor.on(condition, action, every_time=every_time)
-        self._hand_on()
+        self._log_waiting_metrics()
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
-        """Log what was captured, and pass on that a condition asked to stop."""
+        """Log the captures, and stop the training if a condition asked for it."""
         asked = control.should_log
-        self._hand_on()
-        control.should_log = asked  # what was logged here is not what the Trainer is about to log
+        self._log_waiting_metrics()
+        control.should_log = asked  # logging here must not cancel what the Trainer is about to log
         if self.monitor is not None and self.monitor.should_stop:
             control.should_training_stop = True
 
@@ -75,16 +84,16 @@ class HTSRCallback(TrainerCallback):
     def on_train_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        """Capture the last step and let go of the optimizer."""
+        """Capture the last step and remove the optimizer's hooks."""
         if self.monitor is not None:
             self.monitor.close()
-            self._hand_on()
+            self._log_waiting_metrics()
 
     def _log(self, metrics: Mapping[str, float], step: int) -> None:
         self._waiting.append((metrics, step))
 
-    def _hand_on(self) -> None:
-        """The Trainer logs under its own step, which it raises after the optimizer's."""
+    def _log_waiting_metrics(self) -> None:
+        """Log through the Trainer, which logs under its own step and counts it later than the optimizer's hook does."""
         waiting, self._waiting = self._waiting, []
         for metrics, step in waiting:
             assert self.trainer is not None

@@ -206,12 +206,32 @@ def test_wandb_offline(tmp_path, monkeypatch):
 def test_mlflow_local_store(tmp_path, monkeypatch):
     monkeypatch.setenv("MLFLOW_ALLOW_FILE_STORE", "true")  # newer versions ask for it
     mlflow = pytest.importorskip("mlflow", reason="needs mlflow: pip install 'htsr[mlflow]'")
-    from htsr.training.trackers import MLflow, Several
+    from htsr.training.trackers import MLflow, TrackerGroup
 
     mlflow.set_tracking_uri((tmp_path / "store").as_uri())
     with mlflow.start_run() as run:
         told = []
-        history = watch_with(Several(MLflow(), lambda metrics, step: told.append(step)))
+        history = watch_with(TrackerGroup(MLflow(), lambda metrics, step: told.append(step)))
     found = mlflow.MlflowClient().get_metric_history(run.info.run_id, "htsr/alpha/median")
     assert {point.step: point.value for point in found} == pytest.approx(history.alpha().median(axis=1).to_dict())
     assert told == [0, 1, 2]
+
+
+def test_a_group_passes_scalars_and_histograms_on_to_trackers_that_take_them():
+    from htsr.training.trackers import Several, TrackerGroup
+
+    class Drawing:
+        def __init__(self):
+            self.scalars, self.drawn = [], []
+
+        def __call__(self, metrics, step):
+            self.scalars.append(step)
+
+        def histograms(self, spectra, step):
+            self.drawn.append((step, sorted(spectra)))
+
+    drawing, told = Drawing(), []
+    watch_with(TrackerGroup(drawing, lambda metrics, step: told.append(step)))
+    assert drawing.scalars == told == [0, 1, 2]
+    assert drawing.drawn == [(step, [("weights", "0"), ("weights", "2")]) for step in (0, 1, 2)]
+    assert Several is TrackerGroup

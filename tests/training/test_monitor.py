@@ -194,10 +194,26 @@ def test_a_used_directory_is_refused_unless_continued(tmp_path):
     assert np.array_equal(history.spectrum(4, "0").eigenvalues, htsr.esd(model[0].weight))
 
 
-@pytest.mark.parametrize(("setting", "value"), [("every", 0), ("first_step", -1), ("every", 1.5)])
-def test_bad_settings_are_errors(setting, value):
-    with pytest.raises(ValueError, match=f"{setting}={value}"):
+@pytest.mark.parametrize(
+    ("setting", "value", "error"), [("every", 0, ValueError), ("first_step", -1, ValueError), ("every", 1.5, TypeError)]
+)
+def test_bad_settings_are_errors(setting, value, error):
+    with pytest.raises(error, match=f"{setting}={value}"):
         htsr.Monitor(make()[0], **{setting: value})
+
+
+@pytest.mark.parametrize("watched", [True, False])
+def test_repr_says_step_captures_and_directory(tmp_path, watched):
+    model, optimizer = make()
+    monitor = htsr.Monitor(model, optimizer if watched else None, every=2, run_dir=tmp_path / "run")
+    assert repr(monitor) == f"Monitor(Sequential, step=0, captures=1, run_dir={str(tmp_path / 'run')!r})"
+    for _ in range(3):
+        train(model, optimizer, 1)
+        if not watched:
+            monitor.step()
+    assert "step=3, captures=2" in repr(monitor)
+    monitor.close()
+    assert "step=3, captures=3" in repr(monitor)
 
 
 def test_nothing_is_written_when_the_layers_are_wrong(tmp_path):
@@ -295,7 +311,7 @@ def steps(n):
         monitor.record(loss=1.0)
 steps(3)
 if monitor._worker is not None:
-    while len(monitor._done) < monitor._pending:
+    while len(monitor._worker._results) < monitor._worker.pending:
         time.sleep(0.01)
 resource.setrlimit(resource.RLIMIT_FSIZE, (700, 700))  # no file can grow beyond this, as on a disk that is full
 steps(4)

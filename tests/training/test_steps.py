@@ -2,7 +2,6 @@
 
 import errno
 import threading
-import time
 
 import numpy as np
 import pytest
@@ -10,8 +9,7 @@ import torch
 from torch import nn
 
 import htsr
-
-EVERYTHING = ("weights", "gradients", "momentum", "updates")
+from tests.training.test_watching import EVERYTHING, wait_for_results
 
 
 def small(optimizer=torch.optim.SGD, **options):
@@ -48,8 +46,7 @@ def test_gradients_that_a_closure_computes(background):
 
         optimizer.step(closure) if step == 1 else optimizer.step(closure=closure)
         gradients[step] = model[0].weight.grad.clone()
-        while monitor._pending > len(monitor._done):  # else a capture may find no place
-            time.sleep(0.01)
+        wait_for_results(monitor)  # else a capture may find no place
     monitor.close()
     for step, gradient in gradients.items():
         assert_spectrum(monitor.history, step, "gradients", gradient)

@@ -26,6 +26,11 @@ def step_once(model, optimizer, seed=3):
     return gradients
 
 
+def wait_for_results(monitor):
+    while monitor._worker is not None and monitor._worker.pending > len(monitor._worker._results):
+        time.sleep(0.01)
+
+
 def wait_for_room(monitor):
     while monitor._worker is not None and not monitor._worker._jobs.empty():
         time.sleep(0.01)
@@ -137,9 +142,22 @@ def test_schedules():
     assert [s for s in range(1, 13) if every(4)(s)] == [4, 8, 12]
     assert [s for s in range(1, 120) if log_spaced(2, first=10)(s)] == [10, 32, 100]
     assert [s for s in range(9) if at([3, 5])(s)] == [3, 5]
-    for bad in (lambda: every(0), lambda: every(1.5), lambda: log_spaced(0), lambda: log_spaced(first=0)):
-        with pytest.raises(ValueError, match="whole number"):
-            bad()
+
+
+@pytest.mark.parametrize("make_schedule", [every, log_spaced, lambda n: log_spaced(first=n), lambda n: at([5, n])])
+def test_schedules_refuse_what_is_no_step(make_schedule):
+    with pytest.raises(ValueError, match="expected a whole number from"):
+        make_schedule(-1)
+    for value in (1.5, "3", None):
+        with pytest.raises(TypeError, match=f"expected a whole number, got .*={value!r}"):
+            make_schedule(value)
+
+
+def test_a_schedule_of_no_steps_is_refused():
+    with pytest.raises(ValueError, match="got none"):
+        at([])
+    with pytest.raises(TypeError, match="got 10"):
+        at(10)
 
 
 def test_a_schedule_may_be_any_function_and_may_fail():
@@ -161,7 +179,7 @@ def test_a_schedule_may_be_any_function_and_may_fail():
     [
         ({"budget": 0}, "budget=0"), ({"budget": 1.5}, "budget=1.5"), ({"capture": ()}, r"capture=\(\)"),
         ({"capture": ("weights", "biases")}, "got capture="), ({"capture": "momentum"}, "need the optimizer"),
-        ({"timeout": 0}, "timeout=0"), ({"bootstrap": 3}, "20"),
+        ({"timeout": 0}, "timeout=0"), ({"bootstrap": 3}, "20"), ({"bootstrap": -1}, "bootstrap=-1"),
     ],
 )  # fmt: skip
 def test_bad_options(options, message):
@@ -169,16 +187,22 @@ def test_bad_options(options, message):
         htsr.Monitor(make()[0], **options)
 
 
+@pytest.mark.parametrize("option", ["every", "budget", "bootstrap", "first_step", "timeout"])
+def test_options_of_the_wrong_type(option):
+    with pytest.raises(TypeError, match=f"expected .*{option}.*'3'"):
+        htsr.Monitor(make()[0], **{option: "3"})
+
+
 def test_a_budget_is_kept(tmp_path, monkeypatch):
     clock = [0.0]
-    monkeypatch.setattr("htsr.training.monitor.time.perf_counter", lambda: clock[0])
+    monkeypatch.setattr("htsr.training.budget.time.perf_counter", lambda: clock[0])
     model, optimizer = make()
 
     def analyze(*args, **options):
         clock[0] += 1.0
         return htsr.analyze(*args, **options)
 
-    monkeypatch.setattr("htsr.training.monitor.analyze", analyze)
+    monkeypatch.setattr("htsr.training.capturing.analyze", analyze)
     monitor = htsr.Monitor(model, optimizer, budget=0.1, run_dir=tmp_path)
     for _ in range(200):
         clock[0] += 0.25
@@ -214,7 +238,7 @@ class Gate:
                 assert self.open.wait(30)
             return real(*args, **options)
 
-        monkeypatch.setattr("htsr.training.monitor.analyze", analyze)
+        monkeypatch.setattr("htsr.training.capturing.analyze", analyze)
 
 
 def test_the_background_thread_sees_the_weights_as_they_were(monkeypatch):
@@ -274,14 +298,12 @@ def test_a_failing_analysis_never_kills_and_is_raised_at_close_only_if_asked(mon
         raise MemoryError("too large")
 
     for monitor in monitors:  # their first captures are done
-        while background and not monitor._done:
-            time.sleep(0.01)
-    monkeypatch.setattr("htsr.training.monitor.analyze", analyze)
+        wait_for_results(monitor)
+    monkeypatch.setattr("htsr.training.capturing.analyze", analyze)
     train(model, optimizer, 2)
     for monitor in monitors:
-        while background and monitor._pending > len(monitor._done):
-            time.sleep(0.01)
-    monkeypatch.setattr("htsr.training.monitor.analyze", real)
+        wait_for_results(monitor)
+    monkeypatch.setattr("htsr.training.capturing.analyze", real)
     monitors[0].close()
     with pytest.raises(RuntimeError, match="2 failures while monitoring, the first: capture: MemoryError: too large"):
         monitors[1].close()
@@ -345,8 +367,12 @@ def test_conditions_are_checked_at_once_and_actions_may_fail():
     monitor = htsr.Monitor(model, every=1)
     with pytest.raises(htsr.InputError, match="alfa"):
         monitor.on("alfa < 2", "stop")
-    with pytest.raises(htsr.InputError, match="'stop' or 'warn'"):
+    with pytest.raises(ValueError, match="'stop' or 'warn'"):
         monitor.on("alpha < 2", "explode")
+    with pytest.raises(TypeError, match="expected an action's name or a function, got int"):
+        monitor.on("alpha < 2", 3)
+    with pytest.raises(TypeError, match="expected a condition"):
+        monitor.on(2, "stop")
     monitor.on("N > 0", lambda m, v: 1 / 0, every_time=True)
     monitor.step()
     monitor.step()

@@ -1,4 +1,4 @@
-"""One look at a model in training, and the file that keeps it."""
+"""A capture of a model in training, and the file that keeps it."""
 
 import json
 import zipfile
@@ -12,35 +12,25 @@ from htsr.spectra.spectrum import Spectrum
 from htsr.training.store.files import READABLE, SCHEMA
 
 WEIGHTS = "weights"
-# What can be captured of a layer; all have its shape.
+# What can be captured of a layer; each has the layer's shape.
 QUANTITIES = (WEIGHTS, "gradients", "momentum", "updates")
-# What numpy, zipfile, json and ``Capture.load`` raise at a file that is not whole.
+# What numpy, zipfile, json and ``Capture.load`` raise for a damaged file.
 DAMAGE = (OSError, EOFError, ValueError, KeyError, TypeError, zipfile.BadZipFile)
 
 
 @dataclass(frozen=True)
 class Capture:
-    """What the monitor saw at one step.
+    """What the Monitor saw at one step."""
 
-    Attributes:
-        step: Number of optimizer steps done.
-        seconds: Since the monitor started.
-        analysis_seconds: What this capture itself took, on whichever thread.
-        rows: One row a layer and quantity, as in ``Analysis.details``, with ``quantity``, ``distance`` and
-            ``relative_distance`` besides.
-        spectra: Spectrum of each layer that has one, by quantity and name.
-        groups: The optimizer's parameter groups: settings that are numbers or words (lr, power, ...), ``update_rms``.
-    """
-
-    step: int
-    seconds: float
-    analysis_seconds: float
-    rows: list[dict[str, object]]
-    spectra: dict[tuple[str, str], Spectrum] = field(repr=False)
-    groups: list[dict[str, object]]
+    step: int  # optimizer steps done
+    seconds: float  # since the monitor started
+    analysis_seconds: float  # that the analysis of this capture took, on whichever thread
+    rows: list[dict[str, object]]  # one a layer and quantity, as in Analysis.details, with the Monitor's own cells
+    spectra: dict[tuple[str, str], Spectrum] = field(repr=False)  # by quantity and name
+    groups: list[dict[str, object]]  # of the optimizer: settings that are numbers or words, and update_rms
 
     def save(self, path: Path) -> None:
-        """Write the capture as one npz file, all of it or nothing."""
+        """Write the capture as one npz file, which appears complete or not at all."""
         about = {
             "schema": SCHEMA,
             "step": self.step,
@@ -62,17 +52,7 @@ class Capture:
 
     @classmethod
     def load(cls, path: Path) -> "Capture":
-        """Read a capture back.
-
-        Args:
-            path: A file that ``save`` wrote, in this version or one whose schema is readable.
-
-        Returns:
-            The capture.
-
-        Raises:
-            ValueError: If the schema is unknown. A damaged file raises one of ``DAMAGE``.
-        """
+        """Return the capture that ``save`` wrote; raise one of ``DAMAGE`` if the file is damaged or its schema unknown."""
         with np.load(path, allow_pickle=False) as parts:
             about = json.loads(parts["about"].tobytes())
             eigenvalues = parts["eigenvalues"]

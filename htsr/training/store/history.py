@@ -1,47 +1,31 @@
-"""What a monitor wrote, read back, also while the run goes on."""
+"""The History of a run: what a Monitor wrote, as tables and spectra, also while the run goes on."""
 
-import json
-import logging
-import os
-from collections.abc import Iterable, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Iterable, Mapping
 from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
-import pyarrow as pa
 
 from htsr.audit.analysis import some
 from htsr.errors import InputError
 from htsr.spectra.spectrum import Spectrum
-from htsr.training.store.capture import DAMAGE, QUANTITIES, WEIGHTS, Capture
-from htsr.training.store.files import (
-    ABOUT,
-    CAPTURES,
-    EVENTS,
-    READABLE,
-    SCALARS,
-    SCHEMA,
-    TABLES,
-    capture_name,
-    read_lines,
-)
-from htsr.training.store.tables import Table, rows_frame
+from htsr.training.store.capture import QUANTITIES, WEIGHTS
+from htsr.training.store.files import EVENTS, SCALARS, capture_name
+from htsr.training.store.reader import RunReader
+from htsr.training.store.tables import rows_frame
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
     from htsr.training.store.runs import Runs
 
-logger = logging.getLogger(__name__)
-
 
 class History:
-    """A run directory: captures of a model's spectra at some steps, and the scalars recorded beside them.
+    """A run directory: captures of a model's spectra at some steps, and the scalars recorded with them.
 
-    Every access looks at the directory again, so a history opened on a growing run grows with it. Files are only read:
-    several histories may read one run.
+    Every access looks at the directory again, so a history opened on a growing run grows with it. A history only reads, so
+    several may read one run.
 
     Args:
         run_dir: A directory that ``htsr.Monitor`` wrote.
@@ -49,33 +33,32 @@ class History:
     Attributes:
         run_dir: The directory.
         about: When and with what the run was made.
-        damaged: Why a capture or a line of scalars could not be read, by file name. They are left out of everything else.
+        damaged: Why a capture or a line of scalars could not be read, by file name. Everything else leaves them out.
 
     Raises:
         FileNotFoundError: If the directory does not exist.
-        InputError: If it is no run directory, or was written by a version with another schema.
+        InputError: If it is not a run directory, or a version with another schema wrote it.
     """
 
     def __init__(self, run_dir: str | Path) -> None:
         self.run_dir = Path(run_dir)
-        self.about = _read_about(self.run_dir)
-        self.damaged: dict[str, str] = {}
-        self._captures: dict[str, tuple[tuple[int, int], Capture | None]] = {}  # by file name, with the file's stamp
-        self._tables: dict[str, tuple[tuple[int, int], Table | None]] = {}
+        self._reader = RunReader(self.run_dir)
+        self.about = self._reader.about
+        self.damaged = self._reader.damaged
 
     @staticmethod
     def load_many(run_dirs: "str | Path | Iterable[str | Path] | Mapping[str, str | Path]") -> "Runs":
-        """Open several runs, to be looked at side by side.
+        """Open several runs to compare them side by side.
 
         Args:
-            run_dirs: Run directories; or label and directory of each; or one directory that holds run directories.
+            run_dirs: Run directories; or a mapping from label to directory; or one directory that holds run directories.
 
         Returns:
-            The histories by label, the shortest unique end of each path unless labels are given.
+            The histories by label. By default the label is the shortest unique end of the path.
 
         Raises:
             FileNotFoundError: If a directory does not exist.
-            InputError: If one is no run directory, or there is none.
+            InputError: If one is not a run directory, or there is none.
         """
         from htsr.training.store.runs import open_runs
 
@@ -83,67 +66,67 @@ class History:
 
     @property
     def steps(self) -> list[int]:
-        """Steps that were captured, ascending."""
-        return sorted(self._looks())
+        """Captured steps, ascending."""
+        return sorted(self._reader.headers())
 
     @property
     def details(self) -> pd.DataFrame:
         """The rows of every capture, one below the other.
 
-        The columns of ``Analysis.details`` with ``step`` before; ``quantity``: weights, gradients, momentum or updates;
-        ``distance``, the Frobenius norm of the change that the step made to the layer; and ``relative_distance``, over the
-        norm of the weight before.
+        The columns are ``step``, those of ``Analysis.details``, ``quantity`` (weights, gradients, momentum or updates),
+        ``distance`` (the Frobenius norm of the change that the step made to the layer) and ``relative_distance`` (the same,
+        divided by the norm of the weight before the step).
         """
-        return self._rows()
+        return self._reader.rows()
 
     @property
     def scalars(self) -> pd.DataFrame:
-        """What ``Monitor.record`` was given: a row a step, a column a name."""
+        """The numbers that ``Monitor.record`` got: one row a step, one column a name."""
         by_step: dict[int, dict[str, Any]] = {}
-        for values in self._lines(SCALARS):
+        for values in self._reader.lines(SCALARS):
             by_step.setdefault(values["step"], {}).update(values)
         table = pd.DataFrame([by_step[step] for step in sorted(by_step)])
         return table if len(table) else pd.DataFrame({"step": pd.Series(dtype="int64")})
 
     @property
     def last_scalars(self) -> dict[str, float]:
-        """The last value of each scalar that was recorded, NaN if that is what it was."""
+        """The last recorded value of each scalar; NaN if the last value was NaN."""
         last: dict[str, float] = {}
-        for values in self._lines(SCALARS):
+        for values in self._reader.lines(SCALARS):
             last |= values
         last.pop("step", None)
         return last
 
     @property
     def events(self) -> pd.DataFrame:
-        """What happened besides: step, kind and message of every skipped capture, failure and condition that held."""
-        return pd.DataFrame(self._lines(EVENTS), columns=["step", "kind", "message"])
+        """Events: step, kind and message of each skipped capture, each failure, each condition that came true, and the like."""
+        return pd.DataFrame(self._reader.lines(EVENTS), columns=["step", "kind", "message"])
 
     @property
     def groups(self) -> pd.DataFrame:
         """The optimizer's parameter groups at each capture: settings (lr, power, ...) and ``update_rms``.
 
-        ``update_rms`` is the root mean square of what the step changed in the parameters of the group.
+        ``update_rms`` is the root mean square of the change that the step made to the parameters of the group.
         """
-        looks = self._looks()
+        headers = self._reader.headers()
         rows = [
             {"step": step, "group": number, **group}
-            for step in sorted(looks)
-            for number, group in enumerate(looks[step]["groups"])
+            for step in sorted(headers)
+            for number, group in enumerate(headers[step]["groups"])
         ]
         return pd.DataFrame(rows)
 
     @property
     def captures(self) -> pd.DataFrame:
-        """One row a capture: step, seconds since the monitor started, and the seconds that the capture took."""
-        looks = self._looks()
+        """One row a capture: its step, the seconds since the monitor started, and the seconds that its analysis took."""
+        headers = self._reader.headers()
         columns = ["step", "seconds", "analysis_seconds"]
-        return pd.DataFrame([[looks[step][name] for name in columns] for step in sorted(looks)], columns=columns)
+        return pd.DataFrame([[headers[step][name] for name in columns] for step in sorted(headers)], columns=columns)
 
     @property
     def analysis_seconds(self) -> float:
-        """What all captures together took."""
-        return sum(look["analysis_seconds"] for look in self._looks().values())
+        """Seconds that the analyses of all captures took together."""
+        return sum(header["analysis_seconds"] for header in self._reader.headers().values())
 
     def spectrum(self, step: int, name: str, quantity: str = WEIGHTS) -> Spectrum:
         """The spectrum of a layer at a captured step.
@@ -151,39 +134,39 @@ class History:
         Args:
             step: One of ``steps``.
             name: Name of the layer, as in ``details``.
-            quantity: Weights, gradients, momentum or updates, as far as they were captured.
+            quantity: ``weights``, ``gradients``, ``momentum`` or ``updates``, if the run captured it.
 
         Returns:
             Its spectrum.
 
         Raises:
-            KeyError: If there is none for that step and name.
+            KeyError: If there is no spectrum for that step and name.
         """
-        steps = self._looks()
+        steps = self._reader.headers()
         if step not in steps:
             raise KeyError(f"step {step}: expected one of the captured steps {some(sorted(steps)) or '(none yet)'}")
-        capture = self._capture(step)
+        capture = self._reader.capture(step)
         if capture is None:
             raise KeyError(f"step {step}: {self.damaged[capture_name(step)]}")
         names = [known for of, known in capture.spectra if of == quantity]
         if name not in names:
             what = "" if quantity == WEIGHTS else f" of its {quantity}"
             raise KeyError(
-                f"{name!r} has no spectrum{what} at step {step}: expected one of {some(names) or '(none has)'}"
+                f"{name!r} has no spectrum{what} at step {step}: expected one of {some(names) or '(no layer has one)'}"
             )
         return capture.spectra[quantity, name]
 
     def spectra(self, name: str, quantity: str = WEIGHTS) -> dict[int, Spectrum]:
-        """The spectra of a layer by step, without the steps at which it had none.
+        """The spectra of a layer by step; steps at which it had no spectrum are left out.
 
         Args:
             name: Name of the layer.
-            quantity: Weights, gradients, momentum or updates.
+            quantity: ``weights``, ``gradients``, ``momentum`` or ``updates``.
 
         Returns:
-            Step and spectrum, steps ascending.
+            A mapping from step to spectrum, steps ascending.
         """
-        captures = ((step, self._capture(step)) for step in self.steps)
+        captures = ((step, self._reader.capture(step)) for step in self.steps)
         return {
             step: capture.spectra[quantity, name]
             for step, capture in captures
@@ -199,19 +182,19 @@ class History:
 
         Args:
             metric: A column of ``details``.
-            quantity: Weights, gradients, momentum or updates.
+            quantity: ``weights``, ``gradients``, ``momentum`` or ``updates``.
 
         Returns:
-            The table; tied layers are left out.
+            The table, without tied layers.
 
         Raises:
-            ValueError: If there is no such column.
+            ValueError: If the column or the quantity is unknown.
         """
         if metric not in rows_frame([]):
             raise ValueError(f"expected a column of details, got {metric!r}")
         if quantity not in QUANTITIES:
             raise ValueError(f"expected one of {', '.join(QUANTITIES)}, got {quantity!r}")
-        rows = self._rows(list(dict.fromkeys(["step", "name", "quantity", "tied_to", metric])))
+        rows = self._reader.rows(list(dict.fromkeys(["step", "name", "quantity", "tied_to", metric])))
         rows = rows[(rows["tied_to"] == "") & (rows["quantity"] == quantity)]
         return rows.pivot(index="step", columns="name", values=metric)[list(dict.fromkeys(rows["name"]))]
 
@@ -219,15 +202,17 @@ class History:
         """Write ``details`` as one Parquet file.
 
         Args:
-            path: Where to.
-            spectra: Add a column ``eigenvalues``, a list of numbers in each row; null where a layer has no spectrum.
+            path: The file to write.
+            spectra: Add a column ``eigenvalues``: a list of numbers, or null where a layer has no spectrum.
 
         Returns:
             The path.
         """
         rows = self.details
         if spectra:
-            by_step = {step: capture.spectra for step in self.steps if (capture := self._capture(step)) is not None}
+            by_step = {
+                step: capture.spectra for step in self.steps if (capture := self._reader.capture(step)) is not None
+            }
             keys = zip(rows["step"], rows["quantity"], rows["name"], strict=True)
             found = (by_step.get(step, {}).get((quantity, name)) for step, quantity, name in keys)
             rows = rows.assign(eigenvalues=[None if spectrum is None else spectrum.eigenvalues for spectrum in found])
@@ -238,14 +223,14 @@ class History:
         """Write the run.
 
         Args:
-            path: Where to. The suffix picks the format: ``.html`` a self-contained report, ``.json`` everything but the spectra,
-                ``.csv`` and ``.parquet`` the details.
+            path: The file to write. The suffix picks the format: ``.html`` is a self-contained report, ``.json`` everything
+                but the spectra, ``.csv`` and ``.parquet`` the details.
 
         Returns:
             The path written.
 
         Raises:
-            InputError: If the suffix is none of these, or nothing was captured and a report is asked for.
+            InputError: If the suffix is none of these, or ``path`` asks for a report and the run has no captures.
         """
         from htsr.report.save import save_history
 
@@ -255,25 +240,26 @@ class History:
         """Draw the run.
 
         Args:
-            kind: The name of a numeric column of ``details``, drawn against the step, a line a layer; or the name of a
-                layer, whose ESD is drawn at each captured step.
+            kind: The name of a numeric column of ``details``, to draw it against the step with one line a layer; or the name
+                of a layer, to draw its ESD at each captured step.
 
         Returns:
             A matplotlib Figure.
 
         Raises:
-            ValueError: If ``kind`` is neither, or nothing was captured.
+            InputError: If the run has no captures, or no layer.
+            ValueError: If ``kind`` is neither.
         """
         from htsr.plots import plot_esd_over_steps, plot_layers_over_steps
 
         if not len(self.details):
-            raise ValueError(f"{self.run_dir}: nothing captured yet, or no layer to draw")
+            raise InputError(f"{self.run_dir}: nothing captured yet, or no layer to draw")
         if kind in set(self.details["name"]):
             return plot_esd_over_steps(self, kind)
         return plot_layers_over_steps(self, kind)
 
     def __len__(self) -> int:
-        return len(self._looks())
+        return len(self._reader.headers())
 
     def __repr__(self) -> str:
         return f"{self._headline()}\n{self._table().to_string(max_cols=12, max_rows=30, float_format='{:.2f}'.format)}"
@@ -288,120 +274,3 @@ class History:
 
     def _table(self) -> pd.DataFrame:
         return self.alpha() if len(self) else pd.DataFrame()
-
-    def _rows(self, columns: Sequence[str] | None = None) -> pd.DataFrame:
-        """The rows of every capture, those that tables hold read from there."""
-        alone, tables = self._read()
-        frames = [rows_frame(alone)[columns] if columns else rows_frame(alone)]
-        if tables:
-            wanted = list(frames[0])
-            held = pa.concat_tables([table.rows(columns) for table, _ in tables], promote_options="default")
-            frame = held.to_pandas().reindex(columns=wanted)  # a table of an older version may lack a column
-            believed = {step for _, steps in tables for step in steps}
-            if len(believed) < sum(len(table.parts) for table, _ in tables):
-                frame = frame[frame["step"].isin(believed)]
-            if not (frame.dtypes == frames[0].dtypes).all():
-                frame = frame.astype(frames[0].dtypes.to_dict())
-            frames = [frame, *(frames if len(frames[0]) else [])]
-        rows = pd.concat(frames, ignore_index=True) if len(frames) > 1 else frames[0]
-        return (
-            rows if rows["step"].is_monotonic_increasing else rows.sort_values("step", kind="stable", ignore_index=True)
-        )
-
-    def _looks(self) -> dict[int, dict[str, Any]]:
-        """Step, times and groups of every capture, by step."""
-        alone, tables = self._read()
-        looks = {look["step"]: look for table, steps in tables for look in table.captures if look["step"] in steps}
-        return looks | {capture.step: vars(capture) for capture in alone}
-
-    def _read(self) -> tuple[list[Capture], list[tuple[Table, set[int]]]]:
-        """Look at the directory. A file is read once, and again only if it was replaced.
-
-        Returns:
-            The captures that no table holds, by step; and the tables with the steps for which they are believed.
-        """
-        parts = _sizes(self.run_dir / CAPTURES, ".npz")
-        tables, held = [], set()
-        known_tables = {}
-        for name, stamp in sorted(_sizes(self.run_dir / TABLES, ".parquet").items()):
-            known = self._tables.get(name)
-            known_tables[name] = known if known is not None and known[0] == stamp else (stamp, self._open_table(name))
-            table = known_tables[name][1]
-            if table is None:
-                continue
-            same = {part for part, size in table.parts.items() if part in parts and parts[part][1] == size}
-            believed = {look["step"] for look in table.captures if capture_name(look["step"]) in same}
-            if believed:
-                tables.append((table, believed))
-                held.update(same)
-        self._tables = known_tables
-        seen = {}
-        for name, stamp in sorted(parts.items()):
-            if name not in held:
-                known_part = self._captures.get(name)
-                fresh = known_part is None or known_part[0] != stamp
-                seen[name] = (stamp, self._load(name)) if fresh else known_part
-        self._captures = seen  # type: ignore[assignment]
-        alone = [found[1] for found in seen.values() if found is not None and found[1] is not None]
-        return sorted(alone, key=lambda capture: capture.step), tables
-
-    def _capture(self, step: int) -> Capture | None:
-        name = capture_name(step)
-        known = self._captures.get(name)
-        return known[1] if known is not None else self._load(name)
-
-    def _load(self, name: str) -> Capture | None:
-        self.damaged.pop(name, None)
-        path = self.run_dir / CAPTURES / name
-        try:
-            return Capture.load(path)
-        except FileNotFoundError:  # set aside just now by a run that was resumed
-            return None
-        except DAMAGE as err:
-            self.damaged[name] = f"{type(err).__name__}: {err}"
-            logger.warning("%s is damaged and left out (%s)", path, self.damaged[name])
-            return None
-
-    def _open_table(self, name: str) -> Table | None:
-        """A table, or None if it is damaged: the captures it was made from are then read themselves."""
-        try:
-            return Table.open(self.run_dir / TABLES / name)
-        except (*DAMAGE, pa.ArrowException) as err:
-            logger.warning("%s cannot be used, its captures are read instead (%s)", self.run_dir / TABLES / name, err)
-            return None
-
-    def _lines(self, file: str) -> list[dict[str, Any]]:
-        lines, damaged = read_lines(self.run_dir / file, numbers=file == SCALARS)
-        self.damaged.update(damaged)
-        return lines
-
-
-def _sizes(directory: Path, suffix: str) -> dict[str, tuple[int, int]]:
-    """Time of change and size of each part in a directory, by name."""
-    found = {}
-    if directory.is_dir():
-        with os.scandir(directory) as entries:
-            for entry in entries:
-                if entry.name.endswith(suffix) and entry.name.startswith(("step-", "rows-")):
-                    with suppress(FileNotFoundError):  # set aside just now by a run that was resumed
-                        status = entry.stat()
-                        found[entry.name] = (status.st_mtime_ns, status.st_size)
-    return found
-
-
-def _read_about(run_dir: Path) -> dict[str, object]:
-    if not run_dir.is_dir():
-        raise FileNotFoundError(f"{run_dir}: no such directory")
-    path = run_dir / ABOUT
-    if not path.exists():
-        raise InputError(f"{run_dir}: expected a run directory of htsr.Monitor, found no {ABOUT} in it")
-    try:
-        about: dict[str, object] = json.loads(path.read_text())
-        schema, version = about["schema"], about["htsr"]
-    except (ValueError, KeyError, TypeError) as err:
-        raise InputError(f"{path}: expected the description of a run, got {type(err).__name__}: {err}") from err
-    if schema not in READABLE:
-        raise InputError(
-            f"{run_dir}: expected schema {SCHEMA}, got {schema!r}, written by htsr {version}: read it with that version"
-        )
-    return about

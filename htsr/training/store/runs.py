@@ -1,4 +1,4 @@
-"""Several runs side by side."""
+"""Runs: several histories side by side."""
 
 from collections.abc import Iterable, Iterator, Mapping
 from html import escape
@@ -28,7 +28,7 @@ class Runs(Mapping[str, History]):
 
     @property
     def details(self) -> pd.DataFrame:
-        """The rows of every run, one below the other, with a first column ``run``."""
+        """The rows of every run, one below the other; the first column, ``run``, holds the label."""
         frames = [history.details.assign(run=label) for label, history in self.items()]
         table = pd.concat(frames, ignore_index=True)
         return table[["run", *(name for name in table if name != "run")]]
@@ -42,10 +42,10 @@ class Runs(Mapping[str, History]):
 
         Args:
             metric: A numeric column of ``details``.
-            quantity: Weights, gradients, momentum or updates.
+            quantity: ``weights``, ``gradients``, ``momentum`` or ``updates``.
 
         Returns:
-            A table, steps down and runs across; missing where a run has no capture at the step.
+            A table, steps down and runs across, with NaN where a run has no capture of a step.
         """
         medians = {label: history.over_steps(metric, quantity).median(axis=1) for label, history in self.items()}
         return pd.DataFrame(medians).sort_index()
@@ -65,10 +65,10 @@ class Runs(Mapping[str, History]):
         return pd.DataFrame(rows)
 
     def plot(self, *metrics: str) -> "Figure":
-        """Draw the runs: median over layers with quartiles against the step, a panel a metric.
+        """Draw the median over layers, with quartiles, against the step: a line for each run, a panel for each metric.
 
         Args:
-            *metrics: Numeric columns of ``details``; alpha and stable rank by default.
+            *metrics: Numeric columns of ``details``; by default alpha and stable rank.
 
         Returns:
             A matplotlib Figure.
@@ -95,7 +95,7 @@ class Runs(Mapping[str, History]):
 
 
 def open_runs(run_dirs: str | Path | Iterable[str | Path] | Mapping[str, str | Path]) -> Runs:
-    """Open several runs; see ``History.load_many``."""
+    """Return the runs that ``History.load_many`` is asked for."""
     if isinstance(run_dirs, str | Path):
         parent = Path(run_dirs)
         if not parent.is_dir():
@@ -116,7 +116,7 @@ def open_runs(run_dirs: str | Path | Iterable[str | Path] | Mapping[str, str | P
 
 
 def _labels(paths: list[Path]) -> list[str]:
-    """The shortest end of each path that tells it from the others."""
+    """Return the shortest end of each path that tells it from the others."""
     ends = [path.absolute().parts for path in paths]
     for length in range(1, max(map(len, ends), default=0) + 1):
         labels = ["/".join(end[-length:]) for end in ends]

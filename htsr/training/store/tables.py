@@ -1,8 +1,8 @@
-"""Rows of many captures as columns.
+"""Tables: the rows of many captures, as columns.
 
 Opening ten thousand small files takes half a minute, so the writer keeps their rows once more, a hundred captures to a
-Parquet file. A table repeats what the captures say and may be lost: it names the captures it was made from with their sizes,
-and a capture that is not exactly that is read itself.
+Parquet file. A table only repeats what the captures say, so nothing is lost if it is. It names the captures that it was made
+from, with their sizes; a reader reads any capture itself whose size differs.
 """
 
 import json
@@ -23,34 +23,28 @@ from htsr.training.store.files import CAPTURES, TABLES, capture_step, table_name
 
 logger = logging.getLogger(__name__)
 
-# Captures to a table. Fewer make more files to open, more leave more captures to be read one by one: at 50 layers a capture
-# takes about 2 ms, a table about 5.
+# Captures in a table. With fewer, readers open more tables; with more, they read more captures one by one. At 50 layers,
+# reading a capture takes about 2 ms and a table about 5 ms.
 CAPTURES_PER_TABLE = 100
 _KEY = b"htsr"
 
 
 @dataclass(frozen=True)
 class Table:
-    """The description of a table.
-
-    Attributes:
-        path: Its file.
-        parts: Size in bytes of each capture's file that it was made from, by name.
-        captures: Step, seconds, analysis_seconds and groups of each.
-    """
+    """The description of a table."""
 
     path: Path
-    parts: dict[str, int]
-    captures: list[dict[str, Any]]
+    parts: dict[str, int]  # size in bytes of each capture's file that the table was made from, by name
+    captures: list[dict[str, Any]]  # step, seconds, analysis_seconds and groups of each
 
     @classmethod
     def open(cls, path: Path) -> "Table":
-        """Read the description of a table."""
+        """Return the description of the table in a file."""
         about = json.loads(pq.read_metadata(path).metadata[_KEY])
         return cls(path, about["parts"], about["captures"])
 
     def rows(self, columns: Sequence[str] | None) -> pa.Table:
-        """Read its rows, or some columns of them."""
+        """Return the rows, or some of their columns."""
         return pq.ParquetFile(self.path).read(columns=columns, use_threads=False)
 
 
@@ -66,16 +60,7 @@ def rows_frame(captures: Sequence[Capture]) -> pd.DataFrame:
 
 
 def write_table(run_dir: Path, parts: dict[str, int], captures: Sequence[Capture]) -> Path:
-    """Write the rows of captures as a table.
-
-    Args:
-        run_dir: The run.
-        parts: Size of each capture's file, by name.
-        captures: The captures, steps ascending.
-
-    Returns:
-        The file.
-    """
+    """Write the rows of captures, steps ascending, as a table, with the size of each capture's file; return its path."""
     about = {
         "parts": parts,
         "captures": [
@@ -93,15 +78,7 @@ def write_table(run_dir: Path, parts: dict[str, int], captures: Sequence[Capture
 
 
 def consolidate(run_dir: Path, saved: Sequence[str]) -> list[str]:
-    """Write the captures that no table holds as tables, a hundred at a time.
-
-    Args:
-        run_dir: The run.
-        saved: Names of the files of captures that no table holds, steps ascending.
-
-    Returns:
-        Those that are left.
-    """
+    """Write tables of the captures in ``saved``, steps ascending, as far as they fill tables; return the names left over."""
     saved = list(saved)
     while len(saved) >= CAPTURES_PER_TABLE:
         names, saved = saved[:CAPTURES_PER_TABLE], saved[CAPTURES_PER_TABLE:]
@@ -119,14 +96,14 @@ def consolidate(run_dir: Path, saved: Sequence[str]) -> list[str]:
 
 
 def forget_tables(run_dir: Path, from_step: int) -> None:
-    """Delete the tables that hold captures from a step on; the captures themselves stay."""
+    """Delete the tables with captures of a step or later ones; the captures themselves stay."""
     for path in (run_dir / TABLES).glob("rows-*.parquet"):
         if int(path.stem.split("-")[2]) >= from_step:
             path.unlink(missing_ok=True)
 
 
 def untabled(run_dir: Path) -> list[str]:
-    """Names of the captures that no table holds, steps ascending."""
+    """Return the names of the captures that no table holds, steps ascending."""
     held = {name for path in (run_dir / TABLES).glob("rows-*.parquet") for name in Table.open(path).parts}
     names = [path.name for path in (run_dir / CAPTURES).glob("step-*.npz")]
     return sorted((name for name in names if name not in held), key=capture_step)

@@ -27,23 +27,16 @@ logger = logging.getLogger(__name__)
 
 
 class RunWriter:
-    """Writes a run, new or resumed.
+    """Writes a new run, or one that is resumed at ``first_step``; refuses a new run where a directory holds captures.
 
-    A resumed run sets aside what an abandoned one did after the step: captures are renamed, scalars and events taken back.
-
-    Args:
-        run_dir: The directory; it is made if need be.
-        about: What made the run; when a run is resumed, what stands there is kept.
-        first_step: Steps done before.
-
-    Raises:
-        InputError: If the directory holds captures and ``first_step`` is 0.
+    A resumed run sets aside what the abandoned run did after that step: it renames the captures, and readers ignore the
+    scalars and events. It keeps the description in the directory instead of ``about``.
     """
 
     def __init__(self, run_dir: Path, about: Mapping[str, object], first_step: int) -> None:
         self._run_dir = run_dir
-        self._untold: deque[dict[str, object]] = deque()
-        self._telling = Lock()
+        self._waiting_events: deque[dict[str, object]] = deque()
+        self._event_lock = Lock()
         captures = run_dir / CAPTURES
         earlier = sorted(captures.glob("step-*.npz"))
         if earlier and first_step == 0:
@@ -66,10 +59,10 @@ class RunWriter:
             file.write(json.dumps(about, indent=2).encode())
         self._untabled = untabled(run_dir)
         if earlier:
-            self.event(first_step, "resumed", "goes on in this directory")
+            self.event(first_step, "resumed", "the run goes on in this directory")
 
     def holds(self, step: int) -> bool:
-        """Whether a capture of a step is there, and whole."""
+        """Return whether the directory holds an intact capture of a step."""
         try:
             Capture.load(self._run_dir / CAPTURES / capture_name(step))
         except DAMAGE:
@@ -77,7 +70,7 @@ class RunWriter:
         return True
 
     def save(self, capture: Capture) -> None:
-        """Keep a capture; now and then put many of them into a table."""
+        """Write a capture, and after every hundred a table of them."""
         name = capture_name(capture.step)
         capture.save(self._run_dir / CAPTURES / name)
         if name not in self._untabled:
@@ -85,18 +78,31 @@ class RunWriter:
         if len(self._untabled) % CAPTURES_PER_TABLE == 0:
             try:
                 self._untabled = consolidate(self._run_dir, self._untabled)
-            except OSError as err:  # the captures are there; only opening the run is slower
-                logger.warning("%s: no table of the last captures could be written (%s)", self._run_dir, err)
+            except OSError as err:  # no capture is lost; the run only opens more slowly
+                logger.warning("%s: could not write the table of the last captures (%s)", self._run_dir, err)
 
     def record(self, step: int, scalars: Mapping[str, float]) -> None:
-        """Keep numbers of a step."""
+        """Write the scalars of a step."""
         append_line(self._run_dir / SCALARS, {"step": step, **scalars})
 
     def event(self, step: int, kind: str, message: str) -> None:
-        """Keep what happened at a step; if the disk is full, with the next event that finds room. From any thread."""
-        with self._telling:
-            self._untold.append({"step": step, "kind": kind, "message": message})
+        """Write what happened at a step, from any thread; on a full disk, write it with the next event that finds room."""
+        with self._event_lock:
+            self._waiting_events.append({"step": step, "kind": kind, "message": message})
             with suppress(OSError):
-                while self._untold:
-                    append_line(self._run_dir / EVENTS, self._untold[0])
-                    self._untold.popleft()
+                while self._waiting_events:
+                    append_line(self._run_dir / EVENTS, self._waiting_events[0])
+                    self._waiting_events.popleft()
+
+
+class NoWriter:
+    """Stands in for a ``RunWriter`` on ranks that write nothing."""
+
+    def save(self, capture: Capture) -> None:
+        """Do nothing."""
+
+    def record(self, step: int, scalars: Mapping[str, float]) -> None:
+        """Do nothing."""
+
+    def event(self, step: int, kind: str, message: str) -> None:
+        """Do nothing."""

@@ -76,7 +76,7 @@ def test_leftovers_of_a_killed_writer_are_ignored(run):
     resumed = htsr.Monitor(nn.Linear(40, 30), every=10, run_dir=run.run_dir, first_step=30)
     resumed.record(loss=1.25, other=2.0)
     assert history.scalars.to_dict("list") == {"step": [30], "loss": [1.25], "other": [2.0]}
-    assert history.damaged == {"scalars.jsonl, line 3": "an unfinished line"}
+    assert history.damaged == {"scalars.jsonl, line 3": "the line is unfinished"}
 
 
 def test_replaced_and_repaired_captures_are_read_again(run):
@@ -104,7 +104,7 @@ def test_a_line_that_holds_no_numbers_is_damaged(run):
     run.record(loss=2.0)
     history = htsr.History(run.run_dir)
     assert history.scalars.to_dict("list") == {"step": [30], "loss": [2.0]}
-    assert history.damaged == {"scalars.jsonl, line 3": "something else than numbers"}
+    assert history.damaged == {"scalars.jsonl, line 3": "expected numbers only"}
 
 
 def test_a_loss_that_diverged_is_shown_so(run):

@@ -1,0 +1,61 @@
+"""Who hears of a capture: the tracker, and the actions of conditions that came true."""
+
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING
+
+import pandas as pd
+
+from htsr.audit.conditions import Condition
+from htsr.training.failures import Failures
+from htsr.training.store.capture import WEIGHTS, Capture
+from htsr.training.store.tables import rows_frame
+from htsr.training.store.writer import NoWriter, RunWriter
+from htsr.training.trackers import tags
+from htsr.training.watching import Action, Watched, named_action
+
+if TYPE_CHECKING:
+    from htsr.training.monitor import Monitor
+
+Log = Callable[[Mapping[str, float], int], object]
+
+
+class Reporter:
+    """Logs each capture and judges the conditions on it; ``log`` is None where another rank logs."""
+
+    def __init__(self, log: Log | None, writer: RunWriter | NoWriter, failures: Failures) -> None:
+        self._log, self._writer, self._failures = log, writer, failures
+        self._watched: list[Watched] = []
+        self._phases: dict[str, str] = {}  # of each layer at the capture before
+
+    def watch(self, condition: str | Condition, action: str | Action, every_time: bool) -> None:
+        """Judge a condition from the next capture on; refuse one that could never be judged."""
+        if not isinstance(condition, str | Condition):
+            raise TypeError(f"expected a condition such as 'median(alpha) < 2', got {type(condition).__name__}")
+        condition = Condition(condition) if isinstance(condition, str) else condition
+        condition.check_columns(rows_frame([]).assign(previous_phase=pd.Series(dtype="str")))
+        every_time = every_time or "previous_phase" in condition.text
+        self._watched.append(Watched(condition, named_action(action), every_time))
+
+    def report(self, capture: Capture, monitor: "Monitor") -> None:
+        """Log a capture and take the actions that it calls for, on the training's thread; survive what fails."""
+        with self._failures.surviving("capture", capture.step):
+            table = rows_frame([capture])
+            if self._log is not None:
+                with self._failures.surviving("log", capture.step):
+                    self._log(tags(table, capture.groups), capture.step)
+                    if hasattr(self._log, "histograms"):
+                        self._log.histograms(capture.spectra, capture.step)
+            weights = self._with_previous_phase(table[table["quantity"] == WEIGHTS])
+            for watched in self._watched:
+                with self._failures.surviving("action", capture.step):
+                    verdict = watched.judge(weights)
+                    if verdict is not None:
+                        self._writer.event(capture.step, "condition", str(verdict))
+                        watched.action(monitor, verdict)
+
+    def _with_previous_phase(self, weights: pd.DataFrame) -> pd.DataFrame:
+        """Return the rows with a column ``previous_phase``, and remember their phases for the next capture."""
+        pairs = list(zip(weights["name"], weights["phase"], strict=True))
+        previous = [self._phases.get(name, phase) for name, phase in pairs]  # at the first capture no phase changed
+        self._phases = dict(pairs)
+        return weights.assign(previous_phase=pd.Series(previous, weights.index, dtype="str"))
