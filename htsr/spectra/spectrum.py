@@ -118,6 +118,7 @@ def esd(weight: "torch.Tensor | np.ndarray", floor: float = 0.0) -> np.ndarray:
         be told from zero (see Notes) are exactly 0.
 
     Raises:
+        TypeError: If the weight is a module, a state dict, a path or anything else that is not one array.
         ValueError: If the weight has fewer than two dimensions, holds no element, is not real floating point, or is
             not finite.
 
@@ -139,6 +140,11 @@ def esd(weight: "torch.Tensor | np.ndarray", floor: float = 0.0) -> np.ndarray:
         >>> esd(np.array([[3.0, 0.0], [0.0, 2.0], [0.0, 0.0]]))
         array([4., 9.])
     """
+    if not isinstance(weight, torch.Tensor) and np.asarray(weight).dtype.kind in "OSU":
+        raise TypeError(
+            f"expected one weight, a tensor or an array, got {type(weight).__name__}: htsr.analyze takes modules, state dicts "
+            "and paths"
+        )
     return esds([Gram.of(weight)], floor)[0]
 
 

@@ -22,7 +22,10 @@ from torch.optim import Optimizer
 
 from htsr._version import __version__
 from htsr.audit.analysis import analyze
+from htsr.audit.columns import HISTORY_COLUMNS, PREVIOUS_PHASE
 from htsr.audit.conditions import Condition
+from htsr.audit.row import Row, captured_row, with_distances
+from htsr.audit.table import details_frame
 from htsr.errors import InputError
 from htsr.spectra.spectrum import Spectrum
 from htsr.spectra.threads import one_thread
@@ -265,7 +268,7 @@ class Monitor:
         if not isinstance(condition, str | Condition):
             raise TypeError(f"expected a condition such as 'median(alpha) < 2', got {type(condition).__name__}")
         condition = Condition(condition) if isinstance(condition, str) else condition
-        condition.check_columns(rows_frame([]).assign(previous_phase=pd.Series(dtype="str")))
+        condition.check_columns(details_frame([], (*HISTORY_COLUMNS, PREVIOUS_PHASE)))
         every_time = every_time or "previous_phase" in condition.text
         self._watched.append(Watched(condition, named_action(action), every_time))
 
@@ -394,14 +397,14 @@ class Monitor:
 
     def _analyse(self, snapshot: Snapshot, step: int) -> Capture:
         start = time.perf_counter()
-        rows: list[dict[str, object]] = []
+        rows: list[Row] = []
         spectra: dict[tuple[str, str], Spectrum] = {}
         problem = None
         try:
             with one_thread():
                 for quantity, inventory in snapshot.quantities.items():
                     analysis = analyze(inventory, progress=False, n_jobs=1, **self._options)
-                    rows += [layer.row | {"quantity": quantity} for layer in analysis]
+                    rows += [captured_row(layer.row, quantity) for layer in analysis]
                     spectra |= {(quantity, name): spectrum for name, spectrum in analysis.spectra.items()}
         except Exception as err:
             if self._ranks is None:
@@ -413,11 +416,7 @@ class Monitor:
             step=step,
             seconds=self._budget.elapsed,
             analysis_seconds=time.perf_counter() - start,
-            rows=[
-                row
-                | (snapshot.changes.get(str(row["tied_to"] or row["name"]), {}) if row["quantity"] == WEIGHTS else {})
-                for row in rows
-            ],
+            rows=[with_distances(row, snapshot.changes) for row in rows],
             spectra=spectra,
             groups=snapshot.groups,
         )

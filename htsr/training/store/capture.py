@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
+from htsr.audit.row import known_cells
 from htsr.files import written_aside
 from htsr.spectra.spectrum import Spectrum
 from htsr.training.store.files import READABLE, SCHEMA
@@ -27,7 +28,7 @@ class Capture:
         seconds: Since the monitor started.
         analysis_seconds: What this capture itself took, on whichever thread.
         rows: One row a layer and quantity, as in ``Analysis.details``, with ``quantity``, ``distance`` and
-            ``relative_distance`` besides.
+            ``relative_distance`` besides. A file leaves out the cells that are NaN.
         spectra: Spectrum of each layer that has one, by quantity and name.
         groups: The optimizer's parameter groups: settings that are numbers or words (lr, power, ...), ``update_rms``.
     """
@@ -46,7 +47,7 @@ class Capture:
             "step": self.step,
             "seconds": self.seconds,
             "analysis_seconds": self.analysis_seconds,
-            "rows": self.rows,
+            "rows": [known_cells(row) for row in self.rows],
             "groups": self.groups,
             "spectra": [
                 {"quantity": quantity, "name": name, "shape": s.shape, "size": len(s)}

@@ -7,12 +7,13 @@ from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from html import escape
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import pandas as pd
 import pyarrow as pa
 
-from htsr.audit.analysis import some
+from htsr.audit.columns import HISTORY_COLUMNS, Column
+from htsr.audit.table import shortened
 from htsr.errors import InputError
 from htsr.spectra.spectrum import Spectrum
 from htsr.training.store.capture import DAMAGE, QUANTITIES, WEIGHTS, Capture
@@ -49,12 +50,15 @@ class History:
     Attributes:
         run_dir: The directory.
         about: When and with what the run was made.
+        columns: Type, meaning and unit of each column of ``details``, by name.
         damaged: Why a capture or a line of scalars could not be read, by file name. They are left out of everything else.
 
     Raises:
         FileNotFoundError: If the directory does not exist.
         InputError: If it is no run directory, or was written by a version with another schema.
     """
+
+    columns: ClassVar[Mapping[str, Column]] = {column.name: column for column in HISTORY_COLUMNS}
 
     def __init__(self, run_dir: str | Path) -> None:
         self.run_dir = Path(run_dir)
@@ -161,7 +165,9 @@ class History:
         """
         steps = self._looks()
         if step not in steps:
-            raise KeyError(f"step {step}: expected one of the captured steps {some(sorted(steps)) or '(none yet)'}")
+            raise KeyError(
+                f"step {step}: expected one of the captured steps {shortened(sorted(steps)) or '(none yet)'}"
+            )
         capture = self._capture(step)
         if capture is None:
             raise KeyError(f"step {step}: {self.damaged[capture_name(step)]}")
@@ -169,7 +175,7 @@ class History:
         if name not in names:
             what = "" if quantity == WEIGHTS else f" of its {quantity}"
             raise KeyError(
-                f"{name!r} has no spectrum{what} at step {step}: expected one of {some(names) or '(none has)'}"
+                f"{name!r} has no spectrum{what} at step {step}: expected one of {shortened(names) or '(none has)'}"
             )
         return capture.spectra[quantity, name]
 
