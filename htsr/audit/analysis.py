@@ -1,6 +1,7 @@
 """From a source to an analysis of every weight matrix in it."""
 
 import math
+from numbers import Integral
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
@@ -105,7 +106,7 @@ def analyze(
         FileNotFoundError: If a path does not exist.
         InputError: If the source cannot be read or is empty; if ``layers`` or ``skip`` match nothing; if there is no such
             device; if ``journal`` holds another audit, or the source is not one path.
-        TypeError: If the source is none of the kinds named above.
+        TypeError: If the source is none of the kinds named above, or a number is not a whole one.
         ValueError: If ``convention`` or ``xmin`` is unknown, a number is out of range, or ``bootstrap`` is between 1 and 19.
 
     Example:
@@ -126,12 +127,9 @@ def analyze(
         raise ValueError(f"expected convention='htsr' or 'weightwatcher', got {convention!r}")
     check_xmin(xmin)
     check_resampling(bootstrap or MIN_RESAMPLES, seed)
-    if not (n_jobs is None or isinstance(n_jobs, int)) or n_jobs == 0:
-        raise ValueError(
-            f"expected n_jobs to be a whole number other than 0, -1 for every core, or None, got {n_jobs!r}"
-        )
-    if not isinstance(min_eigenvalues, int) or min_eigenvalues < 0:
-        raise ValueError(f"expected min_eigenvalues to be a whole number from 0 on, got {min_eigenvalues!r}")
+    if n_jobs is not None and check_whole_number("n_jobs", n_jobs) == 0:
+        raise ValueError("expected n_jobs to be a number of layers, -1 for every core, or None, got 0")
+    check_whole_number("min_eigenvalues", min_eigenvalues, 0)
     if device is not None:
         check_device(device)
     settings = Settings(
@@ -172,6 +170,15 @@ def analyze(
     }
     skipped = [(item.name, shape_text(item.shape), item.reason) for item in inventory.skipped]
     return Analysis(inventory.source, convention, results, text_frame(skipped, SKIPPED))
+
+
+def check_whole_number(name: str, value: object, least: int | None = None) -> int:
+    """Return the argument, or raise ``TypeError`` if it is not a whole number and ``ValueError`` if it is below ``least``."""
+    if isinstance(value, bool) or not isinstance(value, Integral):
+        raise TypeError(f"expected {name} to be a whole number, got {type(value).__name__} {value!r}")
+    if least is not None and value < least:
+        raise ValueError(f"expected {name} to be a whole number from {least} on, got {value!r}")
+    return int(value)
 
 
 class Analysis(Results[LayerAnalysis]):
@@ -215,8 +222,8 @@ class Analysis(Results[LayerAnalysis]):
         """Numbers for the whole model.
 
         Returns:
-            Counts; the mean over layers of WeightWatcher's summary metrics; median and quartiles of alpha. Failed and
-            tied layers are counted and left out of every mean; a mean over no layer is NaN.
+            Counts; the means over layers of WeightWatcher's summary metrics; median and quartiles of alpha. Failed and
+            tied layers are counted, but left out of every mean; a mean over no layer is NaN.
         """
         failed = self.details["status"] == "failed"
         tied = self.details["tied_to"] != ""
@@ -258,7 +265,7 @@ class Analysis(Results[LayerAnalysis]):
         return plot_depth(self.details, kind)
 
     def to_weightwatcher(self, *, mp_fit: bool = False, ERG: bool = False, randomize: bool = False) -> pd.DataFrame:
-        """The details under exactly WeightWatcher's column names, in its order.
+        """The details under WeightWatcher's own column names, in its order.
 
         Args:
             mp_fit: Add the columns that ``mp_fit=True`` adds there.
@@ -295,20 +302,21 @@ class Analysis(Results[LayerAnalysis]):
         return brief(self.details)
 
     def headline(self) -> str:
-        """What was analysed, where alpha lies, and which phases were seen, a line each."""
+        """What was analysed, where alpha lies and which phases occur, one line each."""
         s = self.summary()
         counts = (
             f"{s['num_layers']} layers ({s['num_failed']} failed, {s['num_tied']} tied), {s['num_skipped']} skipped"
         )
+        lines = [f"{self.source}: {counts}"]
         if math.isnan(s["alpha_median"]):
-            return f"{self.source}: {counts}\nno layer has a power-law fit"
-        return (
-            f"{self.source}: {counts}\nalpha: median {s['alpha_median']:.2f}, quartiles {s['alpha_q25']:.2f} to "
-            f"{s['alpha_q75']:.2f}; {s['num_over_trained']} over-trained (< {OVER_TRAINED:g}), {s['num_under_trained']} "
-            f"under-trained (> {UNDER_TRAINED:g})"
-        ) + "".join(f"\nphases: {phases}" for phases in [self._phases()] if phases)
-
-    def _phases(self) -> str:
+            return f"{lines[0]}\nno layer has a power-law fit"
+        lines.append(
+            f"alpha: median {s['alpha_median']:.2f}, quartiles {s['alpha_q25']:.2f} to {s['alpha_q75']:.2f}; "
+            f"{s['num_over_trained']} over-trained (< {OVER_TRAINED:g}), {s['num_under_trained']} under-trained "
+            f"(> {UNDER_TRAINED:g})"
+        )
         own = self.details[self.details["tied_to"] == ""]
-        counts = own.loc[own["phase"] != "", "phase"].value_counts()
-        return ", ".join(f"{count} {name}" for name, count in counts.items())
+        phases = own.loc[own["phase"] != "", "phase"].value_counts()
+        if len(phases):
+            lines.append("phases: " + ", ".join(f"{count} {name}" for name, count in phases.items()))
+        return "\n".join(lines)

@@ -72,6 +72,7 @@ class Condition:
 
     Raises:
         InputError: If the text is not such a condition.
+        TypeError: If it is not a text.
 
     Notes:
         A missing value (NaN, NA, None) makes a comparison neither true nor false, as in SQL: ``not alpha > 8`` does not
@@ -91,6 +92,8 @@ class Condition:
     _tree: ast.expr = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
+        if not isinstance(self.text, str):
+            raise TypeError(f"expected a condition such as 'alpha > 8', got {type(self.text).__name__}")
         object.__setattr__(self, "text", self.text.strip())
         object.__setattr__(self, "_tree", grammar.parse(self.text))
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, ClassVar
 import numpy as np
 import pandas as pd
 
-from htsr.audit.analysis import SKIPPED, Analysis
+from htsr.audit.analysis import SKIPPED, Analysis, check_whole_number
 from htsr.audit.columns import COMPARISON_COLUMNS
 from htsr.audit.layer import Settings
 from htsr.audit.results import Results
@@ -64,7 +64,8 @@ def compare(
     Raises:
         FileNotFoundError: If a path does not exist.
         InputError: If a source cannot be read, or no layer of A has a partner in B.
-        ValueError: If ``rank`` is not a positive number, or ``xmin`` unknown.
+        TypeError: If a source is of none of these kinds, or ``rank`` is not a whole number.
+        ValueError: If ``rank`` is below 1, or ``xmin`` unknown.
 
     Notes:
         One pair of matrices is in memory at a time. Eigenvalues of the change count as zero if the rounding of the two stored
@@ -85,8 +86,7 @@ def compare(
         >>> print(f"{c['w'].row['relative_change']:.2f}")
         0.14
     """
-    if isinstance(rank, bool) or not isinstance(rank, int) or rank < 1:
-        raise ValueError(f"expected rank= as a whole number from 1 on, got {rank!r}")
+    check_whole_number("rank", rank, 1)
     check_xmin(xmin)
     settings = Settings(xmin=xmin, bulk=bulk, seed=seed)
     inventory_a, inventory_b = _select(open_source(a), _open_on(b, a), layers, skip)

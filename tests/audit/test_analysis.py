@@ -344,3 +344,16 @@ def test_esd_takes_one_weight(weight):
 @pytest.mark.parametrize("weight", [W, W.numpy(), W.tolist(), np.asfortranarray(W.numpy())])
 def test_esd_takes_whatever_is_an_array(weight):
     assert np.allclose(htsr.esd(weight), np.linalg.svd(W.double().numpy(), compute_uv=False)[::-1] ** 2)
+
+
+@pytest.mark.parametrize("argument", ["n_jobs", "min_eigenvalues"])
+@pytest.mark.parametrize("value", ["2", 2.0, True, [1]])
+def test_what_is_no_whole_number(argument, value):
+    with pytest.raises(TypeError, match=f"expected {argument} to be a whole number, got {type(value).__name__}"):
+        htsr.analyze({"w": W}, **{argument: value})
+
+
+@pytest.mark.parametrize(("argument", "value"), [("n_jobs", 0), ("min_eigenvalues", -1)])
+def test_numbers_out_of_range(argument, value):
+    with pytest.raises(ValueError, match=f"expected {argument} to be a"):
+        htsr.analyze({"w": W}, **{argument: value})

@@ -196,3 +196,9 @@ def test_an_empty_text_is_a_missing_value_unless_the_column_lists_it(column):
 
 def test_a_table_without_names():
     assert Condition("x > 1").check(pd.DataFrame({"x": [0, 2]}, index=[5, 6])).names == ("row 6",)
+
+
+@pytest.mark.parametrize("text", [None, 8, ["alpha > 8"], b"alpha > 8"])
+def test_what_is_no_text(text):
+    with pytest.raises(TypeError, match="expected a condition such as 'alpha > 8', got"):
+        Condition(text)

@@ -135,8 +135,8 @@ def test_nothing_in_common():
         htsr.compare({"a": normal(30, 20)}, {"b": normal(30, 20)})
     with pytest.raises(InputError, match="matches none"):
         htsr.compare({"a": normal(30, 20)}, {"a": normal(30, 20)}, layers="z*")
-    for rank in (0, -1, 2.5, True):
-        with pytest.raises(ValueError, match="rank="):
+    for rank, error in ((0, ValueError), (-1, ValueError), (2.5, TypeError), (True, TypeError), ("3", TypeError)):
+        with pytest.raises(error, match="expected rank to be a whole number"):
             htsr.compare({"a": normal(30, 20)}, {"a": normal(30, 20)}, rank=rank)
 
 
