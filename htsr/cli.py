@@ -17,10 +17,11 @@ from typing import TypeVar, get_args
 import pandas as pd
 
 from htsr._version import __version__
-from htsr.audit.analysis import Analysis, analyze, details_frame
+from htsr.audit.analysis import Analysis, analyze
+from htsr.audit.columns import BY_NAME, COMPARISON_COLUMNS
 from htsr.audit.conditions import Condition
+from htsr.audit.table import details_frame
 from htsr.comparison.compare import Comparison, compare
-from htsr.comparison.layer import COMPARED
 from htsr.errors import InputError
 from htsr.report import FORMATS, check_output
 from htsr.report.save import analysis_json, comparison_json
@@ -29,15 +30,6 @@ from htsr.weights.convolutions import Conv
 
 Result = TypeVar("Result", Analysis, Comparison)
 
-# Columns that stay empty unless an option asks for them: a gate on them would pass unseen.
-NEEDS = {
-    "alpha_low": "bootstrap", "alpha_high": "bootstrap", "goodness_of_fit": "bootstrap",
-    "alternative": "alternatives", "alternative_p_value": "alternatives",
-    **dict.fromkeys((
-        "num_traps", "trap_elements", "trap_mean", "trap_mean_strength", "rand_sigma_mp", "rand_mp_softrank", "rand_bulk_max",
-        "rand_bulk_min", "max_rand_eval", "ww_softrank", "ww_maxdist", "rand_distance", "density_distance"), "randomize"),
-    **dict.fromkeys(("participation_left", "participation_right", "vector_entropy_left", "vector_entropy_right"), "vectors"),
-}  # fmt: skip
 # Findings on a terminal; all of them are in every file that is written.
 MAX_FINDINGS = 20
 
@@ -245,7 +237,7 @@ def _journal(options: argparse.Namespace) -> Path | None:
 
 
 def _compare(options: argparse.Namespace) -> None:
-    conditions = _conditions(options, details_frame([], COMPARED))
+    conditions = _conditions(options, details_frame([], COMPARISON_COLUMNS))
     comparison = compare(options.a, options.b, layers=options.layers, skip=options.skip, rank=options.rank)
     _deliver(options, conditions, comparison, repr(comparison), comparison_json)
 
@@ -258,8 +250,9 @@ def _conditions(options: argparse.Namespace, table: pd.DataFrame) -> list[Condit
     for condition in conditions:
         condition.check_columns(table)
         for column in condition.columns:
-            if column in NEEDS and not getattr(options, NEEDS[column], None):
-                raise InputError(f"{condition.text!r}: {column} is computed with --{NEEDS[column]} only; add it")
+            needed = BY_NAME[column].needs
+            if needed and not getattr(options, needed, True):
+                raise InputError(f"{condition.text!r}: only --{needed} computes {column}; add it")
     return conditions
 
 

@@ -1,1 +1,1 @@
-"""From a source to a table: rows, columns, jobs, journal, phases, findings, conditions."""
+"""The audit of a source: rows and columns, jobs, journal, phases, findings, conditions."""

@@ -1,21 +1,20 @@
-"""From a source to a table: the one place where a layer's row is put together."""
+"""From a source to an analysis of every weight matrix in it."""
 
 import math
-import os
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import replace
-from html import escape
+from numbers import Integral
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
-import numpy as np
 import pandas as pd
 import torch
 
-from htsr.audit.columns import COLUMNS, Column
+from htsr.audit.cells import OVER_TRAINED, UNDER_TRAINED
+from htsr.audit.columns import COLUMNS
 from htsr.audit.jobs import analyze_layers
 from htsr.audit.journal import Journal
-from htsr.audit.layer import OVER_TRAINED, UNDER_TRAINED, Convention, LayerAnalysis, Settings
+from htsr.audit.layer import Convention, LayerAnalysis, Settings
+from htsr.audit.results import Results
+from htsr.audit.table import brief, shape_text, text_frame
 from htsr.errors import InputError
 from htsr.progress import tqdm
 from htsr.spectra.devices import check_device
@@ -26,10 +25,13 @@ from htsr.weights import open_source, select
 from htsr.weights.convolutions import Conv
 from htsr.weights.inventory import Inventory
 from htsr.weights.select import Patterns
-from htsr.weights.source import Source
+from htsr.weights.source import Source, is_path
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
+
+
+SKIPPED = ("name", "shape", "reason")
 
 
 def analyze(
@@ -57,10 +59,12 @@ def analyze(
     """Analyse every weight matrix of a network.
 
     Args:
-        source: A ``torch.nn.Module``, a state dict or ``{name: array}``, or a path or URL of a checkpoint: safetensors, torch's
-            own files and ``torch.distributed.checkpoint``, npz, GGUF, ONNX, Keras, a PEFT directory; or an ``Inventory``. Models
-            are not changed; one matrix at a time is in memory. A tensor that holds several matrices (fused attention, gates,
-            experts, groups) gives a row for each, named in brackets: ``attn.in_proj_weight[q]``.
+        source: A ``torch.nn.Module``; a state dict or ``{name: array}``; one array or tensor, named ``weight``, or a list of
+            them, named ``0``, ``1``, ...; a path or URL of a checkpoint: safetensors, torch's own files and
+            ``torch.distributed.checkpoint``, npz, GGUF, ONNX, Keras, a PEFT directory; or a list of paths, whose layers are named
+            ``path:layer``, with as much of each path as tells it from the others. Models are not changed, and one matrix at a
+            time is in memory. A tensor that holds several matrices (fused attention, gates, experts, groups) gives a row for
+            each, named in brackets: ``attn.in_proj_weight[q]``.
         layers: Names, globs (``"*.q_proj"``), regular expressions (``"re:..."`` or compiled), layer types (``"conv2d"``) or
             shapes (``"384x1536"``, ``"*x384"``) to keep; all by default.
         skip: The same, to leave out.
@@ -68,40 +72,41 @@ def analyze(
         conv: How convolutions are decomposed. ``"pool"`` pools the eigenvalues of all slices, one ``(out, in)`` matrix for
             each position in the kernel; ``"slices"`` gives each slice a row; ``"unfold"`` takes ``(out, in * positions)``.
         per_head: Cut attention weights into their heads, where the number of heads is known.
-        base: The model that an adapter was trained on, where the source is a PEFT directory: its weights are then analysed with
-            what the adapter adds.
+        base: The model that an adapter was trained on, where the source is a PEFT directory: the weights of the model are then
+            analysed together with what the adapter adds to them.
         xmin: How the tail is chosen, as in ``fit_power_law``.
         alternatives: Compare each tail with a lognormal, an exponential, a stretched exponential and a truncated power law;
-            about half a second a layer.
-        bootstrap: Number of resamples for the 95 % interval of alpha and for the goodness of fit, with xmin chosen anew in
-            each; 0 leaves both out. 500 resamples of 1000 eigenvalues take about 0.2 s.
-        randomize: Shuffle the entries and count correlation traps, eigenvalues that survive it; with the elements and the
-            mean that cause them, and the distance between the two spectra. Doubles the time.
-        bulk: Say what noise would look like: Marchenko-Pastur bulk, spikes above it, what alpha Gaussian noise of this shape
-            gives, and the phase. The noise is drawn once for each shape, one to two seconds up to a side of 1024 and a
-            quarter of a minute at 4096, and kept in the user's cache folder.
-        vectors: Measure how localised the leading singular vectors are; needs eigenvectors, some five times the time.
+            this takes about half a second a layer.
+        bootstrap: Number of resamples for the 95 % interval of alpha and for the goodness of fit. Each resample chooses xmin
+            anew; 0 leaves both out. 500 resamples of 1000 eigenvalues take about 0.2 s.
+        randomize: Shuffle the entries and count correlation traps, the eigenvalues that survive the shuffle; name the elements
+            and the mean that cause them, and measure the distance between the two spectra. Doubles the time.
+        bulk: Say what noise would look like: the Marchenko-Pastur bulk, the spikes above it, the alpha that Gaussian noise of
+            this shape gives, and the phase. The noise is drawn once for each shape, which takes one to two seconds up to a side
+            of 1024 and a quarter of a minute at 4096, and kept in the user's cache folder.
+        vectors: Measure how localised the leading singular vectors are. This needs eigenvectors and takes about five times as
+            long.
         convention: ``"weightwatcher"`` restores WeightWatcher's scaling of Conv2d and its absolute cut-off of 1e-5, for
             comparison with published numbers.
-        n_jobs: Layers analysed at a time, as in joblib and scikit-learn: 1 by default, -1 for every core; under
-            ``joblib.parallel_config(backend="dask")`` or ``"ray"`` on a cluster. Workers read files for themselves, with one
-            BLAS thread each, biggest layer first. The rows are the same.
+        n_jobs: Layers analysed at a time, as in joblib and scikit-learn: 1 by default, -1 for every core; a
+            ``joblib.parallel_config(backend="dask")`` or ``"ray"`` runs them on a cluster. Workers read files for themselves,
+            with one BLAS thread each, biggest layer first. The rows are the same.
         device: Where Gram matrices and eigenvalues are computed, ``"cuda"`` for instance, layers of one shape in one call; by
             default where the weight is, one layer at a time.
-        journal: A folder that keeps each layer of a file or directory as it is done. Where it already holds layers of the
-            same audit, these are not analysed again. It is left for you to delete.
+        journal: A folder that keeps each layer of a file or directory as it is done. Layers that it already holds from the
+            same audit are not analysed again. You delete it.
         seed: Seed of the resamples and of the shuffles. They depend on it and on the layer's name alone (for a tied weight,
             its first layer's), so a layer has the same row whatever else is analysed.
         progress: True or False shows or hides the progress bar. By default it is shown on a terminal, after a second.
 
     Returns:
-        The analysis: a row for each matrix, a reason for every other tensor.
+        The analysis: a row for each matrix, and a reason for every other tensor.
 
     Raises:
         FileNotFoundError: If a path does not exist.
-        InputError: If the source cannot be read, is empty, or ``layers`` or ``skip`` match nothing; if there is no such
-            device; if ``journal`` holds another audit, or the source is in memory.
-        TypeError: If the source is of no kind named above.
+        InputError: If the source cannot be read or is empty; if ``layers`` or ``skip`` match nothing; if there is no such
+            device; if ``journal`` holds another audit, or the source is not one path.
+        TypeError: If the source is none of the kinds named above, or a number is not a whole one.
         ValueError: If ``convention`` or ``xmin`` is unknown, a number is out of range, or ``bootstrap`` is between 1 and 19.
 
     Example:
@@ -122,12 +127,9 @@ def analyze(
         raise ValueError(f"expected convention='htsr' or 'weightwatcher', got {convention!r}")
     check_xmin(xmin)
     check_resampling(bootstrap or MIN_RESAMPLES, seed)
-    if not (n_jobs is None or isinstance(n_jobs, int)) or n_jobs == 0:
-        raise ValueError(
-            f"expected n_jobs to be a whole number other than 0, -1 for every core, or None, got {n_jobs!r}"
-        )
-    if not isinstance(min_eigenvalues, int) or min_eigenvalues < 0:
-        raise ValueError(f"expected min_eigenvalues to be a whole number from 0 on, got {min_eigenvalues!r}")
+    if n_jobs is not None and check_whole_number("n_jobs", n_jobs) == 0:
+        raise ValueError("expected n_jobs to be a number of layers, -1 for every core, or None, got 0")
+    check_whole_number("min_eigenvalues", min_eigenvalues, 0)
     if device is not None:
         check_device(device)
     settings = Settings(
@@ -143,11 +145,10 @@ def analyze(
     )
     opened = source if isinstance(source, Inventory) else open_source(source, conv=conv, per_head=per_head, base=base)
     inventory = select(opened, layers, skip, min_eigenvalues=min_eigenvalues)
-    from_files = isinstance(source, str | os.PathLike)
-    if journal is not None and not from_files:
-        raise InputError(
-            "journal= needs a source of files: the weights of a model in memory may change between two calls"
-        )
+    of_paths = all(map(is_path, source)) if isinstance(source, list | tuple) else is_path(source)
+    if journal is not None and not is_path(source):
+        why = "of one path" if of_paths else "of files: the weights of a model in memory may change between two calls"
+        raise InputError(f"journal= needs a source {why}")
     kept = None if journal is None else Journal(Path(journal), inventory, settings)
     done = {} if kept is None else kept.done()
     own = [layer for layer in inventory.layers if layer.tied_to is None]
@@ -157,38 +158,45 @@ def analyze(
     )  # fmt: skip
     with bar:
         to_do = [layer for layer in own if layer.name not in done]
-        for result in analyze_layers(to_do, settings, n_jobs=n_jobs, from_files=from_files):
+        for result in analyze_layers(to_do, settings, n_jobs=n_jobs, from_files=of_paths):
             done[result.name] = result
             if kept is not None:
                 kept.add(result)
             bar.set_postfix_str(result.name, refresh=False)
             bar.update()
-    results: dict[str, LayerAnalysis] = {}
-    for layer in inventory.layers:
-        if layer.tied_to is None:
-            results[layer.name] = done[layer.name]
-        else:
-            first = done[layer.tied_to]
-            row = first.row | {"name": layer.name, "longname": layer.longname, "layer_type": layer.layer_type}
-            results[layer.name] = replace(first, name=layer.name, row=row | {"tied_to": layer.tied_to})
-    skipped = pd.DataFrame(
-        [(item.name, " x ".join(map(str, item.shape)), item.reason) for item in inventory.skipped],
-        columns=["name", "shape", "reason"],
-        dtype="str",
-    )
-    return Analysis(inventory.source, convention, results, skipped)
+    results = {
+        layer.name: done[layer.name] if layer.tied_to is None else done[layer.tied_to].repeated(layer)
+        for layer in inventory.layers
+    }
+    skipped = [(item.name, shape_text(item.shape), item.reason) for item in inventory.skipped]
+    return Analysis(inventory.source, convention, results, text_frame(skipped, SKIPPED))
 
 
-class Analysis:
-    """What ``analyze`` found.
+def check_whole_number(name: str, value: object, least: int | None = None) -> int:
+    """Return the argument, or raise ``TypeError`` if it is not a whole number and ``ValueError`` if it is below ``least``."""
+    if isinstance(value, bool) or not isinstance(value, Integral):
+        raise TypeError(f"expected {name} to be a whole number, got {type(value).__name__} {value!r}")
+    if least is not None and value < least:
+        raise ValueError(f"expected {name} to be a whole number from {least} on, got {value!r}")
+    return int(value)
+
+
+class Analysis(Results[LayerAnalysis]):
+    """The result of ``analyze``.
+
+    ``a["name"]`` and ``a[0]`` are one layer, ``a.keys()`` the names, ``dict(a)`` a dictionary by name. Iteration goes over the
+    layers, not over their names, and ``in`` takes a name or a layer.
 
     Attributes:
         source: What was analysed, in words.
         convention: ``"htsr"`` or ``"weightwatcher"``.
-        details: One row for each matrix, in the order of the model or of the mapping; files keep no such order, so theirs are
-            sorted by name. The columns are listed in ``htsr.audit.columns``.
+        details: One row for each matrix, in the order of the model or of the mapping; files keep no such order, so their rows
+            are sorted by name.
+        columns: Type, meaning and unit of each column of ``details``, by name.
         skipped: Name, shape and reason of every tensor that has no row in ``details``.
     """
+
+    columns: ClassVar = {column.name: column for column in COLUMNS}
 
     def __init__(
         self, source: str, convention: Convention, results: dict[str, LayerAnalysis], skipped: pd.DataFrame
@@ -196,39 +204,26 @@ class Analysis:
         self.source = source
         self.convention = convention
         self.skipped = skipped
-        self._results = results
-        self.details: pd.DataFrame = details_frame([result.row for result in results.values()])
+        super().__init__(results)
 
     @property
     def findings(self) -> pd.DataFrame:
         """Name and finding: what a person should look at, one sentence a row."""
-        found = [(result.name, sentence) for result in self for sentence in result.findings]
-        return pd.DataFrame(found, columns=["name", "finding"], dtype="str")
+        return text_frame(
+            ((result.name, sentence) for result in self for sentence in result.findings), ("name", "finding")
+        )
 
     @property
     def spectra(self) -> dict[str, Spectrum]:
         """Spectrum of each layer that has one, by name."""
         return {name: result.spectrum for name, result in self._results.items() if result.spectrum is not None}
 
-    def __getitem__(self, name: str) -> LayerAnalysis:
-        if name not in self._results:
-            raise KeyError(
-                f"{name!r}: expected one of the {len(self)} layers, {some(list(self._results)) or 'none here'}"
-            )
-        return self._results[name]
-
-    def __iter__(self) -> Iterator[LayerAnalysis]:
-        return iter(self._results.values())
-
-    def __len__(self) -> int:
-        return len(self._results)
-
     def summary(self) -> dict[str, float]:
         """Numbers for the whole model.
 
         Returns:
-            Counts; the mean over layers of WeightWatcher's summary metrics; median and quartiles of alpha. Failed and
-            tied layers are counted and left out of every mean; a mean over no layer is NaN.
+            Counts; the means over layers of WeightWatcher's summary metrics; median and quartiles of alpha. Failed and
+            tied layers are counted, but left out of every mean; a mean over no layer is NaN.
         """
         failed = self.details["status"] == "failed"
         tied = self.details["tied_to"] != ""
@@ -270,7 +265,7 @@ class Analysis:
         return plot_depth(self.details, kind)
 
     def to_weightwatcher(self, *, mp_fit: bool = False, ERG: bool = False, randomize: bool = False) -> pd.DataFrame:
-        """The details under exactly WeightWatcher's column names, in its order.
+        """The details under WeightWatcher's own column names, in its order.
 
         Args:
             mp_fit: Add the columns that ``mp_fit=True`` adds there.
@@ -302,84 +297,26 @@ class Analysis:
 
         return save_analysis(self, Path(path))
 
-    def __repr__(self) -> str:
-        if not len(self):
-            return self.headline()
-        return f"{self.headline()}\n{brief(self.details).to_string(index=False, max_rows=60)}"
-
-    def _repr_html_(self) -> str:
-        table = brief(self.details).to_html(index=False, max_rows=60, border=0, na_rep="")
-        return f"<p>{escape(self.headline()).replace(chr(10), '<br>')}</p>{table}"
+    def brief(self) -> pd.DataFrame:
+        """The columns of ``details`` that fit on a terminal, rounded for people, with a note beside each row."""
+        return brief(self.details)
 
     def headline(self) -> str:
-        """What was analysed, where alpha lies, and which phases were seen, a line each."""
+        """What was analysed, where alpha lies and which phases occur, one line each."""
         s = self.summary()
         counts = (
             f"{s['num_layers']} layers ({s['num_failed']} failed, {s['num_tied']} tied), {s['num_skipped']} skipped"
         )
+        lines = [f"{self.source}: {counts}"]
         if math.isnan(s["alpha_median"]):
-            return f"{self.source}: {counts}\nno layer has a power-law fit"
-        return (
-            f"{self.source}: {counts}\nalpha: median {s['alpha_median']:.2f}, quartiles {s['alpha_q25']:.2f} to "
-            f"{s['alpha_q75']:.2f}; {s['num_over_trained']} over-trained (< {OVER_TRAINED:g}), {s['num_under_trained']} "
-            f"under-trained (> {UNDER_TRAINED:g})"
-        ) + "".join(f"\nphases: {phases}" for phases in [self._phases()] if phases)
-
-    def _phases(self) -> str:
+            return f"{lines[0]}\nno layer has a power-law fit"
+        lines.append(
+            f"alpha: median {s['alpha_median']:.2f}, quartiles {s['alpha_q25']:.2f} to {s['alpha_q75']:.2f}; "
+            f"{s['num_over_trained']} over-trained (< {OVER_TRAINED:g}), {s['num_under_trained']} under-trained "
+            f"(> {UNDER_TRAINED:g})"
+        )
         own = self.details[self.details["tied_to"] == ""]
-        counts = own.loc[own["phase"] != "", "phase"].value_counts()
-        return ", ".join(f"{count} {name}" for name, count in counts.items())
-
-
-def details_frame(rows: list[dict[str, object]], columns: Sequence[Column] = COLUMNS) -> pd.DataFrame:
-    """Rows as a table with every one of the columns, in order; what a row lacks is missing, never invented."""
-    return pd.DataFrame(
-        {column.name: pd.array([row.get(column.name) for row in rows], dtype=column.dtype) for column in columns}
-    )
-
-
-def some(items: Sequence[object]) -> str:
-    """The first few items, and how the list ends, for a message."""
-    shown = ", ".join(map(str, items[:5]))
-    return f"{shown}, ..., {items[-1]}" if len(items) > 5 else shown
-
-
-def brief(details: pd.DataFrame) -> pd.DataFrame:
-    """The columns that fit on a terminal, rounded for reading; the note is a failed row's reason, or the warning."""
-    resampled = details["alpha_low"].notna().any()
-    digits = {"alpha": 2, "D": 3, "stable_rank": 1}
-    digits |= {"alpha_low": 2, "alpha_high": 2, "goodness_of_fit": 2} if resampled else {"sigma": 2}
-    counts = {"num_pl_spikes": "tail", "num_spikes": "spikes"}
-    table = details[["name", "layer_type", "N", "M"]].copy()
-    for column in (
-        "alpha",
-        "alpha_low",
-        "alpha_high",
-        "sigma",
-        "D",
-        "goodness_of_fit",
-        "num_pl_spikes",
-        "num_spikes",
-        "stable_rank",
-    ):
-        if column in digits:
-            table[column] = [_rounded(value, digits[column]) for value in details[column]]
-        elif column in counts:
-            table[counts[column]] = ["" if pd.isna(value) else value for value in details[column]]
-    if (details["phase"] != "").any():
-        table["phase"] = details["phase"]
-    return table.assign(note=[note(row) for row in details.to_dict("records")])
-
-
-def note(row: Mapping[str, object]) -> str:
-    """What a person should see beside a row: what it repeats, why it failed, or what to be wary of."""
-    if row["tied_to"]:
-        return f"tied to {row['tied_to']}"
-    if row["status"] == "failed":
-        return f"failed: {row['reason']}"
-    better = f"{row['alternative']} fits better" if row["alternative"] else ""
-    return "; ".join(str(part) for part in (row["warning"], row["reason"], better) if part)
-
-
-def _rounded(value: float, digits: int) -> str:
-    return "" if np.isnan(value) else f"{value:.{digits}f}"
+        phases = own.loc[own["phase"] != "", "phase"].value_counts()
+        if len(phases):
+            lines.append("phases: " + ", ".join(f"{count} {name}" for name, count in phases.items()))
+        return "\n".join(lines)

@@ -12,41 +12,31 @@ import joblib
 import numpy as np
 import torch
 
-from htsr.audit.layer import FAILURES, LayerAnalysis, Settings, analyze_layer, describe, failed, load
+from htsr.audit.layer import FAILURES, LayerAnalysis, Settings, analyze_eigenvalues, analyze_layer, failed_layer, load
 from htsr.spectra.spectrum import ONE_THREAD_UP_TO, Gram, esd, esds
 from htsr.spectra.threads import one_core, one_thread
 from htsr.weights import Layer
 
-# With a device, layers of one shape go there together, as long as their weights and Gram matrices in float64 take no more bytes.
+# Layers of one shape go to a device together as long as their weights and Gram matrices take no more bytes in float64.
 TOGETHER_BYTES = 2**28
-# Without one, matrices of at most this many entries that BLAS would not split over threads are decomposed several at a time.
-# While more than one a thread are in memory, they have no more entries than this together.
+# On the CPU, several matrices are decomposed at a time if BLAS would not split them over threads and each has at most this
+# many entries. Beyond one matrix a thread, all of those in memory have at most this many entries together.
 SMALL_ENTRIES = 2**24
-# More threads would not help, since one describes what all of them find; nor would more matrices that wait for it.
+# More threads do not help: a single thread assembles the rows and becomes the bottleneck. Nor do more matrices in its queue.
 MAX_THREADS, MAX_AHEAD = 4, 16
 
 
 def analyze_layers(
     layers: list[Layer], settings: Settings, *, n_jobs: int | None, from_files: bool
 ) -> Iterator[LayerAnalysis]:
-    """Analyse layers and yield each as it is done.
-
-    Args:
-        layers: The layers, none of them tied.
-        settings: How to analyse them. Where it names a device, layers of one shape go there together.
-        n_jobs: As in joblib and scikit-learn: None is 1 unless a ``joblib.parallel_config`` says otherwise, -1 every core.
-        from_files: The layers' ``load`` can be sent to another process, which then reads for itself. Others are loaded here,
-            a few at a time, and their weights are sent.
-
-    Yields:
-        The analyses; with one job and no device in order, with more jobs the biggest first, so that the last to finish is a
-        small one.
-    """
+    """Analyse layers, none of them tied, and yield each as it is done; only one job without a device keeps their order."""
     if joblib.effective_n_jobs(n_jobs) == 1:
         yield from _one_job(layers, settings)
         return
     batches = [[layer] for layer in layers] if settings.device is None else _equal_shapes(layers)
+    # The biggest first, so that the last to finish is a small one.
     batches.sort(key=lambda batch: sum(layer.cost for layer in batch), reverse=True)
+    # Workers open files for themselves; weights in memory are sent to them.
     tasks = (
         joblib.delayed(_in_worker)(batch if from_files else [_held(layer) for layer in batch], settings)
         for batch in batches
@@ -60,7 +50,7 @@ def analyze_layers(
 
 
 def _one_job(layers: list[Layer], settings: Settings) -> Iterator[LayerAnalysis]:
-    """All cores on one matrix at a time, or, where matrices are too small for that, a thread for each of a few."""
+    """Analyse layers with all cores on one matrix at a time, or with a thread a matrix where matrices are small."""
     if settings.device is not None:
         for batch in _equal_shapes(layers):
             yield from _together(batch, settings)
@@ -74,11 +64,12 @@ def _one_job(layers: list[Layer], settings: Settings) -> Iterator[LayerAnalysis]
 
 
 def _is_small(layer: Layer) -> bool:
+    """Return whether one thread decomposes the layer as fast as several."""
     return layer.M <= ONE_THREAD_UP_TO and math.prod(layer.shape) <= SMALL_ENTRIES
 
 
 def _side_by_side(layers: Iterable[Layer], settings: Settings, threads: int) -> Iterator[LayerAnalysis]:
-    """Threads compute eigenvalues; this one loads weights, which may not be safe elsewhere, and describes what is done."""
+    """Load weights and assemble rows on this thread, since readers may not be thread-safe; others compute eigenvalues."""
     ahead: deque[tuple[Layer, torch.Tensor, Future[np.ndarray]]] = deque()
 
     def is_full() -> bool:
@@ -91,8 +82,8 @@ def _side_by_side(layers: Iterable[Layer], settings: Settings, threads: int) -> 
         try:
             evals = future.result()
         except FAILURES as err:
-            return failed(layer, err)
-        return describe(layer, weight, evals, settings)
+            return failed_layer(layer, err)
+        return analyze_eigenvalues(layer, weight, evals, settings)
 
     with one_thread(), ThreadPoolExecutor(threads, initializer=one_core) as pool:
         for layer in layers:
@@ -101,7 +92,7 @@ def _side_by_side(layers: Iterable[Layer], settings: Settings, threads: int) -> 
             except FAILURES as err:
                 while ahead:
                     yield next_done()
-                yield failed(layer, err)
+                yield failed_layer(layer, err)
                 continue
             ahead.append((layer, weight, _submit(pool, weight)))
             while is_full():
@@ -111,7 +102,7 @@ def _side_by_side(layers: Iterable[Layer], settings: Settings, threads: int) -> 
 
 
 def _submit(pool: ThreadPoolExecutor, weight: torch.Tensor) -> Future[np.ndarray]:
-    """Its eigenvalues, from a thread of the pool; at once from here where the weight is on a GPU."""
+    """Return the future eigenvalues of a weight; those of a weight on a GPU are computed here and now."""
     if weight.device.type == "cpu":
         return pool.submit(esd, weight)
     future: Future[np.ndarray] = Future()
@@ -123,7 +114,7 @@ def _submit(pool: ThreadPoolExecutor, weight: torch.Tensor) -> Future[np.ndarray
 
 
 def _equal_shapes(layers: list[Layer]) -> list[list[Layer]]:
-    """Layers of one shape together, transposed ones too, in the order of the first of each."""
+    """Return batches of layers whose N, M and rf are equal, in the order of the first layer of each."""
     batches: list[list[Layer]] = []
     filling: dict[tuple[int, ...], list[Layer]] = {}
     for layer in layers:
@@ -137,17 +128,17 @@ def _equal_shapes(layers: list[Layer]) -> list[list[Layer]]:
 
 
 def _together(layers: list[Layer], settings: Settings) -> Iterator[LayerAnalysis]:
-    """Layers of one shape, in memory together: their eigenvalues come from one call."""
+    """Load layers of one shape together and compute all their eigenvalues in one call."""
     loaded: list[tuple[Layer, torch.Tensor, Gram]] = []
     for layer in layers:
         try:
             weight = load(layer, settings)
             loaded.append((layer, weight, Gram.of(weight)))
         except FAILURES as err:
-            yield failed(layer, err)
+            yield failed_layer(layer, err)
     try:
         found = esds([gram for _, _, gram in loaded]) if loaded else []
-    except FAILURES:  # too much for the memory together, or one of them does not converge
+    except FAILURES:  # they do not fit into memory together, or one of them does not converge
         found = None
     ready = [(layer, weight) for layer, weight, _ in loaded]
     loaded.clear()
@@ -155,10 +146,11 @@ def _together(layers: list[Layer], settings: Settings) -> Iterator[LayerAnalysis
         if found is None:
             yield analyze_layer(replace(layer, load=weight.detach), settings)
         else:
-            yield describe(layer, weight, found[number], settings)
+            yield analyze_eigenvalues(layer, weight, found[number], settings)
 
 
 def _as_they_are_done(tasks: Iterable[object], n_jobs: int | None) -> Iterator[list[LayerAnalysis]]:
+    """Run joblib tasks and yield each batch as soon as it is done, if the backend can."""
     try:
         parallel = joblib.Parallel(n_jobs=n_jobs, return_as="generator_unordered")
     except ValueError:  # a backend that can only return everything at the end, such as ray's
@@ -167,17 +159,17 @@ def _as_they_are_done(tasks: Iterable[object], n_jobs: int | None) -> Iterator[l
 
 
 def _in_worker(batch: list[Layer], settings: Settings) -> list[LayerAnalysis]:
-    """One job has one BLAS thread: two jobs with two each take ten times as long on two cores."""
+    """Analyse a batch with one BLAS thread: two jobs with two threads each take ten times as long on two cores."""
     torch.set_num_threads(1)
     with one_thread():
         return list(_one_job(batch, settings))
 
 
 def _held(layer: Layer) -> Layer:
-    """The same layer with its weight in hand, or with the error that loading it raised."""
+    """Return the layer with its weight, or the error that loading it raised, in memory."""
     try:
         return replace(layer, load=_Weight(layer.load().detach().cpu()))
-    except (ValueError, OSError, RuntimeError, MemoryError) as err:
+    except FAILURES as err:
         return replace(layer, load=_Failure(err))
 
 

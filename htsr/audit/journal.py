@@ -1,8 +1,7 @@
-"""What an audit has already found, kept while it runs, so that an interrupted one can go on."""
+"""A folder that keeps each layer of an audit as it is done, so that an interrupted audit can be resumed."""
 
 import json
 import os
-import shutil
 import zipfile
 from collections.abc import Iterator
 from dataclasses import asdict
@@ -12,26 +11,21 @@ import numpy as np
 
 from htsr._version import __version__
 from htsr.audit.layer import LayerAnalysis, Settings, restore_layer
+from htsr.audit.row import finished, known_cells
 from htsr.errors import InputError
 from htsr.files import written_aside
 from htsr.spectra.spectrum import Spectrum
 from htsr.weights import Inventory
 
 ABOUT = "audit.json"
-# Formats that audits write and no source has.
+# Suffixes of what an audit may write beside the checkpoint that it reads.
 REPORTS = (".html", ".csv", ".parquet")
 
 
 class Journal:
-    """A folder with one file for each layer that is done.
+    """A folder with one file for each layer that is done; made if it is not there, continued if it is.
 
-    Args:
-        path: The folder; made if it is not there, continued if it is.
-        inventory: What is being audited.
-        settings: How.
-
-    Raises:
-        InputError: If the folder holds something else, or another audit: of another source, or with other settings.
+    It raises ``InputError`` if the folder holds anything else, or the journal of another source or other settings.
     """
 
     def __init__(self, path: Path, inventory: Inventory, settings: Settings) -> None:
@@ -45,7 +39,7 @@ class Journal:
             "layers": [[layer.name, list(layer.shape), layer.dtype] for layer in inventory.layers],
             **asdict(settings),
         }
-        del about["device"]  # where it is computed is no other audit
+        del about["device"]  # another device makes it no other audit
         if (path / ABOUT).is_file():
             self._check(about)
         elif path.exists() and (not path.is_dir() or any(path.iterdir())):
@@ -56,6 +50,7 @@ class Journal:
                 file.write(json.dumps(about).encode())
 
     def _check(self, about: dict[str, object]) -> None:
+        """Refuse to continue a journal that does not begin with ``about``."""
         try:
             kept = json.loads((self.path / ABOUT).read_text())
         except ValueError:
@@ -63,12 +58,12 @@ class Journal:
         differing = [name for name, value in about.items() if kept.get(name) != value]
         if differing:
             raise InputError(
-                f"{self.path}: holds another audit, which differs in {', '.join(differing)}; finish that one, delete the "
-                f"folder, or choose another"
+                f"{self.path}: holds another audit, which differs in {', '.join(differing)}; finish that audit, delete the "
+                f"folder, or choose another one"
             )
 
     def done(self) -> dict[str, LayerAnalysis]:
-        """Layers that are done, by name. A file that cannot be read is as good as none."""
+        """Return the layers that are done, by name; a damaged file does not count."""
         found = {}
         for name in self._numbers:
             try:
@@ -78,33 +73,29 @@ class Journal:
                     spectrum = None if shape is None else Spectrum(parts["eigenvalues"], shape)
             except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
                 continue
-            found[name] = restore_layer(row, spectrum, self._settings)
+            found[name] = restore_layer(finished(row), spectrum, self._settings)
         return found
 
     def add(self, result: LayerAnalysis) -> None:
-        """Keep a layer."""
-        row, evals = dict(result.row), np.empty(0)
+        """Write the file of a layer that is done."""
+        row, evals = known_cells(result.row), np.empty(0)
         if result.spectrum is not None:
             row["shape"], evals = list(result.spectrum.shape), result.spectrum.eigenvalues
         with written_aside(self._file(result.name)) as file:
             np.savez(file, row=np.frombuffer(json.dumps(row).encode(), dtype=np.uint8), eigenvalues=evals)
-
-    def discard(self) -> None:
-        """Delete the folder."""
-        shutil.rmtree(self.path)
 
     def _file(self, name: str) -> Path:
         return self.path / f"{self._numbers[name]:06d}.npz"
 
 
 def _absolute(source: str) -> str:
-    """The same name for the same file; a URL as it is."""
+    """Return one name for one file, whatever the working directory; a URL stays as it is."""
     path = Path(source)
     return str(path.resolve()) if path.exists() else source
 
 
 def _files(source: str, journal: Path) -> Iterator[tuple[Path, os.stat_result]]:
-    """The files that a path stands for, with what changes when they do; what audits write there is none of them."""
+    """Yield the files of a checkpoint with their status, without the outputs and the journal that an audit writes there."""
     path = Path(source).resolve()
     for file in sorted(path.rglob("*")) if path.is_dir() else [path]:
         written = file.suffix in REPORTS or journal.resolve() in file.parents

@@ -1,30 +1,20 @@
-"""One layer: its spectrum, its fit and its row. The one place where a row is put together."""
+"""One layer: its spectrum, its fit and its row."""
 
 import math
 import zlib
-from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 import torch
 
-from htsr.audit.findings import findings
+from htsr.audit import cells
+from htsr.audit.findings import findings_of_row
 from htsr.audit.phases import phase
-from htsr.bulk import (
-    MarchenkoPasturFit,
-    density_distance,
-    excess_kurtosis,
-    fit_marchenko_pastur,
-    noise_null,
-    rand_distance,
-    shuffle,
-)
-from htsr.bulk.bbp import bbp_threshold
-from htsr.spectra import metrics
+from htsr.audit.row import Row, finished, tied_row
+from htsr.bulk import MarchenkoPasturFit, excess_kurtosis, fit_marchenko_pastur
 from htsr.spectra.spectrum import Spectrum, esd
-from htsr.spectra.vectors import localization
-from htsr.tails import ALTERNATIVES, PowerLawFit, fit_power_law
+from htsr.tails import PowerLawFit, fit_power_law
 from htsr.tails.power_law import MIN_SPREAD
 from htsr.tails.xmin_rules import XminRule
 from htsr.weights import Layer
@@ -33,8 +23,6 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 
-# WeightWatcher's bounds, from its README: "over-trained" below 2, "under-trained" above 6.
-OVER_TRAINED, UNDER_TRAINED = 2.0, 6.0
 # WeightWatcher 0.7.7: fits leave out eigenvalues below this, whatever the scale of the weights, ...
 WEIGHTWATCHER_CUTOFF = 1e-5
 # ... and the pooled slices of a Conv2d are multiplied by sqrt(1/2).
@@ -48,6 +36,9 @@ FLAT_EPS = 4
 # An 8-bit type has so few digits that this would call any spectrum flat.
 MAX_FLAT = 0.5
 
+# What loading a weight and computing its eigenvalues may raise. torch raises RuntimeError for everything, even for memory.
+FAILURES = (ValueError, OSError, RuntimeError, MemoryError)
+
 
 @dataclass(frozen=True)
 class LayerAnalysis:
@@ -55,14 +46,14 @@ class LayerAnalysis:
 
     Attributes:
         name: Its name.
-        row: Its row of ``Analysis.details``, as a dict.
+        row: Its row of ``Analysis.details``, as a dict with every column; a missing number is NaN, a missing text empty.
         spectrum: Its eigenvalues; None where the weight is not finite.
         fit: Its power-law fit, possibly a failed one.
         bulk: Its noise bulk; None where there is none, or none was asked for.
     """
 
     name: str
-    row: dict[str, object]
+    row: Row
     spectrum: Spectrum | None
     fit: PowerLawFit
     bulk: MarchenkoPasturFit | None
@@ -70,12 +61,24 @@ class LayerAnalysis:
     @property
     def findings(self) -> list[str]:
         """What a person should look at, a sentence each; none for a layer that is tied to an earlier one."""
-        return [] if self.row["tied_to"] else findings(self.row)
+        return [] if self.row["tied_to"] else findings_of_row(self.row)
 
     @property
     def bulk_max(self) -> float | None:
         """Upper edge of the noise bulk; None where there is no bulk."""
-        return self.row.get("bulk_max")  # type: ignore[return-value]
+        edge: float = self.row["bulk_max"]
+        return None if math.isnan(edge) else edge
+
+    def repeated(self, layer: Layer) -> "LayerAnalysis":
+        """The same numbers for a layer that shares this one's weight.
+
+        Args:
+            layer: The layer, tied to this one.
+
+        Returns:
+            Its analysis.
+        """
+        return replace(self, name=layer.name, row=tied_row(self.row, layer))
 
     def __repr__(self) -> str:
         return f"LayerAnalysis({self.name!r}, {self.spectrum}, {self.fit})"
@@ -125,221 +128,100 @@ class Settings:
     device: str | None = None
 
 
-# What loading a weight and computing its eigenvalues may raise. RuntimeError is all that torch knows, for memory, too.
-FAILURES = (ValueError, OSError, RuntimeError, MemoryError)
-
-
 def analyze_layer(layer: Layer, settings: Settings, floor: float = 0.0) -> LayerAnalysis:
-    """One layer's spectrum, fit and row. What cannot be computed is NaN, with the reason. ``floor`` as in ``esd``."""
+    """Load a layer and analyse it; a failed analysis says why. Eigenvalues up to ``floor`` are zero, as in ``esd``."""
     try:
         weight = load(layer, settings)
         evals = esd(weight, floor)
     except FAILURES as err:
-        return failed(layer, err)
-    return describe(layer, weight, evals, settings)
+        return failed_layer(layer, err)
+    return analyze_eigenvalues(layer, weight, evals, settings)
 
 
 def load(layer: Layer, settings: Settings) -> torch.Tensor:
-    """A layer's weight, where it is to be decomposed; raises one of ``FAILURES``."""
+    """Return a layer's weight on the device that is to decompose it, or raise one of ``FAILURES``."""
     weight = layer.load()
     return weight if settings.device is None else weight.to(settings.device)
 
 
-def failed(layer: Layer, error: Exception) -> LayerAnalysis:
-    """The row of a layer that has no spectrum, with the reason."""
+def failed_layer(layer: Layer, error: Exception) -> LayerAnalysis:
+    """Return the analysis of a layer that has no spectrum, with the error as the reason."""
     fit = PowerLawFit.failed(" ".join(str(error).split()) or type(error).__name__)
-    row = _identity(layer) | {"status": fit.status, "reason": _reason(fit, layer)}
-    return LayerAnalysis(layer.name, row | {"findings": " ".join(findings(row))}, None, fit, None)
+    return LayerAnalysis(layer.name, _finished(_known_before(layer) | _status(fit, layer)), None, fit, None)
 
 
-def describe(layer: Layer, weight: torch.Tensor, evals: np.ndarray, settings: Settings) -> LayerAnalysis:
-    """The row of a layer, given its eigenvalues as ``esd`` returns them."""
+def analyze_eigenvalues(layer: Layer, weight: torch.Tensor, evals: np.ndarray, settings: Settings) -> LayerAnalysis:
+    """Fit a layer's eigenvalues, as ``esd`` returns them, and fill in its row."""
     spectrum = Spectrum(evals, tuple(weight.shape))
-    row = _identity(layer)
     if settings.convention == "weightwatcher" and len(layer.shape) == 4:  # it does not tell transposed ones apart
         spectrum = Spectrum(spectrum.eigenvalues * WEIGHTWATCHER_CONV2D_SCALE, spectrum.shape)
         weight = weight * math.sqrt(WEIGHTWATCHER_CONV2D_SCALE)  # its shuffles scale alike
     resolution = max(MIN_SPREAD, min(FLAT_EPS * torch.finfo(weight.dtype).eps, MAX_FLAT))
     fit = _fit(spectrum, settings, resolution)
     seed = settings.seed + zlib.crc32(layer.name.encode())
-    row |= {"status": fit.status, "reason": _reason(fit, layer)} | _scalar_metrics(spectrum)
+    row = _known_before(layer) | _status(fit, layer) | cells.spectrum_cells(spectrum)
     if fit.status == "success":
-        row |= _tail_metrics(spectrum, fit)
+        row |= cells.tail_cells(spectrum, fit)
         if settings.bootstrap:
-            row |= _resampled_metrics(fit, settings.bootstrap, seed)
+            row |= cells.resampled_cells(fit, settings.bootstrap, seed)
         if settings.alternatives:
-            row |= _best_alternative(fit)
+            row |= cells.alternative_cells(fit)
     noise = None
     if spectrum.eigenvalues[-1] > 0:
         if settings.bulk:
             kurtosis = excess_kurtosis(weight)
             noise = fit_marchenko_pastur(spectrum, spectrum.N, spectrum.M, kurtosis=kurtosis)
-            row |= {"kurtosis": kurtosis} | (_bulk_metrics(spectrum, noise) if noise is not None else {})
-            row |= _null_metrics(spectrum, row, settings.xmin)
+            row |= {"kurtosis": kurtosis} | (cells.bulk_cells(spectrum, noise) if noise is not None else {})
+            row |= cells.null_cells(spectrum, row, settings.xmin)
         if settings.randomize:
-            row |= _shuffled_metrics(spectrum, weight, seed)
+            row |= cells.shuffled_cells(spectrum, weight, seed)
         if settings.vectors:
-            row |= _vector_metrics(weight)
+            row |= cells.vector_cells(weight)
     if settings.bulk:
-        named = phase(row)
-        row |= {"phase": named.name, "phase_evidence": named.evidence}
-    row["findings"] = " ".join(findings(row))
-    return LayerAnalysis(layer.name, row, spectrum, fit, noise)
+        name, evidence = phase(row)
+        row |= {"phase": name, "phase_evidence": evidence}
+    return LayerAnalysis(layer.name, _finished(row), spectrum, fit, noise)
 
 
-def _identity(layer: Layer) -> dict[str, object]:
-    """The cells that are known before the weight is."""
-    row: dict[str, object] = {"name": layer.name, "longname": layer.longname, "layer_type": layer.layer_type}
-    row |= {"dtype": layer.dtype, "N": layer.N, "M": layer.M, "Q": layer.N / layer.M}
-    row |= {"rf": layer.rf, "num_evals": layer.num_evals}
-    return row | dict.fromkeys(
-        ("warning", "tied_to", "alternative", "phase", "phase_evidence", "trap_elements", "findings"), ""
-    )
-
-
-def _fit(spectrum: Spectrum, settings: Settings, resolution: float) -> PowerLawFit:
-    fitted = spectrum.nonzero
-    if settings.convention == "weightwatcher":
-        fitted = spectrum.eigenvalues[spectrum.eigenvalues > WEIGHTWATCHER_CUTOFF]
-    return fit_power_law(fitted, xmin=settings.xmin, resolution=resolution)
-
-
-def restore_layer(row: dict[str, Any], spectrum: Spectrum | None, settings: Settings) -> "LayerAnalysis":
-    """A layer's analysis from what was kept of it, without its weight.
-
-    Args:
-        row: Its row.
-        spectrum: Its spectrum, if it had one.
-        settings: With which it was analysed.
-
-    Returns:
-        The same as ``analyze_layer`` gave: fits to the same eigenvalues are the same.
-    """
+def restore_layer(row: Row, spectrum: Spectrum | None, settings: Settings) -> LayerAnalysis:
+    """Return what ``analyze_layer`` gave from its row and spectrum: the same eigenvalues have the same fits."""
     fit, noise = PowerLawFit.failed(row["reason"]), None
     if spectrum is not None and row["status"] == "success":
         fit = _fit(spectrum, settings, MIN_SPREAD)
-    if spectrum is not None and row.get("bulk_max") is not None:
+    if spectrum is not None and not math.isnan(row["bulk_max"]):
         noise = fit_marchenko_pastur(spectrum, spectrum.N, spectrum.M, kurtosis=row["kurtosis"])
     return LayerAnalysis(row["name"], row, spectrum, fit, noise)
 
 
-def _reason(fit: PowerLawFit, layer: Layer) -> str:
-    return "; ".join(filter(None, (fit.reason, layer.note)))
-
-
-def _scalar_metrics(spectrum: Spectrum) -> dict[str, object]:
-    evals = spectrum.eigenvalues
-    if evals[-1] == 0:
-        return {"spectral_norm": 0.0, "hard_rank": 0, "rank_loss": len(evals), "weak_rank_loss": len(evals)}
+def _known_before(layer: Layer) -> cells.Cells:
+    """Return the cells that are known before the weight is loaded."""
     return {
-        "log_norm": metrics.log_norm(evals),
-        "log_spectral_norm": metrics.log_spectral_norm(evals),
-        "spectral_norm": metrics.spectral_norm(evals),
-        "stable_rank": metrics.stable_rank(evals),
-        "entropy": metrics.entropy(evals),
-        "hard_rank": metrics.hard_rank(evals),
-        "rank_loss": len(evals) - metrics.hard_rank(evals),
-        "weak_rank_loss": metrics.weak_rank_loss(evals),
-        "effective_rank": metrics.effective_rank(evals),
-        "num_ERG_spikes": metrics.num_ERG_spikes(evals),
+        "name": layer.name,
+        "longname": layer.longname,
+        "layer_type": layer.layer_type,
+        "dtype": layer.dtype,
+        "N": layer.N,
+        "M": layer.M,
+        "Q": layer.N / layer.M,
+        "rf": layer.rf,
+        "num_evals": layer.num_evals,
     }
 
 
-def _bulk_metrics(spectrum: Spectrum, fit: MarchenkoPasturFit) -> dict[str, object]:
-    unit = math.sqrt(spectrum.N / spectrum.eigenvalues.mean())
-    weakest = fit.sigma * bbp_threshold(spectrum.N, spectrum.M)
-    return {
-        "num_spikes": fit.num_spikes,
-        "spike_threshold": fit.spike_threshold,
-        "spike_strength": float(fit.spike_strengths[0]) / weakest if fit.num_spikes else None,
-        "mp_softrank": fit.softrank,
-        "sigma_mp": fit.sigma * unit,
-        "sigma_mp_error": fit.sigma_error * unit,
-        "bulk_max": fit.edge_high,
-        "bulk_min": fit.edge_low,
-        "bulk_D": fit.D,
-    }
+def _status(fit: PowerLawFit, layer: Layer) -> cells.Cells:
+    """Return whether the fit succeeded, and why not or what to be careful about."""
+    return {"status": fit.status, "reason": "; ".join(filter(None, (fit.reason, layer.note)))}
 
 
-def _null_metrics(spectrum: Spectrum, row: Mapping[str, Any], xmin: XminRule) -> dict[str, object]:
-    """What noise of this shape would have given; no alpha of noise for a tail that starts at a given value."""
-    comparable = isinstance(xmin, str)
-    null = noise_null(spectrum.N, spectrum.M, spectrum.rf, xmin if comparable else "ks")
-    if null is None:
-        return {}
-    cells: dict[str, object] = {f"null_{name}": null.band(name)[0] for name in ("stable_rank", "entropy")}
-    if "bulk_D" in row:
-        cells["bulk_p_value"] = null.bulk_p_value(row["bulk_D"])
-    if comparable:
-        cells |= dict(zip(("null_alpha", "null_alpha_low", "null_alpha_high"), null.band("alpha"), strict=True))
-        cells["null_D"] = null.band("D")[0]
-    if comparable and "alpha" in row:
-        cells["null_p_value"] = null.p_value(
-            alpha=row["alpha"], D=row["D"], stable_rank=row["stable_rank"], kurtosis=row["kurtosis"]
-        )
-    return cells
+def _finished(known: cells.Cells) -> Row:
+    """Return the row of these cells and of the findings that they amount to."""
+    row = finished(known)
+    return row | {"findings": " ".join(findings_of_row(row))}
 
 
-def _shuffled_metrics(spectrum: Spectrum, weight: torch.Tensor, seed: int) -> dict[str, object]:
-    shuffled = shuffle(weight, seed=seed)
-    evals, first = spectrum.eigenvalues, shuffled.spectra[0].eigenvalues
-    named = [f"{place} = {value:.3g}" for place, value in zip(shuffled.elements, shuffled.values, strict=True)]
-    cells: dict[str, object] = {
-        "num_traps": shuffled.num_traps,
-        "trap_elements": "; ".join(named),
-        "trap_mean": shuffled.mean,
-        "trap_mean_strength": shuffled.mean_strength,
-        "max_rand_eval": shuffled.lambda_max,
-        "ww_softrank": shuffled.lambda_max / evals[-1],
-        "ww_maxdist": evals[-1] - shuffled.lambda_max,
-        "rand_distance": rand_distance(evals, first),
-        "density_distance": density_distance(evals, np.concatenate(shuffled.spectra)),
-    }
-    if shuffled.fit is not None:
-        cells |= {
-            "rand_sigma_mp": shuffled.fit.sigma * math.sqrt(spectrum.N / first.mean()),
-            "rand_mp_softrank": shuffled.fit.softrank,
-            "rand_bulk_max": shuffled.fit.edge_high,
-            "rand_bulk_min": shuffled.fit.edge_low,
-        }
-    return cells
-
-
-def _vector_metrics(weight: torch.Tensor) -> dict[str, object]:
-    left, right = localization(weight, k=1)  # not called for a zero weight, which has no vectors
-    return {
-        "participation_left": float(left.participation_ratio[0]),
-        "participation_right": float(right.participation_ratio[0]),
-        "vector_entropy_left": float(left.entropy[0]),
-        "vector_entropy_right": float(right.entropy[0]),
-    }
-
-
-def _tail_metrics(spectrum: Spectrum, fit: PowerLawFit) -> dict[str, object]:
-    warning = "over-trained" if fit.alpha < OVER_TRAINED else "under-trained" if fit.alpha > UNDER_TRAINED else ""
-    return {
-        "alpha": fit.alpha,
-        "D": fit.D,
-        "sigma": fit.sigma,
-        "xmin": fit.xmin,
-        "xmax": fit.xmax,
-        "num_pl_spikes": fit.n_tail,
-        "alpha_weighted": metrics.alpha_weighted(spectrum.eigenvalues, fit.alpha),
-        "log_alpha_norm": metrics.log_alpha_norm(spectrum.eigenvalues, fit.alpha),
-        "ERG_gap": metrics.num_ERG_spikes(spectrum.eigenvalues) - fit.n_tail,
-        "warning": warning,
-    }
-
-
-def _resampled_metrics(fit: PowerLawFit, n_boot: int, seed: int) -> dict[str, object]:
-    low, high = fit.confidence_interval(n_boot=n_boot, seed=seed)
-    return {"alpha_low": low, "alpha_high": high, "goodness_of_fit": fit.goodness_of_fit(n_boot=n_boot, seed=seed)}
-
-
-def _best_alternative(fit: PowerLawFit) -> dict[str, object]:
-    """The alternative that beats the power law with the smallest p-value, if one does."""
-    rivals = [comparison for name in ALTERNATIVES if (comparison := fit.compare(name)).favours == name]
-    if not rivals:
-        return {}
-    best = min(rivals, key=lambda comparison: comparison.p_value)
-    return {"alternative": best.alternative, "alternative_p_value": best.p_value}
+def _fit(spectrum: Spectrum, settings: Settings, resolution: float) -> PowerLawFit:
+    """Fit the eigenvalues that the convention keeps."""
+    fitted = spectrum.nonzero
+    if settings.convention == "weightwatcher":
+        fitted = spectrum.eigenvalues[spectrum.eigenvalues > WEIGHTWATCHER_CUTOFF]
+    return fit_power_law(fitted, xmin=settings.xmin, resolution=resolution)

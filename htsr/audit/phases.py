@@ -1,4 +1,4 @@
-"""What the evidence of a row amounts to: the 5+1 phases of Martin and Mahoney (JMLR 22:165, 2021), with the evidence."""
+"""The 5+1 phases of Martin and Mahoney (JMLR 22:165, 2021): which one a row is in, and the numbers that decided."""
 
 from collections.abc import Mapping
 from typing import Any, NamedTuple
@@ -7,24 +7,25 @@ import pandas as pd
 
 PHASES = ("random-like", "bleeding-out", "bulk+spikes", "bulk-decay", "heavy-tailed", "rank-collapse", "undecided")
 
-# The papers name the phases and draw them; these bounds are ours, set and checked on generated ensembles
+# The papers name the phases and show them in plots; these bounds are ours. We set and checked them on generated ensembles
 # (benchmarks/noise_calibration.py has the confusion matrix).
 #
-# Too few eigenvalues, or too small a slice, to tell anything but a collapse.
-MIN_EIGENVALUES, MIN_SIDE = 32, 16
-# Lost eigenvalues, as a share and a number: one may well vanish by chance in a square matrix of noise.
+# With fewer eigenvalues, or a smaller slice, only a rank collapse can be recognised.
+MIN_PHASE_EIGENVALUES, MIN_SIDE = 32, 16
+# Lost eigenvalues, as a share and a number: one may vanish by chance in a square matrix of noise.
 COLLAPSED, MIN_COLLAPSED = 0.01, 2
-# A bulk this unlikely for noise is not one.
+# A bulk with a smaller p-value than this is not noise.
 BULK_LEVEL = 0.005
 # Singular value of the strongest planted signal over the weakest that shows (BBP): from here on a spike stands apart.
 WELL_SEPARATED = 2.0
-# A tail is heavy if a power law fits this well over this factor. Covariances that decay lognormally or exponentially stay
-# outside of one or the other, Pareto ones with an exponent up to 3 and planted ones up to 4 inside both.
+# A tail is heavy if a power law fits it with at most this D, over at least this factor, with at most this alpha. Covariances
+# that decay lognormally or exponentially miss the first or the second bound; Pareto ones with an exponent up to 3, and planted
+# ones up to 4, meet both.
 HEAVY_D, HEAVY_SPAN, HEAVY_ALPHA = 0.075, 4.0, 6.0
 
 
 class Phase(NamedTuple):
-    """A phase and what speaks for it.
+    """A phase and the evidence for it.
 
     Attributes:
         name: One of ``PHASES``.
@@ -36,26 +37,23 @@ class Phase(NamedTuple):
 
 
 def phase(row: Mapping[str, Any]) -> Phase:
-    """Name the phase of a layer.
+    """Return the phase of a row: the first of these that applies.
 
-    Args:
-        row: A row of ``Analysis.details``. Read are ``num_evals M weak_rank_loss num_spikes bulk_p_value spike_strength alpha D
-            xmin xmax``, and nothing else.
-
-    Returns:
-        The phase, in this order: *rank-collapse*, 1 % of the eigenvalues lost and at least two; *undecided*, fewer than 32
-        eigenvalues, a side below 16, or neither a bulk nor a fit; with a bulk that passes for noise (p at least 0.005)
-        *random-like* without spikes, *bulk+spikes* if the strongest signal is at least twice the weakest that shows,
-        *bleeding-out* if not; else *heavy-tailed* if a power law with alpha at most 6 fits to D at most 0.075 over a
-        factor of at least 4, and *bulk-decay* if not.
+    1. *rank-collapse*: at least 1 % of the eigenvalues are lost, and at least two.
+    2. *undecided*: fewer than 32 eigenvalues, or a side below 16.
+    3. The bulk passes for noise (p at least 0.005): *random-like* without spikes; *bulk+spikes* if the strongest signal is at
+       least twice the weakest that shows; *bleeding-out* otherwise.
+    4. *undecided*: there is no power-law fit.
+    5. *heavy-tailed*: a power law with alpha at most 6 fits to D at most 0.075 over a factor of at least 4.
+    6. *bulk-decay*: none of the above.
     """
     total, lost = row["num_evals"], _value(row, "weak_rank_loss")
     if lost is not None and lost >= max(MIN_COLLAPSED, COLLAPSED * total):
         return Phase("rank-collapse", f"{lost} of {total} eigenvalues are zero or as good as zero")
-    if total < MIN_EIGENVALUES:
-        return Phase("undecided", f"{total} eigenvalues, {MIN_EIGENVALUES} are needed")
+    if total < MIN_PHASE_EIGENVALUES:
+        return Phase("undecided", f"{total} eigenvalues; a phase needs {MIN_PHASE_EIGENVALUES}")
     if row["M"] < MIN_SIDE:
-        return Phase("undecided", f"the smaller side of a slice is {row['M']}, noise is known from {MIN_SIDE} on")
+        return Phase("undecided", f"the smaller side of a slice is {row['M']}; a phase needs {MIN_SIDE}")
     p, spikes = _value(row, "bulk_p_value"), _value(row, "num_spikes")
     if p is not None and p >= BULK_LEVEL:
         noise = f"bulk fits noise (p = {p:.2g})"
@@ -77,6 +75,6 @@ def phase(row: Mapping[str, Any]) -> Phase:
 
 
 def _value(row: Mapping[str, Any], name: str) -> Any:
-    """A number of the row; None where it is missing."""
+    """Return a number of the row, or None if it is missing."""
     value = row.get(name)
     return None if value is None or pd.isna(value) else value

@@ -1,1 +1,1 @@
-"""Two sources side by side: distances, and the spectra of the change."""
+"""Comparisons of two sources: distances, and the spectra of the change."""

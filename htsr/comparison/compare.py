@@ -1,28 +1,34 @@
-"""Two sources side by side: what changed between them, layer by layer, and what the change looks like."""
+"""Two versions of a model, compared layer by layer: what changed, and what the spectrum of the change looks like."""
 
 import math
 import os
-from collections.abc import Iterable, Iterator
-from html import escape
+from collections.abc import Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 import pandas as pd
 
-from htsr.audit.analysis import Analysis, details_frame, some
+from htsr.audit.analysis import SKIPPED, Analysis, check_whole_number
+from htsr.audit.columns import COMPARISON_COLUMNS
 from htsr.audit.layer import Settings
-from htsr.comparison.layer import COMPARED, LayerComparison, compare_layer, note_of_change, ratio
+from htsr.audit.results import Results
+from htsr.audit.table import brief_change, shape_text, shortened, text_frame
+from htsr.comparison.layer import LayerComparison, compare_layer, ratio
 from htsr.errors import InputError
 from htsr.progress import tqdm
 from htsr.tails.xmin_rules import XminRule, check_xmin
 from htsr.weights import Inventory, Layer, open_source, select
 from htsr.weights.readers.peft import CONFIG as ADAPTER
 from htsr.weights.select import Patterns
-from htsr.weights.source import Source
+from htsr.weights.source import Source, is_path
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
+
+
+# Columns of what only one of the sources has, or what is analysed in neither.
+ONE_SIDED = ("name", "source", "shape", "reason")
 
 
 def compare(
@@ -41,14 +47,14 @@ def compare(
 
     Args:
         a: The earlier or base model: anything that ``analyze`` takes.
-        b: The later one. It need not be of the same kind: a module and a checkpoint compare well. The directory of a LoRA
-            adapter stands for what it makes of A.
+        b: The later model. It need not be of the same kind: you can compare a module with a checkpoint. The directory of a LoRA
+            adapter stands for A with the adapter merged into it.
         layers: Names, globs or layer types to keep; all by default.
         skip: Names, globs or layer types to leave out.
-        rank: Dimension of the leading singular subspaces whose principal angles are taken; 10 was chosen here, less where a
-            matrix has less rank.
+        rank: Dimension of the leading singular subspaces whose principal angles are measured, or the rank of the matrix if that
+            is lower. The default of 10 was chosen here.
         xmin: How tails are chosen, as in ``fit_power_law``.
-        bulk: Say what noise would look like, as in ``analyze``; tells a change with structure from noise.
+        bulk: Say what noise would look like, as in ``analyze``; this tells a change with structure from noise.
         seed: As in ``analyze``.
         progress: True or False shows or hides the progress bar; by default as in ``analyze``.
 
@@ -58,15 +64,16 @@ def compare(
     Raises:
         FileNotFoundError: If a path does not exist.
         InputError: If a source cannot be read, or no layer of A has a partner in B.
-        ValueError: If ``rank`` is not a positive number, or ``xmin`` unknown.
+        TypeError: If a source is of none of these kinds, or ``rank`` is not a whole number.
+        ValueError: If ``rank`` is below 1, or ``xmin`` unknown.
 
     Notes:
-        One pair of matrices is in memory at a time. Eigenvalues of the change that the rounding of the two stored weights
-        can make are zero: a merged LoRA of rank 8 changes a layer by hard rank 8 whatever the precision.
+        One pair of matrices is in memory at a time. Eigenvalues of the change count as zero if the rounding of the two stored
+        weights can account for them: a merged LoRA of rank 8 changes a layer by hard rank 8 whatever the precision.
 
-        The alpha of a change needs care. A change that looks like noise has an alpha, too, and for small matrices it
-        often lies between 2 and 6. ``null_alpha_delta`` says what noise of this shape has, ``null_p_value_delta`` and
-        ``phase_delta`` whether the change differs from it.
+        Be careful with the alpha of a change. A change that looks like noise has an alpha, too, and for small matrices it
+        often lies between 2 and 6. ``null_alpha_delta`` is the alpha of noise of this shape; ``null_p_value_delta`` and
+        ``phase_delta`` say whether the change differs from noise.
 
     Example:
         >>> import torch
@@ -79,8 +86,7 @@ def compare(
         >>> print(f"{c['w'].row['relative_change']:.2f}")
         0.14
     """
-    if isinstance(rank, bool) or not isinstance(rank, int) or rank < 1:
-        raise ValueError(f"expected rank= as a whole number from 1 on, got {rank!r}")
+    check_whole_number("rank", rank, 1)
     check_xmin(xmin)
     settings = Settings(xmin=xmin, bulk=bulk, seed=seed)
     inventory_a, inventory_b = _select(open_source(a), _open_on(b, a), layers, skip)
@@ -98,15 +104,16 @@ def compare(
 
 
 def _open_on(source: Source, base: Source) -> Inventory:
-    """A source; the directory of an adapter is opened as what it makes of the base."""
-    adapter = isinstance(source, str | os.PathLike) and os.path.isfile(os.path.join(source, ADAPTER))
+    """Open a source; the directory of an adapter is opened as the base with the adapter merged into it."""
+    adapter = is_path(source) and os.path.isfile(os.path.join(source, ADAPTER))
     return open_source(source, base=base) if adapter else open_source(source)
 
 
 def _select(a: Inventory, b: Inventory, layers: Patterns, skip: Patterns) -> tuple[Inventory, Inventory]:
-    """Both inventories, filtered alike. A pattern that matches in one of them only is fine; in neither it is refused."""
+    """Filter both inventories alike, and refuse a pattern that matches in neither of them."""
 
     def known(patterns: Patterns, here: Inventory, there: Inventory) -> Patterns:
+        """Return the patterns that match here; the others must match there."""
         if patterns is None:
             return None
         found = []
@@ -126,7 +133,7 @@ def _select(a: Inventory, b: Inventory, layers: Patterns, skip: Patterns) -> tup
 
 
 def _match(a: Inventory, b: Inventory) -> tuple[list[tuple[Layer, Layer]], pd.DataFrame]:
-    """Pairs of layers of one name and shape, in the order of A; and the rest, with the reason."""
+    """Return the pairs of layers with one name and shape, in the order of A, and the other layers with the reason."""
     of_a, of_b = ({layer.name: layer for layer in inventory.layers} for inventory in (a, b))
     pairs, unmatched = [], []
     for name in dict.fromkeys([*of_a, *of_b]):
@@ -134,21 +141,22 @@ def _match(a: Inventory, b: Inventory) -> tuple[list[tuple[Layer, Layer]], pd.Da
         if layer_a and layer_b and layer_a.shape == layer_b.shape:
             pairs.append((layer_a, layer_b))
         elif layer_a and layer_b:
-            shapes = [_shape(layer.shape) for layer in (layer_a, layer_b)]
+            shapes = [shape_text(layer.shape) for layer in (layer_a, layer_b)]
             unmatched.append((name, "both", " | ".join(shapes), f"{shapes[0]} in A, {shapes[1]} in B"))
         elif layer_a:
-            unmatched.append((name, "A", _shape(layer_a.shape), _why_alone(layer_a, "B", b, of_a)))
+            unmatched.append((name, "A", shape_text(layer_a.shape), _why_alone(layer_a, "B", b, of_a)))
         elif layer_b:
-            unmatched.append((name, "B", _shape(layer_b.shape), _why_alone(layer_b, "A", a, of_b)))
+            unmatched.append((name, "B", shape_text(layer_b.shape), _why_alone(layer_b, "A", a, of_b)))
     if not pairs:
         raise InputError(
             f"no layer of {a.source} has a partner of the same name and shape in {b.source}: expected two versions of one "
-            f"model, got A: {some(list(of_a)) or 'no layer'}; B: {some(list(of_b)) or 'no layer'}"
+            f"model, got A: {shortened(list(of_a)) or 'no layer'}; B: {shortened(list(of_b)) or 'no layer'}"
         )
-    return pairs, pd.DataFrame(unmatched, columns=["name", "source", "shape", "reason"], dtype="str")
+    return pairs, text_frame(unmatched, ONE_SIDED)
 
 
 def _why_alone(layer: Layer, other: str, inventory: Inventory, own: dict[str, Layer]) -> str:
+    """Return why a layer has no partner in the inventory of the other source."""
     for item in inventory.skipped:
         if item.name in (layer.name, layer.longname, f"{layer.name}.weight"):
             return f"not analysed in {other}: {item.reason}"
@@ -159,16 +167,15 @@ def _why_alone(layer: Layer, other: str, inventory: Inventory, own: dict[str, La
     return f"no such name in {other}"
 
 
-def _shape(shape: tuple[int, ...]) -> str:
-    return " x ".join(map(str, shape))
+class Comparison(Results[LayerComparison]):
+    """The result of ``compare``.
 
-
-class Comparison:
-    """What ``compare`` found.
+    ``c["name"]`` and ``c[0]`` are one layer, ``c.keys()`` the names, ``dict(c)`` a dictionary by name. Iteration goes over the
+    layers, not over their names, and ``in`` takes a name or a layer.
 
     Attributes:
-        details: One row for each layer that A and B share, in the order of A. The columns are listed in
-            ``htsr.comparison.layer.COMPARED``.
+        details: One row for each layer that A and B share, in the order of A.
+        columns: Type, meaning and unit of each column of ``details``, by name.
         unmatched: Name, source (A, B or both), shape and reason of every layer without a partner.
         skipped: Name, source, shape and reason of every tensor that is not analysed, biases for instance.
         a: The ``Analysis`` of the matched layers of A.
@@ -176,40 +183,19 @@ class Comparison:
         delta: The same of the changes, B - A: ``c.delta["layer"].plot()`` draws the spectrum of one.
     """
 
+    columns: ClassVar = {column.name: column for column in COMPARISON_COLUMNS}
+
     def __init__(
         self, a: Inventory, b: Inventory, results: dict[str, LayerComparison], unmatched: pd.DataFrame
     ) -> None:
-        self._results = results
-        self.details: pd.DataFrame = details_frame([result.row for result in results.values()], COMPARED)
+        super().__init__(results)
         self.unmatched = unmatched
-        skipped: dict[tuple[str, str, str], list[str]] = {}
-        for side, inventory in (("A", a), ("B", b)):
-            for item in inventory.skipped:
-                skipped.setdefault((item.name, _shape(item.shape), item.reason), []).append(side)
-        self.skipped = pd.DataFrame(
-            [
-                (name, sides[0] if len(sides) == 1 else "both", shape, why)
-                for (name, shape, why), sides in skipped.items()
-            ],
-            columns=["name", "source", "shape", "reason"],
-            dtype="str",
-        )
-        nothing = pd.DataFrame(columns=["name", "shape", "reason"], dtype="str")
+        self.skipped = _skipped(a, b)
+        nothing = text_frame([], SKIPPED)
         self.a = Analysis(a.source, "htsr", {name: result.a for name, result in results.items()}, nothing)
         self.b = Analysis(b.source, "htsr", {name: result.b for name, result in results.items()}, nothing)
         change = f"{b.source} - {a.source}"
         self.delta = Analysis(change, "htsr", {name: result.delta for name, result in results.items()}, nothing)
-
-    def __getitem__(self, name: str) -> LayerComparison:
-        if name not in self._results:
-            raise KeyError(f"{name!r}: expected one of the {len(self)} layers, {some(list(self._results))}")
-        return self._results[name]
-
-    def __iter__(self) -> Iterator[LayerComparison]:
-        return iter(self._results.values())
-
-    def __len__(self) -> int:
-        return len(self._results)
 
     def most_changed(self, count: int = 10, by: str = "relative_change") -> pd.DataFrame:
         """The layers that changed most, tied ones left out.
@@ -275,8 +261,10 @@ class Comparison:
 
         if kind == "change":
             return plot_change(self)
-        if kind not in self._results:
-            raise ValueError(f"expected kind='change' or one of the layers {some(list(self._results))}, got {kind!r}")
+        if kind not in self:
+            raise ValueError(
+                f"expected kind='change' or one of the layers {shortened(list(self.keys()))}, got {kind!r}"
+            )
         return plot_esd_of_change(self[kind])
 
     def save(self, path: str | Path) -> Path:
@@ -296,12 +284,9 @@ class Comparison:
 
         return save_comparison(self, Path(path))
 
-    def __repr__(self) -> str:
-        return f"{self.headline()}\n{brief_change(self.details).to_string(index=False, max_rows=60)}"
-
-    def _repr_html_(self) -> str:
-        table = brief_change(self.details).to_html(index=False, max_rows=60, border=0, na_rep="")
-        return f"<p>{escape(self.headline()).replace(chr(10), '<br>')}</p>{table}"
+    def brief(self) -> pd.DataFrame:
+        """The columns of ``details`` that fit on a terminal, rounded for people, with a note beside each row."""
+        return brief_change(self.details)
 
     def headline(self) -> str:
         """A few lines: what was compared, how much changed, and what changed most."""
@@ -323,11 +308,11 @@ class Comparison:
         return "\n".join(lines)
 
 
-def brief_change(details: pd.DataFrame) -> pd.DataFrame:
-    """The columns of a comparison that fit on a terminal, rounded for reading."""
-    digits = {"relative_change": "{:.2g}", "alpha_a": "{:.2f}", "alpha_b": "{:.2f}", "alpha_delta": "{:.2f}",
-              "stable_rank_delta": "{:.1f}", "cka": "{:.3f}", "overlap_out": "{:.2f}", "overlap_in": "{:.2f}"}  # fmt: skip
-    table = details[["name", "N", "M"]].copy()
-    for column, form in digits.items():
-        table[column] = ["" if pd.isna(value) else form.format(value) for value in details[column]]
-    return table.assign(note=[note_of_change(row) for row in details.to_dict("records")])
+def _skipped(a: Inventory, b: Inventory) -> pd.DataFrame:
+    """Return the tensors that are not analysed; one that both sources skip for one reason has one row."""
+    sides: dict[tuple[str, str, str], list[str]] = {}
+    for side, inventory in (("A", a), ("B", b)):
+        for item in inventory.skipped:
+            sides.setdefault((item.name, shape_text(item.shape), item.reason), []).append(side)
+    rows = ((name, "both" if len(of) > 1 else of[0], shape, why) for (name, shape, why), of in sides.items())
+    return text_frame(rows, ONE_SIDED)

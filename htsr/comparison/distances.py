@@ -1,6 +1,6 @@
-"""How far apart two weights of one shape are.
+"""Similarity of two weights of one shape: CKA and principal angles.
 
-Shapes: a weight is read as a matrix ``(out, in)``, a convolution as ``(out, in * prod(kernel))``. N and M are the larger and
+Shapes: a weight is treated as a matrix ``(out, in)``, a convolution as ``(out, in * prod(kernel))``. N and M are the larger and
 the smaller side of that matrix, K the number of leading directions.
 """
 
@@ -15,7 +15,7 @@ from htsr.spectra.spectrum import BLOCK_ROWS, rounding_edge
 
 
 class Similarity(NamedTuple):
-    """How alike two matrices are in direction, whatever their scale.
+    """How similar two matrices are in direction, whatever their scale.
 
     Attributes:
         cka: Linear CKA of the rows, columns centred (Kornblith et al. 2019, equation 3 with linear kernels); 1 for matrices
@@ -32,25 +32,12 @@ class Similarity(NamedTuple):
 
 
 def similarity(a: torch.Tensor, b: torch.Tensor, rank: int) -> Similarity:
-    """CKA and principal angles of two weights.
-
-    Args:
-        a: A weight, finite, ``(out, in)`` or ``(out, in, *kernel)``.
-        b: A weight of the same shape.
-        rank: Dimension of the leading subspaces; less where a matrix has less rank.
-
-    Returns:
-        The similarity. The rows, one for each output unit, are what CKA calls examples.
-
-    Raises:
-        ValueError: If the shapes differ.
-
-    Notes:
-        The Gram matrices are accumulated in float64, a block of rows at a time, and only the leading eigenvectors are
-        computed. Where the singular values number ``rank`` and ``rank + 1`` are nearly equal, the subspace is arbitrary
-        and its largest angle too; the mean squared cosine of all angles (``overlap``) suffers less. Two random subspaces
-        of dimension k in dimension n have an overlap of k / n.
-    """
+    """Return the CKA and the principal angles of two weights of one shape, finite, ``(out, in)`` or ``(out, in, *kernel)``."""
+    # CKA's examples are the rows, one for each output unit. The Gram matrices are accumulated in float64, a block of rows at a
+    # time, and only the leading eigenvectors are computed: ``rank`` of them, or fewer where a matrix has a lower rank. If the
+    # singular values number rank and rank + 1 are nearly equal, the subspace is arbitrary and its largest angle too; the mean
+    # squared cosine of all angles (``overlap``) suffers less. Two random subspaces of dimension k in dimension n have an overlap
+    # of k / n.
     if a.shape != b.shape or a.ndim < 2:
         raise ValueError(f"expected two weights of one shape, got {tuple(a.shape)} and {tuple(b.shape)}")
     A, B = a.flatten(1), b.flatten(1)
@@ -91,26 +78,29 @@ def similarity(a: torch.Tensor, b: torch.Tensor, rank: int) -> Similarity:
 
 
 def overlap(angles: np.ndarray) -> float:
-    """Mean squared cosine of principal angles: 1 for one subspace, 0 for orthogonal ones; NaN for none."""
+    """Return the mean squared cosine of principal angles: 1 for equal subspaces, 0 for orthogonal ones, NaN for no angle."""
     return float(np.mean(np.cos(angles) ** 2)) if len(angles) else math.nan
 
 
 def _cka(cross: float, aa: torch.Tensor, bb: torch.Tensor) -> float:
+    """Return CKA from the squared norm of the cross product and the two Gram matrices, NaN if one is zero."""
     scale = math.sqrt(_square(aa) * _square(bb))
     return min(cross / scale, 1.0) if scale > 0 else math.nan
 
 
 def _square(matrix: torch.Tensor) -> float:
+    """Return the squared Frobenius norm."""
     return float(matrix.square().sum())
 
 
 def _double_centred(kernel: torch.Tensor) -> torch.Tensor:
+    """Return a kernel with the mean of each row and of each column removed."""
     rows = kernel.mean(0, keepdim=True)
     return kernel - rows - rows.mT + rows.mean()
 
 
 def _leading(gram_MM: torch.Tensor, A_NM: torch.Tensor, dtype: torch.dtype, rank: int) -> np.ndarray:
-    """Leading eigenvectors, shape ``(M, K)``, largest first; those of eigenvalues that may be rounding are left out."""
+    """Return the leading eigenvectors, shape ``(M, K)``, largest first, without those whose eigenvalue may be rounding."""
     N, M = A_NM.shape
     K = min(rank, M)
     evals, vectors = scipy.linalg.eigh(gram_MM.cpu().numpy(), subset_by_index=[M - K, M - 1])
@@ -122,7 +112,7 @@ def _leading(gram_MM: torch.Tensor, A_NM: torch.Tensor, dtype: torch.dtype, rank
 
 
 def _other_side(A_NM: torch.Tensor, vectors_MK: np.ndarray) -> np.ndarray:
-    """The singular vectors of the longer side that belong to those of the shorter, up to length."""
+    """Return the singular vectors of the longer side, given those of the shorter side."""
     K = vectors_MK.shape[1]
     right = torch.as_tensor(vectors_MK.copy(), device=A_NM.device)
     blocks = [(block.to(torch.float64) @ right).cpu() for block in A_NM.split(BLOCK_ROWS)]
@@ -131,4 +121,5 @@ def _other_side(A_NM: torch.Tensor, vectors_MK: np.ndarray) -> np.ndarray:
 
 
 def _angles(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """Return the principal angles between two subspaces, descending; none if one is empty."""
     return scipy.linalg.subspace_angles(a, b) if a.shape[1] else np.empty(0)

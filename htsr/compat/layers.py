@@ -7,7 +7,7 @@ from numbers import Integral
 
 from torch import nn
 
-from htsr.audit.analysis import some
+from htsr.audit.table import shortened
 from htsr.errors import InputError
 from htsr.weights import Inventory, Layer
 from htsr.weights.source import Source
@@ -61,7 +61,7 @@ def check_filters(wanted: list[int | str], inventory: Inventory, ids: Mapping[st
             near = get_close_matches(str(item).removeprefix("-"), names, n=3, cutoff=0.4) or names[:3]
             raise InputError(
                 f"layers={item!r} matches none of the {len(names)} layers of {inventory.source}: expected an id "
-                f"({some(sorted(ids.values()))}), a type ({', '.join(LAYER_TYPES)}) or a name such as {', '.join(near)}"
+                f"({shortened(sorted(ids.values()))}), a type ({', '.join(LAYER_TYPES)}) or a name such as {', '.join(near)}"
             )
 
 

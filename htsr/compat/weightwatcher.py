@@ -12,7 +12,8 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from htsr.audit.analysis import Analysis, analyze, some
+from htsr.audit.analysis import Analysis, analyze
+from htsr.audit.table import shortened
 from htsr.bulk import shuffle
 from htsr.compat.arguments import refuse_unsupported
 from htsr.compat.distances import bias_distance, weight_distance
@@ -288,7 +289,7 @@ class WeightWatcher:
             rows.append(row | {"delta_W": weight_distance(W1, W2, method)})
         if not rows:
             raise InputError(
-                f"no layer of {chosen.source} is in model_2 with the same name and shape: {some(list(partners))}"
+                f"no layer of {chosen.source} is in model_2 with the same name and shape: {shortened(list(partners))}"
             )
         self.skipped = pd.concat([self.skipped, pd.DataFrame(skipped, columns=list(self.skipped), dtype="str")])
         columns = ["method", "layer_id", "name", "delta_W", "delta_b", "M", "N", "b_shape", "longname"]

@@ -1,4 +1,4 @@
-"""Pictures of results. They take what was computed and compute no metric themselves."""
+"""Figures of results; they draw what was computed and compute no metric themselves."""
 
 from htsr.plots.bulk import plot_bulk
 from htsr.plots.change import plot_change, plot_esd_of_change

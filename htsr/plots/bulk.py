@@ -1,4 +1,4 @@
-"""The noise bulk of a spectrum, and what stands above it."""
+"""The noise bulk of a spectrum, and the spikes above it."""
 
 import numpy as np
 from matplotlib.figure import Figure
@@ -9,14 +9,14 @@ from htsr.spectra.spectrum import Spectrum
 
 
 def plot_bulk(spectrum: Spectrum, bulk: MarchenkoPasturFit, *, title: str = "") -> Figure:
-    """The density of the singular values with the Marchenko-Pastur law fitted to the bulk.
+    """Draw the density of the singular values with the Marchenko-Pastur law fitted to the bulk.
 
-    Singular values, not eigenvalues, since the law's density in them is bounded also for a square matrix. Spikes beyond twice
-    the noise edge are counted at the margin, or the bulk would be pressed into a corner.
+    The axis shows singular values, not eigenvalues: their density under the law is bounded for a square matrix, too. Spikes
+    beyond twice the noise edge are counted at the margin; drawn to scale they would squeeze the bulk into a corner.
 
     Args:
         spectrum: The spectrum.
-        bulk: Its bulk.
+        bulk: The bulk fitted to it.
         title: The layer's name.
 
     Returns:

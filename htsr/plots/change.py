@@ -1,4 +1,4 @@
-"""What changed between two sources."""
+"""Figures of a comparison: how much each layer changed, and the spectrum of one change."""
 
 from typing import TYPE_CHECKING
 
@@ -6,7 +6,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from htsr.plots.depth import MAX_NAMED
-from htsr.plots.esd import _log_axes, _log_histogram
+from htsr.plots.esd import log_axes, log_histogram
 from htsr.plots.style import BLUE, GREEN, GREY, VERMILION, new_figure
 
 if TYPE_CHECKING:
@@ -15,10 +15,10 @@ if TYPE_CHECKING:
 
 
 def plot_change(comparison: "Comparison") -> Figure:
-    """Size of the change, alpha before and after, and overlap of the leading subspaces, layer by layer.
+    """Draw the size of the change, alpha before and after, and the overlap of the leading subspaces, layer by layer.
 
     Args:
-        comparison: What to draw. Tied layers are left out; what has no value leaves a gap.
+        comparison: What to draw. Tied layers are left out; a missing value leaves a gap.
 
     Returns:
         The figure.
@@ -62,7 +62,7 @@ def plot_change(comparison: "Comparison") -> Figure:
     angle.plot(at, details["overlap_in"], "v", color=BLUE, markersize=4, label="overlap, inputs")
     angle.plot(at, details["cka"], "_", color=VERMILION, markersize=6, label="CKA")
     angle.set_ylim(-0.03, 1.05)
-    angle.set_ylabel("likeness of A and B", fontsize=9)
+    angle.set_ylabel("similarity of A and B", fontsize=9)
     for ax in axes[:, 0]:
         ax.legend(fontsize=8, frameon=False, ncols=3, loc="lower right", bbox_to_anchor=(1, 0.98), borderaxespad=0)
     angle.set_xlim(-0.7, len(details) - 0.3)
@@ -74,7 +74,7 @@ def plot_change(comparison: "Comparison") -> Figure:
 
 
 def plot_esd_of_change(layer: "LayerComparison") -> Figure:
-    """The ESDs of A, of B and of the change on common log-log axes.
+    """Draw the ESDs of A, of B and of the change on common log-log axes.
 
     Args:
         layer: One layer of a comparison.
@@ -91,13 +91,13 @@ def plot_esd_of_change(layer: "LayerComparison") -> Figure:
     for label, side, colour in (("A", layer.a, GREY), ("B", layer.b, BLUE), ("B - A", layer.delta, VERMILION)):
         if side.spectrum is None or not len(side.spectrum.nonzero):
             continue
-        edges, density = _log_histogram(side.spectrum.nonzero)
+        edges, density = log_histogram(side.spectrum.nonzero)
         fit = f", alpha {side.fit.alpha:.2f}" if side.fit.status == "success" else ", no fit"
         ax.stairs(density, edges, color=colour, linewidth=1.4, label=label + fit)
         drawn += 1
     if not drawn:
         raise ValueError(f"{layer.name!r} has no eigenvalue to draw")
-    _log_axes(ax)
+    log_axes(ax)
     ax.set_title(layer.name, fontsize=10, loc="left")
     ax.set_xlabel("eigenvalue $\\lambda$", fontsize=9)
     ax.set_ylabel("density", fontsize=9)

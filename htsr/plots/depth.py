@@ -7,16 +7,17 @@ from matplotlib.lines import Line2D
 
 from htsr.plots.style import CATEGORIES, GREY, log_y, new_figure
 
+# With more layers than this, their names would overlap and are left out.
 MAX_NAMED = 80
 
 
 def plot_depth(details: pd.DataFrame, column: str = "alpha") -> Figure:
-    """A metric of each layer, in the order of the table.
+    """Draw a metric of each layer, in the order of the table.
 
     Args:
         details: ``Analysis.details``. Tied layers are left out; layers without a value leave a gap.
-        column: A numeric column. For alpha a bar shows the 95 % interval where there is one, else one sigma each
-            way, and lines show 2 and 6.
+        column: A numeric column. For alpha a bar shows the 95 % interval where there is one and one sigma each way where
+            there is none, and lines show 2 and 6.
 
     Returns:
         The figure.
@@ -54,7 +55,7 @@ def plot_depth(details: pd.DataFrame, column: str = "alpha") -> Figure:
         )
     tallest = float(np.nanmax(values))
     if column == "alpha" and ax.get_ylim()[1] > 2 * tallest:
-        ax.set_ylim(0, 2 * tallest)  # an interval may reach far; the values are what the picture is for
+        ax.set_ylim(0, 2 * tallest)  # an interval may reach far; the values must stay readable
     if np.nanmin(values) > 0 and tallest > 20 * np.nanmedian(values):
         log_y(ax)
     bars = "95 % interval" if layers["alpha_low"].notna().any() else "± sigma"
@@ -73,7 +74,7 @@ def plot_depth(details: pd.DataFrame, column: str = "alpha") -> Figure:
 
 
 def _bars(layers: pd.DataFrame) -> np.ndarray:
-    """How far the bars of alpha reach down and up, shape (2, layers)."""
+    """Return how far the bars of alpha reach down and up, shape (2, layers)."""
     low = (layers["alpha"] - layers["alpha_low"]).fillna(layers["sigma"])
     high = (layers["alpha_high"] - layers["alpha"]).fillna(layers["sigma"])
     return np.stack([low, high])

@@ -22,11 +22,11 @@ MAX_PANELS = 60
 
 
 def plot_esd(spectrum: Spectrum, fit: PowerLawFit, *, title: str = "", bulk_max: float | None = None) -> Figure:
-    """One ESD on log-log axes with its fitted tail.
+    """Draw one ESD on log-log axes with its fitted tail.
 
     Args:
         spectrum: The eigenvalues.
-        fit: The power law; a failed one is not drawn, and the title says so.
+        fit: The power law. A failed fit is not drawn, and the title says so.
         title: The layer's name.
         bulk_max: Upper edge of the noise bulk, drawn where given.
 
@@ -44,11 +44,11 @@ def plot_esd(spectrum: Spectrum, fit: PowerLawFit, *, title: str = "", bulk_max:
 
 
 def plot_esds(analysis: "Analysis") -> Figure:
-    """The ESDs of all layers as small panels, in model order.
+    """Draw the ESDs of all layers as small panels, in model order.
 
     Args:
-        analysis: What to draw. Tied layers are drawn once; of more than 60 the first 60 are drawn, and the figure's title
-            says so.
+        analysis: What to draw. Tied layers are drawn once. Of more than 60 layers only the first 60 are drawn, and the
+            figure says so.
 
     Returns:
         The figure.
@@ -62,7 +62,7 @@ def plot_esds(analysis: "Analysis") -> Figure:
     shown = layers[:MAX_PANELS]
     columns = min(4, len(shown))
     rows = -(-len(shown) // columns)
-    # placed by hand: with 60 panels the automatic layout takes ten seconds
+    # placed by hand, since the automatic layout takes ten seconds for 60 panels
     width, height = max(3.4 * columns, 5.0), 2.4 * rows + 0.4
     figure, axes = new_figure(rows, columns, width=width, height=height, layout="none")
     figure.subplots_adjust(
@@ -82,7 +82,7 @@ def plot_esds(analysis: "Analysis") -> Figure:
 
 
 def plot_esd_over_steps(history: "History", name: str, *, ax: Axes | None = None) -> Figure:
-    """The ESD of one layer at each captured step, early steps dark.
+    """Draw the ESD of one layer at a few captured steps, early steps dark.
 
     Args:
         history: The run.
@@ -108,18 +108,19 @@ def plot_esd_over_steps(history: "History", name: str, *, ax: Axes | None = None
         raise ValueError(f"{name!r} has no eigenvalue to draw at any captured step")
     steps = _spread(list(drawn), 5)
     for step, colour in zip(steps, sequence_colours(len(steps)), strict=True):
-        edges, density = _log_histogram(drawn[step])
+        edges, density = log_histogram(drawn[step])
         filled = np.isfinite(density)
         middles = np.sqrt(edges[1:] * edges[:-1])
         ax.plot(
             middles[filled], density[filled], "o-", color=colour, linewidth=1.2, markersize=2.5, label=f"step {step}"
         )
-    _log_axes(ax)
+    log_axes(ax)
     ax.legend(fontsize=7, frameon=False)
     return figure
 
 
 def _legend() -> list[Artist]:
+    """Return what explains the lines of all panels at once."""
     return [
         Patch(color=BLUE, alpha=0.35, linewidth=0, label="ESD"),
         Line2D([], [], color=VERMILION, linewidth=1.6, label="power law"),
@@ -129,13 +130,14 @@ def _legend() -> list[Artist]:
 
 
 def _draw_esd(ax: Axes, spectrum: Spectrum, fit: PowerLawFit, bulk_max: float | None) -> None:
+    """Draw an ESD, its fitted tail and its noise edge."""
     evals = spectrum.nonzero
     if not len(evals):
         ax.text(0.5, 0.5, "all eigenvalues are zero", transform=ax.transAxes, ha="center", fontsize=8, color=GREY)
         ax.set_xticks([])
         ax.set_yticks([])
         return
-    edges, density = _log_histogram(evals)
+    edges, density = log_histogram(evals)
     ax.stairs(density, edges, fill=True, color=BLUE, alpha=0.35, linewidth=0, label="ESD")
     if fit.status == "success":
         x = np.geomspace(fit.xmin, fit.xmax, 100)
@@ -150,28 +152,21 @@ def _draw_esd(ax: Axes, spectrum: Spectrum, fit: PowerLawFit, bulk_max: float | 
         ax.axvline(fit.xmin, color=VERMILION, linestyle="--", linewidth=0.9, label=f"xmin = {fit.xmin:.3g}")
     if bulk_max is not None:
         ax.axvline(bulk_max, color=GREY, linestyle=":", linewidth=1.2, label=f"noise edge = {bulk_max:.3g}")
-    _log_axes(ax)
+    log_axes(ax)
 
 
-def _log_axes(ax: Axes) -> None:
+def log_axes(ax: Axes) -> None:
+    """Make both axes logarithmic, without labels between the decades."""
     ax.set_xscale("log")
     ax.set_yscale("log")
     for axis in (ax.xaxis, ax.yaxis):
         axis.set_minor_formatter(NullFormatter())
 
 
-def _log_histogram(evals: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Edges equally wide in the logarithm, and the density in them; about 1.5 sqrt(n) bins.
-
-    The lowest twentieth is left out of the picture, though not of the density: the smallest eigenvalues of a square
-    matrix reach so far down that they would press everything else into a corner.
-
-    Args:
-        evals: Positive eigenvalues, ascending.
-
-    Returns:
-        Edges, and the density between each two of them; NaN where it is empty.
-    """
+def log_histogram(evals: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return the edges of about 1.5 sqrt(n) bins, equally wide in the logarithm, and the density in each, NaN where empty."""
+    # The axis begins above the lowest twentieth, which counts in the density: the smallest eigenvalues of a square matrix
+    # reach so far down that they would squeeze everything else into a corner.
     low, high = np.log10(np.quantile(evals, 0.05, method="lower")), np.log10(evals[-1])
     if high - low < 1e-6:
         low, high = low - 0.05, high + 0.05
@@ -183,13 +178,14 @@ def _log_histogram(evals: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _title(name: str, fit: PowerLawFit) -> str:
+    """Return a layer's name with its alpha below, or with the reason why it has none."""
     if fit.status == "failed":
         return f"{name}\nno fit: {fit.reason}"
     return f"{name}\nalpha {fit.alpha:.2f}, {fit.n_tail} of {fit.n} values in the tail, D {fit.D:.3f}"
 
 
 def _spread(steps: list[int], count: int) -> list[int]:
-    """At most ``count`` of the steps, first and last among them, evenly spread."""
+    """Return at most ``count`` of the steps, evenly spread from the first to the last."""
     if len(steps) <= count:
         return steps
     return [steps[i] for i in np.linspace(0, len(steps) - 1, count).round().astype(int)]

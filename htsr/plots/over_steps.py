@@ -10,13 +10,12 @@ from htsr.plots.style import log_y, new_figure, sequence_colours
 if TYPE_CHECKING:
     from htsr.training import History
 
-# Layers up to which each has room for its interval.
+# With more layers than this, their intervals would hide each other and are left out.
 WITH_INTERVAL = 4
-LABELS = {"alpha": "alpha", "stable_rank": "stable rank", "log_spectral_norm": "log10 $\\lambda_{max}$"}
 
 
 def plot_layers_over_steps(history: "History", column: str = "alpha") -> Figure:
-    """A metric of each layer at each captured step; alpha of a few layers with its 95 % interval.
+    """Draw a metric of each layer at each captured step; alpha of a few layers with its 95 % interval.
 
     Args:
         history: The run.
@@ -43,22 +42,23 @@ def plot_layers_over_steps(history: "History", column: str = "alpha") -> Figure:
     if column == "alpha":
         log_y(ax)
     ax.set_xlabel("optimizer step", fontsize=9)
-    ax.set_ylabel(LABELS.get(column, column), fontsize=9)
+    ax.set_ylabel(history.columns[column].label, fontsize=9)
     if table.shape[1] <= 24:
         figure.legend(loc="outside right upper", fontsize=7, frameon=False)
     return figure
 
 
 def plot_runs_over_steps(runs: Mapping[str, "History"], columns: tuple[str, ...] = ("alpha", "stable_rank")) -> Figure:
-    """Several runs side by side: the median over layers, with a band from the lower to the upper quartile.
+    """Draw several runs side by side: the median over layers, with a band from the lower to the upper quartile.
 
     Args:
         runs: Label and history of each run, in order.
-        columns: Numeric columns of ``History.details``, a panel each.
+        columns: Numeric columns of ``History.details``; each gets a panel.
 
     Returns:
         The figure.
     """
+    known = next(iter(runs.values())).columns
     figure, axes = new_figure(1, len(columns), width=4.6 * len(columns), height=3.5)
     for ax, column in zip(axes[0], columns, strict=True):
         for colour, (label, history) in zip(sequence_colours(len(runs)), runs.items(), strict=True):
@@ -73,14 +73,14 @@ def plot_runs_over_steps(runs: Mapping[str, "History"], columns: tuple[str, ...]
             )
             ax.plot(table.index, table.median(axis=1), color=colour, marker=".", linewidth=1.6, label=label)
         ax.set_xlabel("optimizer step", fontsize=9)
-        ax.set_ylabel(f"{LABELS.get(column, column)}, median over layers", fontsize=9)
+        ax.set_ylabel(f"{known[column].label}, median over layers", fontsize=9)
     log_y(axes[0, 0])
     figure.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside upper left", ncols=6, fontsize=8, frameon=False)
     return figure
 
 
 def plot_scalars(runs: Mapping[str, "History"], names: tuple[str, ...]) -> Figure:
-    """Recorded scalars of several runs, a panel a name, on one scale.
+    """Draw recorded scalars of several runs, one panel for each name, on one scale.
 
     Args:
         runs: Label and history of each run, in order.

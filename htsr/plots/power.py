@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING
 import numpy as np
 from matplotlib.figure import Figure
 
-from htsr.plots.over_steps import LABELS
 from htsr.plots.style import BLUE, VERMILION, log_y, new_figure
 
 if TYPE_CHECKING:
@@ -14,15 +13,16 @@ if TYPE_CHECKING:
 
 
 def plot_against_power(runs: Mapping[float, "History"], columns: tuple[str, ...] = ("alpha", "stable_rank")) -> Figure:
-    """Every layer at the last captured step, and their median, against p.
+    """Draw every layer at the last captured step, and the median over layers, against p.
 
     Args:
         runs: Power and history of each run.
-        columns: Numeric columns of ``History.details``, a panel each.
+        columns: Numeric columns of ``History.details``; each gets a panel.
 
     Returns:
         The figure.
     """
+    known = next(iter(runs.values())).columns
     figure, axes = new_figure(1, len(columns), width=4.6 * len(columns), height=3.5)
     for ax, column in zip(axes[0], columns, strict=True):
         last = {power: history.over_steps(column).astype("float64").iloc[-1] for power, history in runs.items()}
@@ -31,7 +31,7 @@ def plot_against_power(runs: Mapping[float, "History"], columns: tuple[str, ...]
         ax.plot(list(last), [values.median() for values in last.values()], "o-", color=VERMILION, label="median")
         ax.set_xticks(list(last), [f"{power:g}" for power in last])
         ax.set_xlabel("HTMuon power p", fontsize=9)
-        ax.set_ylabel(f"{LABELS.get(column, column)} at the last step", fontsize=9)
+        ax.set_ylabel(f"{known[column].label} at the last step", fontsize=9)
         log_y(ax)
     axes[0, 0].legend(fontsize=8, frameon=False)
     return figure

@@ -1,4 +1,4 @@
-"""What all pictures share: colours, figures that do not linger, and axes without clutter."""
+"""What all figures share: colours, and axes without clutter."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -10,7 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
-# Okabe and Ito's palette, told apart by colour-blind readers; grey for what is context.
+# Okabe and Ito's palette, which colour-blind readers can tell apart; grey for context.
 INK, GREY = "#222222", "#8a8a8a"
 BLUE, ORANGE, GREEN, VERMILION, PURPLE, SKY = "#0072b2", "#e69f00", "#009e73", "#d55e00", "#cc79a7", "#56b4e9"
 CATEGORIES = (BLUE, ORANGE, GREEN, VERMILION, PURPLE, SKY)
@@ -19,31 +19,19 @@ CATEGORIES = (BLUE, ORANGE, GREEN, VERMILION, PURPLE, SKY)
 def new_figure(
     rows: int = 1, columns: int = 1, *, width: float, height: float, **subplots: Any
 ) -> tuple[Figure, np.ndarray]:
-    """A figure and its axes, shape ``(rows, columns)``.
-
-    It is closed for pyplot at once: a notebook then shows it once, as the value of the cell, and a loop that draws
-    hundreds does not keep them.
-
-    Args:
-        rows: Rows of axes.
-        columns: Columns of axes.
-        width: In inches.
-        height: In inches.
-        **subplots: For ``matplotlib.pyplot.subplots``.
-
-    Returns:
-        The figure and the array of its axes.
-    """
+    """Return a figure, its sides in inches, and its axes, shape ``(rows, columns)``."""
     options = {"layout": "constrained", "squeeze": False, **subplots}
     figure, axes = plt.subplots(rows, columns, figsize=(width, height), **options)
-    plt.close(figure)
+    plt.close(
+        figure
+    )  # a notebook then shows it once, as the value of the cell, and pyplot does not keep hundreds of them
     for ax in axes.flat:
         tidy(ax)
     return figure, axes
 
 
 def tidy(ax: Axes) -> None:
-    """Left and bottom spine only, a light grid, small ticks."""
+    """Leave only the left and bottom spines, a light grid and small ticks."""
     ax.spines[["top", "right"]].set_visible(False)
     ax.grid(True, color="#e6e6e6", linewidth=0.6)
     ax.set_axisbelow(True)
@@ -51,7 +39,7 @@ def tidy(ax: Axes) -> None:
 
 
 def log_y(ax: Axes) -> None:
-    """A logarithmic y axis that spans few decades, with plain numbers at 1, 2, 5, 10, ..."""
+    """Make the y axis logarithmic, with plain numbers at 1, 2, 5, 10, ..., for values that span few decades."""
     ax.set_yscale("log")
     ax.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
     ax.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
@@ -59,5 +47,5 @@ def log_y(ax: Axes) -> None:
 
 
 def sequence_colours(count: int) -> Sequence[tuple[float, ...]]:
-    """Colours for an ordered sequence, dark to light, without the palest end."""
+    """Return colours for an ordered sequence, dark to light, without the palest end."""
     return [mpl.colormaps["viridis"](x) for x in np.linspace(0, 0.85, max(count, 1))]

@@ -1,4 +1,4 @@
-"""How the tail was chosen: D and alpha of every candidate for xmin."""
+"""The choice of the tail: D and alpha of every candidate for xmin."""
 
 from matplotlib.figure import Figure
 
@@ -7,10 +7,10 @@ from htsr.tails import PowerLawFit
 
 
 def plot_xmin_scan(fit: PowerLawFit, *, title: str = "") -> Figure:
-    """D against xmin, and alpha against xmin, with the choice.
+    """Draw D and alpha against xmin, with the xmin that was chosen.
 
-    A deep, narrow valley is a tail that starts where the data say; a flat one could as well start elsewhere, and the alphas
-    along it are the answers one might have had.
+    In a deep, narrow valley the data determine where the tail starts. In a flat valley it could as well start elsewhere, and
+    alpha could be any of the values along it.
 
     Args:
         fit: A fit that succeeded.
@@ -25,7 +25,9 @@ def plot_xmin_scan(fit: PowerLawFit, *, title: str = "") -> Figure:
     if fit.status == "failed":
         raise ValueError(f"there is no scan to draw: {fit.reason}")
     xmins, alphas, distances = fit.scan()
-    few = len(xmins) - 3  # the last candidates, with tails of 2 to 4 values, have alphas that press the rest flat
+    few = (
+        len(xmins) - 3
+    )  # the last candidates, with tails of 2 to 4 values, have extreme alphas that would flatten the rest
     figure, axes = new_figure(2, 1, width=6, height=5, sharex=True)
     for ax, values, label in zip(axes[:, 0], (distances, alphas), ("D", "alpha"), strict=True):
         ax.plot(xmins[:few], values[:few], color=BLUE, linewidth=1.2)

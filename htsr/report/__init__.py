@@ -1,4 +1,4 @@
-"""Self-contained HTML pages: one file, no script, no network; they open anywhere and travel by mail."""
+"""Self-contained HTML pages: one file without scripts or links to the network, which you can open anywhere and send by mail."""
 
 from htsr.report.history import history_page
 from htsr.report.pages import analysis_page, comparison_page, runs_page

@@ -8,30 +8,20 @@ from markupsafe import Markup
 from matplotlib.figure import Figure
 
 from htsr._version import __version__
+from htsr.audit.table import interval_texts, rounded
 from htsr.errors import InputError
 from htsr.plots import plot_esd_over_steps, plot_layers_over_steps, plot_runs_over_steps, plot_scalars
 from htsr.report.pages import TEMPLATES, svg
-from htsr.training.live import interval_texts
 
 if TYPE_CHECKING:
     from htsr.training import History
 
-# Layers whose ESD is drawn over time, those whose alpha moved most; and lists of this length at most.
+# How many layers have their ESD drawn over time, those whose alpha moved most; and how long lists may be.
 SHOWN_LAYERS, SHOWN_EVENTS = 4, 60
 
 
 def history_page(history: "History") -> str:
-    """The report of a run, also of one that still grows.
-
-    Args:
-        history: The run.
-
-    Returns:
-        One HTML document with everything inside.
-
-    Raises:
-        InputError: If nothing was captured yet.
-    """
+    """Return the report of a run, which may still grow, as one HTML document with everything inside."""
     details = history.details
     details = details[(details["quantity"] == "weights") & (details["tied_to"] == "")]
     if not len(details):
@@ -64,6 +54,7 @@ def history_page(history: "History") -> str:
 
 
 def _figures(history: "History", details: pd.DataFrame) -> dict[str, Figure]:
+    """Return the figures of the page by caption."""
     figures: dict[str, Figure] = {}
     has_alpha = bool(details["alpha"].notna().any())
     if has_alpha:
@@ -73,8 +64,8 @@ def _figures(history: "History", details: pd.DataFrame) -> dict[str, Figure]:
     if names:
         figures["Recorded beside the spectra; smoothed."] = plot_scalars({history.run_dir.name: history}, names)
     if details["distance"].notna().any():
-        figures["Distance that one step moves each layer, over its norm."] = plot_layers_over_steps(
-            history, "relative_distance"
+        figures["Distance that one step moves each layer, relative to the norm of its weight."] = (
+            plot_layers_over_steps(history, "relative_distance")
         )
     for name in _moved_most(details) if has_alpha else []:
         figures[f"Spectrum of {name} over time: density of the eigenvalues of W^T W on log-log axes."] = (
@@ -84,6 +75,7 @@ def _figures(history: "History", details: pd.DataFrame) -> dict[str, Figure]:
 
 
 def _moved_most(details: pd.DataFrame) -> list[str]:
+    """Return the names of the layers whose alpha moved most, the first one most."""
     spread = details.groupby("name", sort=False)["alpha"].agg(
         lambda alpha: np.ptp(alpha.dropna()) if alpha.notna().any() else np.nan
     )
@@ -91,12 +83,14 @@ def _moved_most(details: pd.DataFrame) -> list[str]:
 
 
 def _first_and_last(details: pd.DataFrame, steps: list[int]) -> pd.DataFrame:
+    """Return the table of the page: each layer at the first and at the last capture."""
     first, last = (details[details["step"] == step].set_index("name") for step in (steps[0], steps[-1]))
     table = pd.DataFrame({"layer": last.index, "N": last["N"].to_numpy(), "M": last["M"].to_numpy()})
-    for column, digits in (("alpha", 2), ("stable_rank", 1), ("log_spectral_norm", 2)):
-        for when, rows in (("first", first), ("last", last)):
-            values = rows[column].reindex(last.index)
-            table[f"{column}, {when}"] = ["" if pd.isna(value) else f"{value:.{digits}f}" for value in values]
+    columns = ("alpha", "stable_rank", "log_spectral_norm")
+    texts = {when: rounded(rows.reindex(last.index), columns) for when, rows in (("first", first), ("last", last))}
+    for column in columns:
+        for when in texts:
+            table[f"{column}, {when}"] = texts[when][column]
         if column == "alpha" and last["alpha_low"].notna().any():
             table["95 % interval, last"] = interval_texts(last)
     for when, rows in (("first", first), ("last", last)):
@@ -105,6 +99,7 @@ def _first_and_last(details: pd.DataFrame, steps: list[int]) -> pd.DataFrame:
 
 
 def _phase_changes(details: pd.DataFrame) -> list[str]:
+    """Return a sentence for each change of phase, in the order of the steps."""
     sentences = []
     for name, rows in details[details["phase"] != ""].groupby("name", sort=False):
         before = rows["phase"].shift()

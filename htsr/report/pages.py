@@ -1,9 +1,9 @@
-"""Render the templates of this folder."""
+"""Pages of an analysis, of a comparison and of several runs, rendered from the templates of this folder."""
 
 import io
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import matplotlib as mpl
 import pandas as pd
@@ -12,9 +12,7 @@ from markupsafe import Markup
 from matplotlib.figure import Figure
 
 from htsr._version import __version__
-from htsr.audit.analysis import note
-from htsr.audit.columns import COLUMNS
-from htsr.comparison.layer import COMPARED, note_of_change
+from htsr.audit.table import notes, rounded
 
 if TYPE_CHECKING:
     from htsr.audit.analysis import Analysis
@@ -28,36 +26,24 @@ TEMPLATES = Environment(
     lstrip_blocks=True,
 )
 
-# The columns of the page's table beside name and note: digits after the point. None leaves a value as it is.
-TABLE = {
-    "layer_type": None, "N": None, "M": None, "rf": None, "phase": None, "alpha": 2, "alpha_low": 2, "alpha_high": 2,
-    "sigma": 2, "null_alpha": 2, "null_p_value": 3, "D": 3, "goodness_of_fit": 2, "alternative": None,
-    "alternative_p_value": 3, "num_pl_spikes": None, "num_spikes": None, "num_traps": None, "stable_rank": 1, "xmin": 4,
-    "effective_rank": 1, "hard_rank": None, "entropy": 3, "log_norm": 2, "log_spectral_norm": 2, "mp_softrank": 3,
-    "ERG_gap": None,
-}  # fmt: skip
-# The same for a comparison, with the format of each; a column that nothing filled is not shown.
-COMPARED_TABLE = {
-    "N": None, "M": None, "relative_change": ".2g", "relative_spectral": ".2g", "alpha_a": ".2f", "alpha_b": ".2f",
-    "alpha_delta": ".2f", "null_alpha_delta": ".2f", "null_p_value_delta": ".2f", "num_pl_spikes_delta": None,
-    "num_spikes_delta": None, "stable_rank_delta": ".1f", "hard_rank_delta": None, "cka": ".4f", "overlap_out": ".3f",
-    "overlap_in": ".3f", "angle_out": ".1f", "angle_in": ".1f", "phase_a": None, "phase_b": None, "phase_delta": None,
-    "rounding": ".1g",
-}  # fmt: skip
+# Columns of a page's table beside name and note; one that nothing fills is not shown.
+ANALYSED = (
+    "layer_type", "N", "M", "rf", "phase", "alpha", "alpha_low", "alpha_high", "sigma", "null_alpha", "null_p_value", "D",
+    "goodness_of_fit", "alternative", "alternative_p_value", "num_pl_spikes", "num_spikes", "num_traps", "stable_rank", "xmin",
+    "effective_rank", "hard_rank", "entropy", "log_norm", "log_spectral_norm", "mp_softrank", "ERG_gap",
+)  # fmt: skip
+COMPARED = (
+    "N", "M", "relative_change", "relative_spectral", "alpha_a", "alpha_b", "alpha_delta", "null_alpha_delta",
+    "null_p_value_delta", "num_pl_spikes_delta", "num_spikes_delta", "stable_rank_delta", "hard_rank_delta", "cka",
+    "overlap_out", "overlap_in", "angle_out", "angle_in", "phase_a", "phase_b", "phase_delta", "rounding",
+)  # fmt: skip
 
 
 def analysis_page(analysis: "Analysis") -> str:
-    """The report of an audit.
-
-    Args:
-        analysis: What to report.
-
-    Returns:
-        One HTML document with everything inside.
-    """
+    """Return the report of an audit as one HTML document with everything inside."""
     details = analysis.details
     has_alpha = details["alpha"].notna().any()
-    shown = [name for name in TABLE if (details[name].notna() & (details[name].astype("str") != "")).any()]
+    shown = _filled(details, ANALYSED)
     return TEMPLATES.get_template("analysis.html.j2").render(
         version=__version__,
         title=f"Weight spectra of {Path(analysis.source).name}",
@@ -68,25 +54,18 @@ def analysis_page(analysis: "Analysis") -> str:
         convention=analysis.convention,
         depth=svg(analysis.plot("alpha")) if has_alpha else None,
         esds=svg(analysis.plot("esd")) if analysis.spectra else None,
-        columns=[column for column in COLUMNS if column.name in {"name", *shown}],
+        columns=[column for column in analysis.columns.values() if column.name in {"name", *shown}],
         header=shown,
-        rows=[_row(row, shown) for row in details.to_dict("records")],
+        rows=_rows(details, shown, details["warning"].where(details["status"] != "failed", "failed")),
         has_interval=details["alpha_low"].notna().any(),
         skipped=analysis.skipped.groupby("reason", sort=False)["name"].agg(list).to_dict(),
     )
 
 
 def comparison_page(comparison: "Comparison") -> str:
-    """The report of a comparison.
-
-    Args:
-        comparison: What to report.
-
-    Returns:
-        One HTML document with everything inside.
-    """
+    """Return the report of a comparison as one HTML document with everything inside."""
     details = comparison.details
-    shown = [name for name in COMPARED_TABLE if name in details and details[name].notna().any()]
+    shown = _filled(details, COMPARED)
     drawable = details["relative_change"].notna().any()
     return TEMPLATES.get_template("comparison.html.j2").render(
         version=__version__,
@@ -99,9 +78,9 @@ def comparison_page(comparison: "Comparison") -> str:
         spectra={
             name: svg(comparison.plot(name)) for name in comparison.most_changed(3).query("relative_change > 0")["name"]
         },
-        columns=[column for column in COMPARED if column.name in {"name", *shown}],
+        columns=[column for column in comparison.columns.values() if column.name in {"name", *shown}],
         header=shown,
-        rows=[_compared_row(row, shown) for row in details.to_dict("records")],
+        rows=_rows(details, shown, details["status"].where(details["status"] != "changed", "")),
         unmatched=comparison.unmatched.to_dict("records"),
         skipped=comparison.skipped.groupby("reason", sort=False)["name"].agg(list).to_dict(),
     )
@@ -133,14 +112,7 @@ def runs_page(
 
 
 def svg(figure: Figure) -> Markup:
-    """A figure as an inline SVG element, the same bytes for the same picture.
-
-    Args:
-        figure: The figure.
-
-    Returns:
-        The element, without the XML prologue.
-    """
+    """Return a figure as an inline SVG element, without the XML prologue; the same picture gives the same bytes."""
     text = io.StringIO()
     with mpl.rc_context({"svg.hashsalt": "htsr", "svg.fonttype": "none", "font.family": "sans-serif"}):
         figure.savefig(text, format="svg", metadata={"Date": None})
@@ -148,21 +120,16 @@ def svg(figure: Figure) -> Markup:
     return Markup(document[document.index("<svg") :])
 
 
-def _compared_row(row: dict[str, Any], shown: Sequence[str]) -> dict[str, object]:
-    cells = {name: "" if pd.isna(row[name]) else format(row[name], COMPARED_TABLE[name] or "") for name in shown}
-    kind = row["status"] if row["status"] != "changed" else ""
-    return {"name": row["name"], "cells": cells, "note": note_of_change(row), "kind": kind}
+def _filled(details: pd.DataFrame, names: Sequence[str]) -> list[str]:
+    """Return the columns in which any row has a value."""
+    return [name for name in names if (details[name].notna() & (details[name].astype("str") != "")).any()]
 
 
-def _row(row: dict[str, Any], shown: Sequence[str]) -> dict[str, object]:
-    cells = {}
-    for name in shown:
-        value, digits = row[name], TABLE[name]
-        if pd.isna(value):
-            cells[name] = ""
-        elif digits is None:
-            cells[name] = value
-        else:
-            cells[name] = f"{value:.{digits}{'g' if name == 'xmin' else 'f'}}"
-    kind = "failed" if row["status"] == "failed" else row["warning"]
-    return {"name": row["name"], "cells": cells, "note": note(row), "kind": kind}
+def _rows(details: pd.DataFrame, shown: Sequence[str], kinds: pd.Series) -> list[dict[str, object]]:
+    """Return what the template shows of each row: its name, rounded cells, note, and kind, which picks a colour."""
+    texts = rounded(details, shown)
+    beside = zip(details["name"], kinds, notes(details), strict=True)
+    return [
+        {"name": name, "kind": kind, "note": note, "cells": {column: texts[column][number] for column in shown}}
+        for number, (name, kind, note) in enumerate(beside)
+    ]

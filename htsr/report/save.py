@@ -23,32 +23,22 @@ FORMATS = (".html", ".csv", ".json", ".parquet")
 
 
 def save_analysis(analysis: "Analysis", path: Path) -> Path:
-    """Write an analysis; see ``Analysis.save``.
-
-    Args:
-        analysis: What to write.
-        path: Where to.
-
-    Returns:
-        The path.
-    """
+    """Write an analysis in the format of the suffix and return the path; see ``Analysis.save``."""
     return _write(path, analysis.details, lambda: analysis_page(analysis), lambda: analysis_json(analysis))
 
 
 def save_comparison(comparison: "Comparison", path: Path) -> Path:
-    """Write a comparison; see ``Comparison.save``.
-
-    Args:
-        comparison: What to write.
-        path: Where to.
-
-    Returns:
-        The path.
-    """
+    """Write a comparison in the format of the suffix and return the path; see ``Comparison.save``."""
     return _write(path, comparison.details, lambda: comparison_page(comparison), lambda: comparison_json(comparison))
 
 
+def save_history(history: "History", path: Path) -> Path:
+    """Write a run in the format of the suffix and return the path; see ``History.save``."""
+    return _write(path, history.details, lambda: history_page(history), lambda: history_json(history))
+
+
 def _write(path: Path, details: pd.DataFrame, page: Callable[[], str], document: Callable[[], str]) -> Path:
+    """Write the page, the table or the document, whichever the suffix names, and return the path."""
     check_output(path)
     match path.suffix.lower():
         case ".html":
@@ -62,31 +52,8 @@ def _write(path: Path, details: pd.DataFrame, page: Callable[[], str], document:
     return path
 
 
-def save_history(history: "History", path: Path) -> Path:
-    """Write a run; see ``History.save``.
-
-    Args:
-        history: What to write.
-        path: Where to.
-
-    Returns:
-        The path.
-
-    Raises:
-        InputError: If the suffix names no format, the directory does not exist, or there is nothing to report.
-    """
-    return _write(path, history.details, lambda: history_page(history), lambda: history_json(history))
-
-
 def check_output(path: Path) -> None:
-    """Refuse a path that could not be written; meant to be called before the work, too.
-
-    Args:
-        path: Where something is to be written.
-
-    Raises:
-        InputError: If the suffix names no format, or the directory does not exist.
-    """
+    """Refuse a path that cannot be written; callers check before the work, too, so that it is not lost."""
     if path.suffix.lower() not in FORMATS:
         raise InputError(f"{path}: expected a suffix among {', '.join(FORMATS)}, got {path.suffix!r}")
     if not path.absolute().parent.is_dir():
@@ -98,14 +65,7 @@ def check_output(path: Path) -> None:
 
 
 def analysis_json(analysis: "Analysis") -> str:
-    """Summary, details and skipped as strict JSON: what is missing is null.
-
-    Args:
-        analysis: What to write.
-
-    Returns:
-        The text, full float64 precision.
-    """
+    """Return summary, details and skipped as strict JSON, in full precision, with null for missing values."""
     document = {
         "htsr": __version__,
         "source": analysis.source,
@@ -118,14 +78,7 @@ def analysis_json(analysis: "Analysis") -> str:
 
 
 def comparison_json(comparison: "Comparison") -> str:
-    """Summary, details, unmatched and skipped as strict JSON: what is missing is null.
-
-    Args:
-        comparison: What to write.
-
-    Returns:
-        The text, full float64 precision.
-    """
+    """Return summary, details, unmatched and skipped as strict JSON, in full precision, with null for missing values."""
     document = {
         "htsr": __version__,
         "a": comparison.a.source,
@@ -139,14 +92,7 @@ def comparison_json(comparison: "Comparison") -> str:
 
 
 def history_json(history: "History") -> str:
-    """A run as strict JSON: what is missing is null.
-
-    Args:
-        history: What to write.
-
-    Returns:
-        The text, full float64 precision.
-    """
+    """Return a run as strict JSON, in full precision, with null for missing values."""
     document = {
         "htsr": __version__,
         "run": history.about,
@@ -160,10 +106,12 @@ def history_json(history: "History") -> str:
 
 
 def _records(table: pd.DataFrame) -> list[dict[str, Any]]:
+    """Return the rows of a table as JSON knows them."""
     return [{key: _plain(value) for key, value in record.items()} for record in table.to_dict("records")]
 
 
 def _plain(value: Any) -> Any:
+    """Return a value as JSON knows it: null for what is missing or infinite, Python's numbers for numpy's."""
     if value is pd.NA or (isinstance(value, float) and not math.isfinite(value)):
         return None
     return value.item() if hasattr(value, "item") else value

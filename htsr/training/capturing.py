@@ -7,13 +7,14 @@ from functools import partial
 from typing import Any
 
 from htsr.audit.analysis import analyze
+from htsr.audit.row import Row, captured_row, with_distances
 from htsr.spectra.spectrum import Spectrum
 from htsr.spectra.threads import one_thread
 from htsr.training.budget import Budget
 from htsr.training.failures import Failures
 from htsr.training.ranks import Ranks
 from htsr.training.snapshot import Camera, Snapshot
-from htsr.training.store.capture import WEIGHTS, Capture
+from htsr.training.store.capture import Capture
 from htsr.training.store.writer import NoWriter, RunWriter
 from htsr.training.worker import Worker
 
@@ -117,14 +118,14 @@ class Capturer:
 
     def _analyse(self, snapshot: Snapshot, step: int) -> Capture:
         start = time.perf_counter()
-        rows: list[dict[str, object]] = []
+        rows: list[Row] = []
         spectra: dict[tuple[str, str], Spectrum] = {}
         problem = None
         try:
             with one_thread():
                 for quantity, inventory in snapshot.quantities.items():
                     analysis = analyze(inventory, progress=False, n_jobs=1, **self._options)
-                    rows += [layer.row | {"quantity": quantity} for layer in analysis]
+                    rows += [captured_row(layer.row, quantity) for layer in analysis]
                     spectra |= {(quantity, name): spectrum for name, spectrum in analysis.spectra.items()}
         except Exception as err:
             if self._ranks is None:
@@ -136,11 +137,7 @@ class Capturer:
             step=step,
             seconds=self._budget.elapsed,
             analysis_seconds=time.perf_counter() - start,
-            rows=[
-                row
-                | (snapshot.changes.get(str(row["tied_to"] or row["name"]), {}) if row["quantity"] == WEIGHTS else {})
-                for row in rows
-            ],
+            rows=[with_distances(row, snapshot.changes) for row in rows],
             spectra=spectra,
             groups=snapshot.groups,
         )

@@ -5,9 +5,10 @@ from collections.abc import Callable
 
 import pandas as pd
 
+from htsr.audit.table import interval_texts, rounded
 from htsr.training.store.history import History
 
-COLUMNS = {"alpha": "{:.2f}", "stable_rank": "{:.1f}", "log_spectral_norm": "{:.2f}", "relative_distance": "{:.1e}"}
+SHOWN = ("alpha", "stable_rank", "log_spectral_norm", "relative_distance")
 # The escape sequence that clears a terminal and moves its cursor to the top.
 CLEAR = "\x1b[2J\x1b[H"
 
@@ -52,8 +53,9 @@ def screen(history: History, rows: int | None = None) -> str:
     if scalars := history.last_scalars:
         lines.append(", ".join(f"{name} {value:.4g}" for name, value in scalars.items()))
     table = pd.DataFrame(index=last.index)
-    for name, digits in COLUMNS.items():
-        table[name] = ["" if pd.isna(value) else digits.format(value) for value in last[name]]
+    texts = rounded(last, SHOWN)
+    for name in SHOWN:
+        table[name] = texts[name]
         if name == "alpha" and last["alpha_low"].notna().any():
             table["95 %"] = interval_texts(last)
         if name == "alpha":
@@ -68,9 +70,3 @@ def screen(history: History, rows: int | None = None) -> str:
     ]
     lines += [f"{name} is damaged and left out: {reason}" for name, reason in history.damaged.items()]
     return "\n".join(lines)
-
-
-def interval_texts(rows: pd.DataFrame) -> list[str]:
-    """Return the interval of alpha in words for each of some rows of ``History.details``; empty where there is none."""
-    ends = zip(rows["alpha_low"], rows["alpha_high"], strict=True)
-    return ["" if pd.isna(low) else f"{low:.2f} to {high:.2f}" for low, high in ends]

@@ -5,7 +5,9 @@ from typing import TYPE_CHECKING
 
 import pandas as pd
 
+from htsr.audit.columns import HISTORY_COLUMNS, PREVIOUS_PHASE
 from htsr.audit.conditions import Condition
+from htsr.audit.table import details_frame
 from htsr.training.failures import Failures
 from htsr.training.store.capture import WEIGHTS, Capture
 from htsr.training.store.tables import rows_frame
@@ -32,7 +34,7 @@ class Reporter:
         if not isinstance(condition, str | Condition):
             raise TypeError(f"expected a condition such as 'median(alpha) < 2', got {type(condition).__name__}")
         condition = Condition(condition) if isinstance(condition, str) else condition
-        condition.check_columns(rows_frame([]).assign(previous_phase=pd.Series(dtype="str")))
+        condition.check_columns(details_frame([], (*HISTORY_COLUMNS, PREVIOUS_PHASE)))
         every_time = every_time or "previous_phase" in condition.text
         self._watched.append(Watched(condition, named_action(action), every_time))
 

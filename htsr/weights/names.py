@@ -1,7 +1,11 @@
 """Names of tensors: what wrappers add to them, and their order."""
 
+import os
 import re
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
+from pathlib import Path
+
+from htsr.errors import InputError
 
 # Components that torch.compile, activation checkpointing, FSDP and Fabric insert into module paths.
 WRAPPERS = {"_orig_mod", "_checkpoint_wrapped_module", "_fsdp_wrapped_module", "_forward_module"}
@@ -42,3 +46,13 @@ def without_common_prefix(keys: Collection[str], prefix: str) -> dict[str, str]:
 def natural_order(key: str) -> list[tuple[int, str]]:
     """Sorts names with their numbers compared as numbers: layer 10 comes after layer 2."""
     return [(int(part), "") if number % 2 else (-1, part) for number, part in enumerate(re.split(r"([0-9]+)", key))]
+
+
+def distinct_ends(paths: Sequence[str | os.PathLike[str]]) -> list[str]:
+    """Return the shortest end of each path, with equally many components for all, that tells it from the others."""
+    parts = [Path(path).absolute().parts for path in paths]
+    for length in range(1, max(map(len, parts), default=1) + 1):
+        ends = ["/".join(part[-length:]) for part in parts]
+        if len(set(ends)) == len(ends):
+            return ends
+    raise InputError(f"expected different paths, got one of them twice: {', '.join(map(str, paths))}")

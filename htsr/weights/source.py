@@ -1,17 +1,20 @@
 """Tell what a source is and open it with the right reader."""
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import TypeGuard
 
-from torch import nn
+import numpy as np
+from torch import Tensor, nn
 
 from htsr.errors import InputError
 from htsr.weights.convolutions import Conv, check_conv
 from htsr.weights.inventory import Inventory, Listing
 from htsr.weights.layout import Splitting, lay_out
 from htsr.weights.modules import read_module
+from htsr.weights.names import distinct_ends
 from htsr.weights.readers.archives import entries, is_archive
 from htsr.weights.readers.gguf import read_gguf
 from htsr.weights.readers.keras import WEIGHTS, read_keras
@@ -28,7 +31,9 @@ from htsr.weights.readers.torch_files import MAGIC, SHARDS, read_torch
 from htsr.weights.state_dicts import read_state_dict
 from htsr.weights.weight_norm import multiply_norms
 
-Source = nn.Module | Mapping[str, object] | str | os.PathLike[str]
+Array = Tensor | np.ndarray
+AnyPath = str | os.PathLike[str]
+Source = nn.Module | Mapping[str, object] | Array | AnyPath | Sequence[Array] | Sequence[AnyPath]
 Reader = Callable[[Path], Listing]
 
 READERS: dict[str, Reader] = {
@@ -52,9 +57,9 @@ def open_source(
     """List what a source holds: names and shapes, no values yet.
 
     Args:
-        source: A module; a state dict, ``{name: array}`` or a checkpoint that holds one; or a path to a file or directory of
-            one of the formats in ``READERS``, to a directory of ``torch.distributed.checkpoint`` or of a PEFT adapter; or a URL
-            that fsspec can open.
+        source: A module; a state dict, ``{name: array}`` or a checkpoint that holds one; an array or a list of them; or a path
+            to a file or directory of one of the formats in ``READERS``, to a directory of ``torch.distributed.checkpoint`` or
+            of a PEFT adapter; or a URL that fsspec can open; or a list of paths and URLs.
         conv: How convolutions are decomposed: ``"pool"``, ``"slices"`` or ``"unfold"``; see ``kernel_parts``.
         per_head: Cut attention weights into their heads, where the number of heads is known.
         base: The model that an adapter was trained on, where the source is the directory of one.
@@ -68,10 +73,31 @@ def open_source(
         TypeError: If the source is of none of these kinds.
     """
     check_conv(conv)
+    if isinstance(source, list | tuple) and source and all(map(is_path, source)):
+        paths = [os.fspath(path) for path in source]
+        opened = [open_source(path, conv=conv, per_head=per_head, base=base) for path in paths]
+        return _side_by_side(opened, distinct_ends(paths))
     listing = multiply_norms(multiply_scales(_list(source, base)))
     if not listing.tensors:
         raise InputError(f"{listing.source} is empty: expected at least one weight, found no tensor at all")
     return lay_out(listing, Splitting(conv, per_head))
+
+
+def is_path(source: object) -> TypeGuard[AnyPath]:
+    """Return whether a source is a path or a URL."""
+    return isinstance(source, str | os.PathLike)
+
+
+def _side_by_side(inventories: Sequence[Inventory], labels: Sequence[str]) -> Inventory:
+    """Return one inventory of several, in which each name begins with the label of its source."""
+    layers, skipped = [], []
+    for label, inventory in zip(labels, inventories, strict=True):
+        for layer in inventory.layers:
+            tied_to = None if layer.tied_to is None else f"{label}:{layer.tied_to}"
+            name, longname = f"{label}:{layer.name}", f"{label}:{layer.longname}"
+            layers.append(replace(layer, name=name, longname=longname, tied_to=tied_to))
+        skipped += [replace(item, name=f"{label}:{item.name}") for item in inventory.skipped]
+    return Inventory(", ".join(inventory.source for inventory in inventories), layers, skipped)
 
 
 def _list(source: Source, base: Source | None = None) -> Listing:
@@ -88,12 +114,35 @@ def _list(source: Source, base: Source | None = None) -> Listing:
         return read_module(source)
     if isinstance(source, Mapping):
         return read_state_dict(source)
+    if isinstance(source, Array):
+        if source.ndim < 2:
+            raise InputError(
+                f"expected a weight of two dimensions or more, got an array of shape {tuple(source.shape)}"
+            )
+        return read_state_dict({"weight": source}, f"array of shape {' x '.join(map(str, source.shape))}")
+    if isinstance(source, list | tuple):
+        return _list_of_arrays(source)
     if isinstance(source, str | os.PathLike):
         path = Path(source)
         return _reader(path)(path)
     raise TypeError(
-        "expected a torch.nn.Module, a state dict, {name: array} or a path to a checkpoint file or directory, "
-        f"got {type(source).__name__}"
+        "expected a torch.nn.Module, a state dict, {name: array}, an array, a path to a checkpoint file or directory, or a "
+        f"list of arrays or of paths, got {type(source).__name__}"
+    )
+
+
+def _list_of_arrays(arrays: Sequence[object]) -> Listing:
+    """List arrays under their positions."""
+    if not arrays:
+        raise InputError("expected a list of arrays or of paths, got an empty one")
+    for position, array in enumerate(arrays):
+        if not isinstance(array, Array):
+            kinds = " and ".join(sorted({type(item).__name__ for item in arrays}))
+            raise TypeError(
+                f"expected a list of arrays or a list of paths, got {type(array).__name__} at {position} among {kinds}"
+            )
+    return read_state_dict(
+        {str(position): array for position, array in enumerate(arrays)}, f"list of {len(arrays)} arrays"
     )
 
 

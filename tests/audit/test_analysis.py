@@ -247,3 +247,113 @@ def test_float8(gaussian, dtype):
     row = htsr.analyze({"w": gaussian.to(dtype)})["w"].row
     assert row["status"] == "success"
     assert row["log_norm"] == htsr.analyze({"w": gaussian.to(dtype).float()})["w"].row["log_norm"]
+
+
+W = torch.randn(30, 20, generator=torch.Generator().manual_seed(0))
+
+
+@pytest.mark.parametrize("shape", [(30, 20), (20, 30), (12, 9, 3), (12, 9, 3, 3)])
+@pytest.mark.parametrize("kind", [lambda T: T, lambda T: T.numpy(), nn.Parameter, lambda T: T.bfloat16()])
+def test_one_array_is_a_layer_called_weight(shape, kind):
+    array = kind(torch.randn(shape, generator=torch.Generator().manual_seed(0)))
+    a, named = htsr.analyze(array), htsr.analyze({"weight": array})
+    assert list(a.keys()) == ["weight"]
+    pd.testing.assert_frame_equal(a.details, named.details)
+    assert " x ".join(map(str, shape)) in a.source
+    assert repr(a).startswith(a.source)
+
+
+@pytest.mark.parametrize("collection", [list, tuple])
+def test_arrays_in_a_list_are_called_by_their_positions(collection):
+    arrays = collection([W, W.numpy().T.copy(), torch.zeros(3), W])
+    a = htsr.analyze(arrays)
+    assert list(a.keys()) == ["0", "1", "3"]
+    assert list(a.details["tied_to"]) == ["", "", "0"]
+    assert a.skipped.to_dict("records") == [{"name": "2", "shape": "3", "reason": "1-D: not a matrix"}]
+    named = htsr.analyze({str(number): array for number, array in enumerate(arrays)})
+    pd.testing.assert_frame_equal(a.details, named.details)
+    assert htsr.compare(arrays, [2 * array for array in arrays]).details["status"].tolist() == ["changed"] * 3
+
+
+@pytest.mark.parametrize(
+    ("source", "error", "message"),
+    [
+        (torch.zeros(3), htsr.InputError, r"two dimensions or more, got an array of shape \(3,\)"),
+        (np.array(3.0), htsr.InputError, r"got an array of shape \(\)"),
+        ([], htsr.InputError, "got an empty one"),
+        ([W, "a.safetensors"], TypeError, "list of arrays or a list of paths, got str at 1"),
+        (["a.safetensors", W], TypeError, "list of arrays or a list of paths, got str at 0"),
+        ([nn.Linear(3, 2)], TypeError, "got Linear at 0"),
+        ([[1.0, 2.0], [3.0, 4.0]], TypeError, "got list at 0"),
+        (3, TypeError, "an array, a path to a checkpoint file or directory, or a list of arrays or of paths, got int"),
+        (None, TypeError, "got NoneType"),
+    ],
+)
+def test_what_is_no_source(source, error, message):
+    with pytest.raises(error, match=message):
+        htsr.analyze(source)
+
+
+@pytest.mark.parametrize("names", [("a.safetensors", "b.safetensors"), ("1/m.safetensors", "2/m.safetensors")])
+@pytest.mark.parametrize("n_jobs", [1, 2])
+def test_a_list_of_paths_is_one_analysis(tmp_path, names, n_jobs):
+    model = nn.ModuleDict({"emb": nn.Embedding(50, 30), "head": nn.Linear(30, 50)})
+    paths = [tmp_path / name for name in names]
+    for path in paths:
+        path.parent.mkdir(exist_ok=True)
+        save_file({name: tensor.clone() for name, tensor in model.state_dict().items()}, path)
+    a = htsr.analyze(paths, n_jobs=n_jobs)
+    assert list(a.keys()) == [f"{name}:{layer}" for name in names for layer in ("emb", "head")]
+    assert list(a.details["longname"]) == list(a.details["name"])
+    assert list(a.skipped["name"]) == [f"{name}:head.bias" for name in names]
+    alone = htsr.analyze(paths[1]).details
+    numbers = list(alone.select_dtypes("number"))
+    pd.testing.assert_frame_equal(a.details[numbers][2:].reset_index(drop=True), alone[numbers])
+    assert all(str(path) in a.source for path in paths)
+    assert len(htsr.analyze(paths, layers=f"{names[0]}:*").details) == 2
+    assert len(htsr.analyze([str(path) for path in paths]).details) == 4
+
+
+def test_lists_of_paths_are_checked(tmp_path):
+    save_file({"w": W}, tmp_path / "m.safetensors")
+    with pytest.raises(htsr.InputError, match="got one of them twice"):
+        htsr.analyze([tmp_path / "m.safetensors", str(tmp_path / "m.safetensors")])
+    with pytest.raises(FileNotFoundError):
+        htsr.analyze([tmp_path / "m.safetensors", tmp_path / "n.safetensors"])
+    save_file({"w": W}, tmp_path / "n.safetensors")
+    with pytest.raises(htsr.InputError, match="needs a source of one path"):
+        htsr.analyze([tmp_path / "m.safetensors", tmp_path / "n.safetensors"], journal=tmp_path / "kept")
+
+
+def test_ties_stay_inside_their_checkpoint(tmp_path):
+    for name in ("a.pt", "b.pt"):
+        torch.save({"wte.weight": W, "head.weight": W}, tmp_path / name)
+    a = htsr.analyze([tmp_path / "a.pt", tmp_path / "b.pt"])
+    assert list(a.details["tied_to"]) == ["", "a.pt:wte", "", "b.pt:wte"]
+    assert a["b.pt:head"].row["alpha"] == a["b.pt:wte"].row["alpha"]
+
+
+@pytest.mark.parametrize("weight", [nn.Linear(3, 2), {"w": W}, "m.safetensors", [nn.Linear(3, 2)], None, object()])
+def test_esd_takes_one_weight(weight):
+    with pytest.raises(
+        TypeError, match=r"expected one weight, a tensor or an array, got .*: htsr\.analyze takes modules"
+    ):
+        htsr.esd(weight)
+
+
+@pytest.mark.parametrize("weight", [W, W.numpy(), W.tolist(), np.asfortranarray(W.numpy())])
+def test_esd_takes_whatever_is_an_array(weight):
+    assert np.allclose(htsr.esd(weight), np.linalg.svd(W.double().numpy(), compute_uv=False)[::-1] ** 2)
+
+
+@pytest.mark.parametrize("argument", ["n_jobs", "min_eigenvalues"])
+@pytest.mark.parametrize("value", ["2", 2.0, True, [1]])
+def test_what_is_no_whole_number(argument, value):
+    with pytest.raises(TypeError, match=f"expected {argument} to be a whole number, got {type(value).__name__}"):
+        htsr.analyze({"w": W}, **{argument: value})
+
+
+@pytest.mark.parametrize(("argument", "value"), [("n_jobs", 0), ("min_eigenvalues", -1)])
+def test_numbers_out_of_range(argument, value):
+    with pytest.raises(ValueError, match=f"expected {argument} to be a"):
+        htsr.analyze({"w": W}, **{argument: value})

@@ -5,6 +5,7 @@ import pytest
 import torch
 
 import htsr
+from htsr.audit.columns import BY_NAME
 from htsr.audit.conditions import Condition
 from htsr.errors import InputError
 
@@ -49,7 +50,7 @@ def test_rows(text, names, unknown):
     assert "".join(verdict.unknown) == unknown
     assert verdict.holds is bool(names)
     assert bool(verdict) is verdict.holds
-    assert ("could not be said" in verdict.doubts()) is bool(unknown)
+    assert ("not evaluated" in verdict.doubts()) is bool(unknown)
 
 
 @pytest.mark.parametrize(
@@ -82,7 +83,7 @@ def test_an_aggregate_over_nothing_never_holds_and_says_so():
 
 def test_the_message_names_layers_and_values():
     assert str(Condition("alpha > 8").check(TABLE)) == "alpha > 8: holds for 2 layers: b (alpha 9), d (alpha 9.5)"
-    assert Condition("alpha > 8").check(TABLE).doubts().endswith("never match: c")
+    assert Condition("alpha > 8").check(TABLE).doubts().endswith("(missing values never match): c")
     assert str(Condition("alpha > 99").check(TABLE)) == "alpha > 99: does not hold"
 
 
@@ -163,17 +164,41 @@ def test_every_column_of_a_real_table_can_be_named():
     details = htsr.analyze({"w": torch.randn(40, 30, generator=torch.Generator().manual_seed(0))}).details
     for column in details:
         number = pd.api.types.is_numeric_dtype(details[column])
-        text = "random-like" if column == "phase" else "nothing"
+        text = (BY_NAME[column].values or ("nothing",))[-1]
         Condition(f"{column} > 1e9" if number else f"{column} == '{text}'").check(details)
 
 
-def test_phases_are_a_closed_set_and_an_empty_one_is_missing():
-    table = pd.DataFrame({"name": ["a", "b"], "phase": ["random-like", ""]})
-    with pytest.raises(InputError, match="'rankcollapse' is no phase"):
-        Condition("phase == 'rankcollapse'").check(table)
-    verdict = Condition("phase != 'random-like'").check(table)
-    assert (verdict.names, verdict.unknown) == ((), ("b",))
+CLOSED = sorted(name for name, column in BY_NAME.items() if column.values)
+
+
+@pytest.mark.parametrize("column", CLOSED)
+@pytest.mark.parametrize(
+    "form", ["{} == 'rankcollapse'", "{} != 'rankcollapse'", "{} in ({!r}, 'rankcollapse')", "'rankcollapse' == {}"]
+)
+def test_a_text_that_a_column_never_holds_is_refused(column, form):
+    values = BY_NAME[column].values
+    table = pd.DataFrame({"name": ["a"], column: [values[0]]})
+    with pytest.raises(InputError, match=f"'rankcollapse' is never in {column}: expected one of {values[0]!r}"):
+        Condition(form.format(column, values[0])).check(table)
+    for value in values:
+        assert Condition(f"{column} == {value!r}").check(table.assign(**{column: [value]})).names == ("a",)
+
+
+@pytest.mark.parametrize("column", CLOSED)
+def test_an_empty_text_is_a_missing_value_unless_the_column_lists_it(column):
+    assert {"phase", "phase_a", "phase_b", "phase_delta", "previous_phase", "warning"} <= set(CLOSED)
+    values = BY_NAME[column].values
+    verdict = Condition(f"{column} != {values[-1]!r}").check(
+        pd.DataFrame({"name": ["a", "b"], column: [values[-1], ""]})
+    )
+    assert (verdict.names, verdict.unknown) == ((("b",), ()) if "" in values else ((), ("b",)))
 
 
 def test_a_table_without_names():
     assert Condition("x > 1").check(pd.DataFrame({"x": [0, 2]}, index=[5, 6])).names == ("row 6",)
+
+
+@pytest.mark.parametrize("text", [None, 8, ["alpha > 8"], b"alpha > 8"])
+def test_what_is_no_text(text):
+    with pytest.raises(TypeError, match="expected a condition such as 'alpha > 8', got"):
+        Condition(text)

@@ -14,7 +14,7 @@ def findings(W, **options):
 def test_noise():
     (first, *_) = findings(np.random.default_rng(0).normal(size=(128, 128)))
     assert first.startswith("Indistinguishable from noise: bulk fits noise (p = ")
-    assert "is no finding; 90 % of noise of this shape has" in first
+    assert "is not evidence of structure: 90 % of noise matrices of this shape have an alpha of" in first
 
 
 def test_trap_names_its_element():
@@ -32,7 +32,7 @@ def test_trap_names_the_mean():
 def test_alpha_below_two_with_p():
     evals = torch.from_numpy(np.sort((1 - np.random.default_rng(0).random(300)) ** (-1 / 0.6)))
     (said, *_) = findings(planted(evals, 300))
-    assert "is below 2; 90 % of noise of this shape has" in said
+    assert "is below 2; 90 % of noise matrices of this shape have an alpha of" in said
     assert "that noise looks this heavy-tailed)" in said
 
 
@@ -46,7 +46,7 @@ def test_short_tail():
     W = np.random.default_rng(0).normal(size=(300, 200))
     row = htsr.analyze({"w": W})["w"].row
     assert row["num_pl_spikes"] < 30
-    assert f"The tail rests on {row['num_pl_spikes']} values of 200." in findings(W)
+    assert f"The fit of the tail rests on {row['num_pl_spikes']} of 200 eigenvalues." in findings(W)
     assert not any("rests on" in sentence for sentence in findings(np.diag(np.geomspace(1, 100, 300))))
 
 

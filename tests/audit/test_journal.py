@@ -39,7 +39,11 @@ def interrupt_after(monkeypatch, count):
 
         return analyze
 
-    for step in ("analyze_layer", "describe", "failed"):  # one thread, or several; what has no spectrum
+    for step in (
+        "analyze_layer",
+        "analyze_eigenvalues",
+        "failed_layer",
+    ):  # one thread, or several; what has no spectrum
         monkeypatch.setattr(jobs, step, counting(getattr(jobs, step)))
     return names
 

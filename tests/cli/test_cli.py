@@ -93,7 +93,7 @@ def test_a_gate_that_fails_names_its_layers_and_what_it_could_not_check(three_la
     assert "3 layers" in out  # the table comes all the same
     assert (tmp_path / "a.csv").exists()
     assert f"htsr: failed on alpha > 5: holds for 1 layer: light (alpha {alpha:.4g})" in err
-    assert "could not be said of 1 layer without a value there, which never match: bad" in err
+    assert "not evaluated for 1 layer with missing values (missing values never match): bad" in err
 
 
 def test_a_gate_on_the_phase(tmp_path, capsys):
@@ -303,7 +303,7 @@ def test_findings_traps_and_vectors(tmp_path, capsys):
     save_file({"w.weight": W}, tmp_path / "m.safetensors")
     out = tmp_path / "a.csv"
     assert main(["audit", str(tmp_path / "m.safetensors"), "--randomize", "--vectors", "-o", str(out)]) == 0
-    assert "w: 1 correlation trap, left after a shuffle of the entries: element (3, 5) = 40." in capsys.readouterr().out
+    assert "w: 1 correlation trap survives a shuffle of the entries: element (3, 5) = 40." in capsys.readouterr().out
     (row,) = pd.read_csv(out).to_dict("records")
     assert row["num_traps"] == 1
     assert row["participation_left"] == pytest.approx(1 / 90, rel=0.5)

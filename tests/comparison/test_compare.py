@@ -13,7 +13,7 @@ from safetensors.torch import save_file
 from torch import nn
 
 import htsr
-from htsr.comparison.layer import COMPARED
+from htsr.comparison.layer import COMPARISON_COLUMNS
 from htsr.errors import InputError
 from htsr.weights import open_source
 from tests.conftest import pareto, planted
@@ -135,8 +135,8 @@ def test_nothing_in_common():
         htsr.compare({"a": normal(30, 20)}, {"b": normal(30, 20)})
     with pytest.raises(InputError, match="matches none"):
         htsr.compare({"a": normal(30, 20)}, {"a": normal(30, 20)}, layers="z*")
-    for rank in (0, -1, 2.5, True):
-        with pytest.raises(ValueError, match="rank="):
+    for rank, error in ((0, ValueError), (-1, ValueError), (2.5, TypeError), (True, TypeError), ("3", TypeError)):
+        with pytest.raises(error, match="expected rank to be a whole number"):
             htsr.compare({"a": normal(30, 20)}, {"a": normal(30, 20)}, rank=rank)
 
 
@@ -160,7 +160,9 @@ def test_what_cannot_be_read_leaves_the_rest(monkeypatch):
     inventory = open_source(a)
     broken = replace(inventory, layers=[replace(inventory.layers[0], load=load), inventory.layers[1]])
     monkeypatch.setattr(
-        sys.modules["htsr.comparison.compare"], "open_source", lambda source: broken if source is a else open_source(source)
+        sys.modules["htsr.comparison.compare"],
+        "open_source",
+        lambda source: broken if source is a else open_source(source),
     )
     c = htsr.compare(a, {"x": normal(30, 20), "y": normal(30, 20, seed=1)})
     assert list(c.details["status"]) == ["failed", "changed"]
@@ -246,7 +248,7 @@ def test_summary(comparison):
 
 def test_formats(comparison, tmp_path):
     paths = {suffix: comparison.save(tmp_path / f"c{suffix}") for suffix in (".html", ".csv", ".json", ".parquet")}
-    columns = [column.name for column in COMPARED]
+    columns = [column.name for column in COMPARISON_COLUMNS]
     assert list(comparison.details) == columns
     assert list(pd.read_csv(paths[".csv"])) == columns
     pd.testing.assert_frame_equal(pd.read_parquet(paths[".parquet"]), comparison.details)

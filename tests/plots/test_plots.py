@@ -9,7 +9,7 @@ from torch import nn
 
 import htsr
 from htsr.plots import plot_against_power, plot_runs_over_steps, plot_scalars
-from htsr.plots.esd import _log_histogram
+from htsr.plots.esd import log_histogram
 from tests.conftest import pareto, planted
 
 
@@ -54,7 +54,7 @@ def test_layer_picture_shows_the_fit(analysis):
 def test_the_drawn_tail_lies_on_the_histogram():
     spectrum = htsr.Spectrum.from_weight(planted(pareto(2.5, 900), 900))
     fit = htsr.fit_power_law(spectrum)
-    edges, density = _log_histogram(spectrum.nonzero)
+    edges, density = log_histogram(spectrum.nonzero)
     middles = np.sqrt(edges[1:] * edges[:-1])
     law = fit.n_tail / fit.n * (fit.alpha - 1) / fit.xmin * (middles / fit.xmin) ** -fit.alpha
     well_filled = (middles > fit.xmin) & (density * np.diff(edges) * 900 > 30)
@@ -64,7 +64,7 @@ def test_the_drawn_tail_lies_on_the_histogram():
 
 def test_histogram_counts_every_value_above_its_left_edge():
     evals = np.sort(np.random.default_rng(0).lognormal(size=300))
-    edges, density = _log_histogram(evals)
+    edges, density = log_histogram(evals)
     assert np.nansum(density * np.diff(edges)) == pytest.approx(np.mean(evals >= edges[0]), abs=1 / 300)
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
+from htsr.audit.row import known_cells
 from htsr.files import written_aside
 from htsr.spectra.spectrum import Spectrum
 from htsr.training.store.files import READABLE, SCHEMA
@@ -36,7 +37,7 @@ class Capture:
             "step": self.step,
             "seconds": self.seconds,
             "analysis_seconds": self.analysis_seconds,
-            "rows": self.rows,
+            "rows": [known_cells(row) for row in self.rows],
             "groups": self.groups,
             "spectra": [
                 {"quantity": quantity, "name": name, "shape": s.shape, "size": len(s)}

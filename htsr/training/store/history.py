@@ -3,11 +3,12 @@
 from collections.abc import Iterable, Mapping
 from html import escape
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import pandas as pd
 
-from htsr.audit.analysis import some
+from htsr.audit.columns import HISTORY_COLUMNS, Column
+from htsr.audit.table import shortened
 from htsr.errors import InputError
 from htsr.spectra.spectrum import Spectrum
 from htsr.training.store.capture import QUANTITIES, WEIGHTS
@@ -33,12 +34,15 @@ class History:
     Attributes:
         run_dir: The directory.
         about: When and with what the run was made.
+        columns: Type, meaning and unit of each column of ``details``, by name.
         damaged: Why a capture or a line of scalars could not be read, by file name. Everything else leaves them out.
 
     Raises:
         FileNotFoundError: If the directory does not exist.
         InputError: If it is not a run directory, or a version with another schema wrote it.
     """
+
+    columns: ClassVar[Mapping[str, Column]] = {column.name: column for column in HISTORY_COLUMNS}
 
     def __init__(self, run_dir: str | Path) -> None:
         self.run_dir = Path(run_dir)
@@ -144,7 +148,9 @@ class History:
         """
         steps = self._reader.headers()
         if step not in steps:
-            raise KeyError(f"step {step}: expected one of the captured steps {some(sorted(steps)) or '(none yet)'}")
+            raise KeyError(
+                f"step {step}: expected one of the captured steps {shortened(sorted(steps)) or '(none yet)'}"
+            )
         capture = self._reader.capture(step)
         if capture is None:
             raise KeyError(f"step {step}: {self.damaged[capture_name(step)]}")
@@ -152,7 +158,7 @@ class History:
         if name not in names:
             what = "" if quantity == WEIGHTS else f" of its {quantity}"
             raise KeyError(
-                f"{name!r} has no spectrum{what} at step {step}: expected one of {some(names) or '(no layer has one)'}"
+                f"{name!r} has no spectrum{what} at step {step}: expected one of {shortened(names) or '(no layer has one)'}"
             )
         return capture.spectra[quantity, name]
 

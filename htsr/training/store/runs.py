@@ -11,6 +11,7 @@ from htsr.errors import InputError
 from htsr.training.store.capture import WEIGHTS
 from htsr.training.store.files import ABOUT
 from htsr.training.store.history import History
+from htsr.weights.names import distinct_ends
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -109,17 +110,7 @@ def open_runs(run_dirs: str | Path | Iterable[str | Path] | Mapping[str, str | P
         labelled = {str(label): Path(path) for label, path in run_dirs.items()}
     else:
         paths = [Path(path) for path in run_dirs]
-        labelled = dict(zip(_labels(paths), paths, strict=True))
+        labelled = dict(zip(distinct_ends(paths), paths, strict=True))
     if not labelled:
         raise InputError("expected at least one run directory, got none")
     return Runs({label: History(path) for label, path in labelled.items()})
-
-
-def _labels(paths: list[Path]) -> list[str]:
-    """Return the shortest end of each path that tells it from the others."""
-    ends = [path.absolute().parts for path in paths]
-    for length in range(1, max(map(len, ends), default=0) + 1):
-        labels = ["/".join(end[-length:]) for end in ends]
-        if len(set(labels)) == len(labels):
-            return labels
-    raise InputError(f"expected different run directories, got one twice: {', '.join(map(str, paths))}")

@@ -16,7 +16,8 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from htsr.audit.analysis import details_frame
+from htsr.audit.columns import HISTORY_COLUMNS
+from htsr.audit.table import details_frame
 from htsr.files import written_aside
 from htsr.training.store.capture import DAMAGE, WEIGHTS, Capture
 from htsr.training.store.files import CAPTURES, TABLES, capture_step, table_name
@@ -49,14 +50,9 @@ class Table:
 
 
 def rows_frame(captures: Sequence[Capture]) -> pd.DataFrame:
-    """The rows of captures, one below the other: ``step``, the columns of ``Analysis.details``, and a monitor's own."""
-    rows = [row for capture in captures for row in capture.rows]
-    table = details_frame(rows)
-    table.insert(0, "step", [capture.step for capture in captures for _ in capture.rows])
-    table.insert(2, "quantity", pd.Series([row.get("quantity", WEIGHTS) for row in rows], dtype="str"))
-    for name in ("distance", "relative_distance"):
-        table[name] = pd.Series([row.get(name) for row in rows], dtype="float64")
-    return table.astype({"step": "int64"})
+    """Return the rows of captures, one below the other, with the columns of ``History.details``."""
+    rows = [{"quantity": WEIGHTS, **row, "step": capture.step} for capture in captures for row in capture.rows]
+    return details_frame(rows, HISTORY_COLUMNS)
 
 
 def write_table(run_dir: Path, parts: dict[str, int], captures: Sequence[Capture]) -> Path:

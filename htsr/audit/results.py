@@ -1,0 +1,108 @@
+"""What an analysis and a comparison have in common: layers by name and by position, and how they look in a notebook."""
+
+import operator
+from collections.abc import ItemsView, Iterator, KeysView, Mapping, ValuesView
+from html import escape
+from typing import ClassVar, Generic, Protocol, SupportsIndex, TypeVar
+
+import pandas as pd
+
+from htsr.audit.columns import Column
+from htsr.audit.row import Row
+from htsr.audit.table import details_frame, did_you_mean, shortened
+
+
+class Result(Protocol):
+    """One layer's result: it has a name and a row."""
+
+    @property
+    def name(self) -> str:
+        """Name of the layer."""
+
+    @property
+    def row(self) -> Row:
+        """Its row of ``details``."""
+
+
+R = TypeVar("R", bound=Result)
+
+
+class Results(Generic[R]):
+    """Layers' results in order, by name and by position.
+
+    ``results["name"]`` and ``results[0]`` are one layer, ``keys()`` the names, ``dict(results)`` a dictionary by name. Iteration
+    goes over the layers, not over their names, and ``in`` takes a name or a layer.
+
+    Attributes:
+        columns: What is known of each column of ``details``, by name.
+        details: One row a layer.
+    """
+
+    columns: ClassVar[Mapping[str, Column]]
+
+    def __init__(self, results: dict[str, R]) -> None:
+        self._results = results
+        self.details: pd.DataFrame = details_frame(
+            [result.row for result in results.values()], list(self.columns.values())
+        )
+
+    def __getitem__(self, key: str | SupportsIndex) -> R:
+        if isinstance(key, str):
+            if key in self._results:
+                return self._results[key]
+            names = list(self._results)
+            parts = (f"no layer {key!r}:", did_you_mean(key, names), self._expected())
+            raise KeyError(" ".join(filter(None, parts)))
+        if isinstance(key, slice) or not hasattr(key, "__index__"):
+            hint = "; list(...) of it can be sliced" if isinstance(key, slice) else ""
+            raise TypeError(f"expected the name of a layer or its position, got {type(key).__name__} {key!r:.50}{hint}")
+        position = operator.index(key)
+        if not -len(self) <= position < len(self):
+            raise IndexError(f"no layer at position {position}: there are {len(self)}")
+        return list(self._results.values())[position]
+
+    def __contains__(self, item: object) -> bool:
+        return item in self._results if isinstance(item, str) else any(item is result for result in self)
+
+    def __iter__(self) -> Iterator[R]:
+        return iter(self._results.values())
+
+    def __len__(self) -> int:
+        return len(self._results)
+
+    def keys(self) -> KeysView[str]:
+        """Names of the layers, in the order of ``details``."""
+        return self._results.keys()
+
+    def values(self) -> ValuesView[R]:
+        """The layers, in the order of ``details``."""
+        return self._results.values()
+
+    def items(self) -> ItemsView[str, R]:
+        """Name and layer of each, in the order of ``details``."""
+        return self._results.items()
+
+    def headline(self) -> str:
+        """A few lines of text for people."""
+        raise NotImplementedError
+
+    def brief(self) -> pd.DataFrame:
+        """The columns of ``details`` that fit on a terminal, rounded for people, with a note beside each row."""
+        raise NotImplementedError
+
+    def __repr__(self) -> str:
+        if not len(self):
+            return self.headline()
+        return f"{self.headline()}\n{self.brief().to_string(index=False, max_rows=60)}"
+
+    def _repr_html_(self) -> str:
+        table = self.brief().to_html(index=False, max_rows=60, border=0, na_rep="")
+        return f"<p>{escape(self.headline()).replace(chr(10), '<br>')}</p>{table}"
+
+    def _ipython_key_completions_(self) -> list[str]:
+        return list(self._results)
+
+    def _expected(self) -> str:
+        """Return which layers there are, for a message."""
+        names = list(self._results)
+        return f"expected one of the {len(names)} layers, {shortened(names)}" if names else "there are no layers"
