@@ -27,6 +27,7 @@ bench: .venv/.demo
 	$(BIN)/python benchmarks/htmuon_step.py
 	$(BIN)/python benchmarks/tail_accuracy.py
 	$(BIN)/python benchmarks/noise_calibration.py
+	$(BIN)/python benchmarks/limits.py
 	$(BIN)/python benchmarks/monitor_overhead.py
 	$(BIN)/python benchmarks/history_opening.py
 
