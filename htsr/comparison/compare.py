@@ -17,7 +17,7 @@ from htsr.errors import InputError
 from htsr.progress import tqdm
 from htsr.tails.power_law import XminRule, check_xmin
 from htsr.weights import Inventory, Layer, open_source, select
-from htsr.weights.readers.peft import CONFIG as ADAPTER
+from htsr.weights.readers.peft import ADAPTER_CONFIG
 from htsr.weights.select import Patterns
 from htsr.weights.source import Source
 
@@ -99,7 +99,7 @@ def compare(
 
 def _open_on(source: Source, base: Source) -> Inventory:
     """A source; the directory of an adapter is opened as what it makes of the base."""
-    adapter = isinstance(source, str | os.PathLike) and os.path.isfile(os.path.join(source, ADAPTER))
+    adapter = isinstance(source, str | os.PathLike) and os.path.isfile(os.path.join(source, ADAPTER_CONFIG))
     return open_source(source, base=base) if adapter else open_source(source)
 
 

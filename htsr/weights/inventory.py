@@ -1,6 +1,6 @@
 """What a source holds, before any matrix is loaded.
 
-A reader lists the tensors of its source (``Listing`` of ``Stored``); ``layout`` makes of them the weights that can be
+A reader lists the tensors of its source (``Listing`` of ``StoredTensor``); ``layout`` makes of them the weights that can be
 analysed (``Inventory`` of ``Layer``). Everything that reads is picklable, so that another process can load a layer.
 """
 
@@ -9,36 +9,16 @@ from dataclasses import dataclass, field
 
 import torch
 
-from htsr.weights.attention import Heads
 from htsr.weights.parts import Part
+from htsr.weights.roles import LayerRole
 from htsr.weights.sides import Sides
 
 # Reads a tensor, or some rows of it along the first dimension; opens its file itself and closes it again.
-Read = Callable[[slice | None], torch.Tensor]
+ReadRows = Callable[[slice | None], torch.Tensor]
 
 
 @dataclass(frozen=True)
-class Role:
-    """What a tensor does in its layer, where the source tells: the class of a module, the operation of a graph.
-
-    Attributes:
-        layer_type: See ``Layer``.
-        axes: The order of the axes that makes it ``(out, in, *kernel)``; ``(in, out, *kernel)`` for transposed convolutions.
-        groups: Groups of a convolution.
-        gates: Gates of a recurrent weight in the order in which they are stacked, by torch's letters: ``ifgo`` for an LSTM,
-            ``rzn`` for a GRU.
-        heads: What the layer, or the module it stands in, says of attention heads.
-    """
-
-    layer_type: str
-    axes: tuple[int, ...] | None = None
-    groups: int = 1
-    gates: str = ""
-    heads: Heads | None = None
-
-
-@dataclass(frozen=True)
-class Stored:
+class StoredTensor:
     """One tensor of a source.
 
     Attributes:
@@ -58,9 +38,9 @@ class Stored:
     key: str
     shape: tuple[int, ...]
     dtype: str
-    read: Read
+    read: ReadRows
     longkey: str = ""
-    role: Role | None = None
+    role: LayerRole | None = None
     identity: Hashable = None
     quantised: bool = False
     reason: str | None = None
@@ -79,7 +59,7 @@ class Listing:
     """
 
     source: str
-    tensors: list[Stored]
+    tensors: list[StoredTensor]
     config: Mapping[str, object] = field(default_factory=dict)
 
 
@@ -148,7 +128,7 @@ class Inventory:
 class LoadPart:
     """Loads one part of a stored tensor."""
 
-    read: Read = field(repr=False)
+    read: ReadRows = field(repr=False)
     part: Part
 
     def __call__(self) -> torch.Tensor:

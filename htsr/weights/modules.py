@@ -15,11 +15,11 @@ from torch.optim.swa_utils import AveragedModel
 
 from htsr.weights.arrays import as_tensor
 from htsr.weights.attention import Heads
-from htsr.weights.inventory import Listing, Role, Stored
-from htsr.weights.layout import role_by_name
+from htsr.weights.inventory import Listing, StoredTensor
 from htsr.weights.names import WRAPPERS, clean
 from htsr.weights.recurrent import TYPES
-from htsr.weights.state_dicts import dtype_name, no_dense_values, read_state_dict, storage_of
+from htsr.weights.roles import LayerRole, role_by_name
+from htsr.weights.state_dicts import dtype_name, read_state_dict, storage_identity, why_not_dense
 
 # Wrappers that keep what they wrap as their attribute ``module``.
 PARALLEL = (nn.parallel.DistributedDataParallel, nn.DataParallel, AveragedModel)
@@ -56,7 +56,7 @@ def read_module(model: nn.Module) -> Listing:
     """
     if _is_fsdp1(model):
         return _gathered(model)
-    tensors: list[Stored] = []
+    tensors: list[StoredTensor] = []
     shapes = {clean(key): tuple(p.shape) for key, p in model.named_parameters() if not nn.parameter.is_lazy(p)}
     clean_paths = {"": ""}
     parents = {"": model}
@@ -105,7 +105,7 @@ def _listed(
     name: str,
     longkey: str,
     shapes: Mapping[str, tuple[int, ...]],
-) -> Stored:
+) -> StoredTensor:
     if parameter is not None and nn.parameter.is_lazy(parameter):
         return _skipped(name, None, "lazily initialised: run one batch through the model first")
     if "parametrizations" in longkey.split("."):
@@ -118,24 +118,24 @@ def _listed(
         return _skipped(name, parameter, f"part of the {hooked} that {name.rpartition('.')[0] or 'the model'} computes")
     tensor = _weight(module, key, None) if computed else parameter
     assert tensor is not None
-    reason = no_dense_values(tensor)
+    reason = why_not_dense(tensor)
     if reason is not None or tensor.ndim < 2:
         return _skipped(name, tensor, reason or f"{tensor.ndim}-D: not a matrix")
     shape = tuple(tensor.shape)
-    return Stored(
+    return StoredTensor(
         key=name,
         shape=shape,
         dtype=dtype_name(tensor),
         read=partial(_weight, module, key),
         longkey=longkey,
         role=_role(module, parent, key, name, shape, shapes),
-        identity=(id(module), key) if computed else storage_of(tensor),
+        identity=(id(module), key) if computed else storage_identity(tensor),
     )
 
 
-def _skipped(name: str, tensor: torch.Tensor | None, reason: str) -> Stored:
+def _skipped(name: str, tensor: torch.Tensor | None, reason: str) -> StoredTensor:
     shape = () if tensor is None or tensor.is_nested else tuple(tensor.shape)
-    return Stored(name, shape, "" if tensor is None else dtype_name(tensor), _unread, reason=reason)
+    return StoredTensor(name, shape, "" if tensor is None else dtype_name(tensor), _unread, reason=reason)
 
 
 def _unread(rows: slice | None) -> torch.Tensor:
@@ -149,27 +149,27 @@ def _role(
     name: str,
     shape: tuple[int, ...],
     shapes: Mapping[str, tuple[int, ...]],
-) -> Role | None:
+) -> LayerRole | None:
     """What a parameter does, by the class of its module; by its name where the class is unknown."""
     if isinstance(module, nn.Embedding | nn.EmbeddingBag) and key == "weight":
-        return Role("embedding")
+        return LayerRole("embedding")
     if isinstance(module, nn.Linear) and key == "weight":
-        return Role("dense", heads=_heads(parent))
+        return LayerRole("dense", heads=_heads(parent))
     if isinstance(module, nn.Bilinear) and key == "weight":
-        return Role("bilinear")
+        return LayerRole("bilinear")
     if isinstance(module, nn.MultiheadAttention) and len(shape) == 2:
-        return Role("dense", heads=_heads(module))
+        return LayerRole("dense", heads=_heads(module))
     if isinstance(module, nn.RNNBase | nn.RNNCellBase):
         gates = GATES.get(getattr(module, "mode", type(module).__name__))
         if gates is not None and key.startswith("weight_"):
-            return Role(TYPES[gates], gates="" if key.startswith("weight_hr") else gates)
+            return LayerRole(TYPES[gates], gates="" if key.startswith("weight_hr") else gates)
     if type(module).__name__ == "Conv1D" and hasattr(module, "nf") and key == "weight":  # transformers': (in, out)
-        return Role("dense", axes=(1, 0))
+        return LayerRole("dense", axes=(1, 0))
     for cls, layer_type in CONVOLUTIONS.items():
         if isinstance(module, cls) and key == "weight":
-            return Role(layer_type, groups=int(module.groups))  # type: ignore[arg-type]
+            return LayerRole(layer_type, groups=int(module.groups))  # type: ignore[arg-type]
     by_name = role_by_name(name, shape, shapes, unknown_layer=False)
-    return by_name if isinstance(by_name, Role) else None
+    return by_name if isinstance(by_name, LayerRole) else None
 
 
 def _heads(attention: nn.Module) -> Heads | None:
@@ -243,13 +243,15 @@ def _computed_weight(module: nn.Module, key: str) -> torch.Tensor:
             part.training = mode
 
 
-def _quantised(module: nn.Module, name: str, path: str) -> Stored:
+def _quantised(module: nn.Module, name: str, path: str) -> StoredTensor:
     """A layer of torch.ao.nn.quantized, whose weight is a method."""
     tensor = module.weight()  # type: ignore[operator]
     if not isinstance(tensor, torch.Tensor) or not tensor.is_quantized:
-        return Stored(name, (), "", _unread, reason=f"layer type {type(module).__name__}: quantized, not analysed")
+        return StoredTensor(
+            name, (), "", _unread, reason=f"layer type {type(module).__name__}: quantized, not analysed"
+        )
     dtype = dtype_name(tensor)
-    return Stored(
+    return StoredTensor(
         key=f"{name}.weight".lstrip("."),
         shape=tuple(tensor.shape),
         dtype=dtype,

@@ -10,21 +10,20 @@ from torch import nn
 from htsr.errors import InputError
 from htsr.weights.convolutions import Conv, check_conv
 from htsr.weights.inventory import Inventory, Listing
-from htsr.weights.layout import Splitting, lay_out
 from htsr.weights.modules import read_module
-from htsr.weights.readers.archives import entries, is_archive
+from htsr.weights.readers.archives import archive_entries, is_archive
 from htsr.weights.readers.gguf import read_gguf
-from htsr.weights.readers.keras import WEIGHTS, read_keras
+from htsr.weights.readers.keras import KERAS_WEIGHTS, read_keras
 from htsr.weights.readers.npz import read_npz
 from htsr.weights.readers.onnx import read_onnx
-from htsr.weights.readers.peft import CONFIG as ADAPTER
-from htsr.weights.readers.peft import read_peft
+from htsr.weights.readers.peft import ADAPTER_CONFIG, read_peft
 from htsr.weights.readers.quantised import multiply_scales
-from htsr.weights.readers.remote import fetch, is_url
+from htsr.weights.readers.remote import fetch_checkpoint, is_url
 from htsr.weights.readers.safetensors import read_safetensors
-from htsr.weights.readers.shards import shards
+from htsr.weights.readers.shards import shard_files
 from htsr.weights.readers.torch_distributed import read_torch_distributed
-from htsr.weights.readers.torch_files import MAGIC, SHARDS, read_torch
+from htsr.weights.readers.torch_files import BIN_SHARDS, TORCH_MAGIC, read_torch
+from htsr.weights.splitting import Splitting, split_into_layers
 from htsr.weights.state_dicts import read_state_dict
 from htsr.weights.weight_norm import multiply_norms
 
@@ -71,18 +70,18 @@ def open_source(
     listing = multiply_norms(multiply_scales(_list(source, base)))
     if not listing.tensors:
         raise InputError(f"{listing.source} is empty: expected at least one weight, found no tensor at all")
-    return lay_out(listing, Splitting(conv, per_head))
+    return split_into_layers(listing, Splitting(conv, per_head))
 
 
 def _list(source: Source, base: Source | None = None) -> Listing:
     if is_url(source):
-        listing = _list(fetch(str(source)), base)
+        listing = _list(fetch_checkpoint(str(source)), base)
         return replace(listing, source=str(source))
-    if isinstance(source, str | os.PathLike) and (Path(source) / ADAPTER).is_file():
+    if isinstance(source, str | os.PathLike) and (Path(source) / ADAPTER_CONFIG).is_file():
         return read_peft(Path(source), None if base is None else _list(base))
     if base is not None:
         raise InputError(
-            f"expected the directory of an adapter, with its {ADAPTER}, since a base is given, got {source!r:.100}"
+            f"expected the directory of an adapter, with its {ADAPTER_CONFIG}, since a base is given, got {source!r:.100}"
         )
     if isinstance(source, nn.Module):
         return read_module(source)
@@ -117,11 +116,11 @@ def _reader_by_content(path: Path) -> Reader | None:
         return read_gguf
     if head.startswith(b"\x89HDF\r\n\x1a\n"):
         return read_keras
-    if MAGIC in head:
+    if TORCH_MAGIC in head:
         return read_torch
     if is_archive(path):
-        names = entries(path, "zip archive")
-        if WEIGHTS in names:
+        names = archive_entries(path, "zip archive")
+        if KERAS_WEIGHTS in names:
             return read_keras
         if any(name.endswith("/data.pkl") or name == "data.pkl" for name in names):
             return read_torch
@@ -140,13 +139,13 @@ def _reader_by_suffix(path: Path) -> Reader:
 
 
 def _reader_of_directory(path: Path) -> Reader:
-    if shards(path, "*.safetensors"):
+    if shard_files(path, "*.safetensors"):
         return read_safetensors
     if (path / ".metadata").is_file():
         return read_torch_distributed
-    if shards(path, *SHARDS):
+    if shard_files(path, *BIN_SHARDS):
         return read_torch
-    alone = shards(path, *(f"*{suffix}" for suffix in READERS))
+    alone = shard_files(path, *(f"*{suffix}" for suffix in READERS))
     if len(alone) == 1:
         return lambda directory: _reader(alone[0])(alone[0])
     names = sorted(entry.name for entry in path.iterdir())

@@ -9,7 +9,7 @@ import torch
 
 from htsr.errors import InputError
 from htsr.weights.arrays import as_tensor
-from htsr.weights.inventory import Listing, Stored
+from htsr.weights.inventory import Listing, StoredTensor
 from htsr.weights.names import without_common_prefix
 
 # Where trainers keep the model in a dictionary of everything: Lightning and most scripts; torchvision; nanoGPT; DeepSpeed.
@@ -31,7 +31,7 @@ def read_state_dict(tensors: Mapping[str, object], source: str = "state dict") -
     Raises:
         InputError: If a name is not a string.
     """
-    tensors, beside = model_of(tensors)
+    tensors, beside = extract_state_dict(tensors)
     names = without_common_prefix([key for key in tensors if not _is_counter(key)], "module.")
     names |= {key: key for key in tensors if key not in names}
     if "pytorch-lightning_version" in beside:
@@ -41,7 +41,7 @@ def read_state_dict(tensors: Mapping[str, object], source: str = "state dict") -
     return Listing(source, listed)
 
 
-def model_of(checkpoint: Mapping[str, object]) -> tuple[Mapping[str, object], dict[str, object]]:
+def extract_state_dict(checkpoint: Mapping[str, object]) -> tuple[Mapping[str, object], dict[str, object]]:
     """The state dict inside a checkpoint, and what stands beside it.
 
     Args:
@@ -96,29 +96,29 @@ def _without_attribute(names: Mapping[str, str]) -> dict[str, str]:
     return dict(names)
 
 
-def _stored(name: str, key: str, value: object) -> Stored:
+def _stored(name: str, key: str, value: object) -> StoredTensor:
     if not isinstance(value, torch.Tensor | np.ndarray):
         return _no_tensor(key, value, "not a tensor or array")
     dtype = dtype_name(value)
-    reason = no_dense_values(value)
+    reason = why_not_dense(value)
     shape = () if reason and "nested" in reason else tuple(value.shape)
     quantised = isinstance(value, torch.Tensor) and value.is_quantized
-    return Stored(
+    return StoredTensor(
         key=name,
         shape=shape,
         dtype=dtype,
         read=partial(_read, value),
         longkey=key,
-        identity=None if reason else storage_of(value),
+        identity=None if reason else storage_identity(value),
         quantised=quantised,
         reason=reason,
         note=f"dequantised from {dtype}" if quantised else "",
     )
 
 
-def _no_tensor(key: str, value: object, why: str) -> Stored:
+def _no_tensor(key: str, value: object, why: str) -> StoredTensor:
     hint = f": pass source[{key!r}] for what is in it" if isinstance(value, Mapping) and _tensors(value) else ""
-    return Stored(key, (), type(value).__name__, _nothing, reason=f"a {type(value).__name__}, {why}{hint}")
+    return StoredTensor(key, (), type(value).__name__, _nothing, reason=f"a {type(value).__name__}, {why}{hint}")
 
 
 def _nothing(rows: slice | None) -> torch.Tensor:
@@ -129,7 +129,7 @@ def _read(value: torch.Tensor | np.ndarray, rows: slice | None) -> torch.Tensor:
     return as_tensor(value if rows is None else value[rows])
 
 
-def no_dense_values(value: torch.Tensor | np.ndarray) -> str | None:
+def why_not_dense(value: torch.Tensor | np.ndarray) -> str | None:
     """Why a tensor holds no plain values; None if it does."""
     if not isinstance(value, torch.Tensor):
         return None
@@ -149,7 +149,7 @@ def dtype_name(value: torch.Tensor | np.ndarray) -> str:
     return str(value.dtype).removeprefix("torch.") if isinstance(value, torch.Tensor) else value.dtype.name
 
 
-def storage_of(value: torch.Tensor | np.ndarray) -> Hashable:
+def storage_identity(value: torch.Tensor | np.ndarray) -> Hashable:
     """What two tied tensors have in common: the same memory read in the same way."""
     if isinstance(value, np.ndarray):
         return ("numpy", value.__array_interface__["data"][0], value.shape, value.strides)

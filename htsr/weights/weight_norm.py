@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 
 import torch
 
-from htsr.weights.inventory import Listing, Read, Stored
+from htsr.weights.inventory import Listing, ReadRows, StoredTensor
 
 # torch.nn.utils.parametrizations.weight_norm, and the older torch.nn.utils.weight_norm.
 DIRECTION = re.compile(r"(?P<path>(?:.*\.)?)(?:parametrizations\.(?P<new>\w+)\.original1|(?P<old>\w+)_v)")
@@ -25,7 +25,7 @@ def multiply_norms(listing: Listing) -> Listing:
         The listing in which each direction stands for the weight, under its name; the norms have a reason.
     """
     by_key = {stored.key: stored for stored in listing.tensors if stored.role is None and stored.reason is None}
-    tensors: dict[str, Stored] = {stored.key: stored for stored in listing.tensors}
+    tensors: dict[str, StoredTensor] = {stored.key: stored for stored in listing.tensors}
     if len(tensors) < len(listing.tensors):  # names that stand twice are not told apart here
         return listing
     for key, direction in by_key.items():
@@ -53,8 +53,8 @@ def _fit(norm: tuple[int, ...], direction: tuple[int, ...]) -> bool:
 
 @dataclass(frozen=True)
 class _Normed:
-    read_direction: Read = field(repr=False)
-    read_norm: Read = field(repr=False)
+    read_direction: ReadRows = field(repr=False)
+    read_norm: ReadRows = field(repr=False)
 
     def __call__(self, rows: slice | None) -> torch.Tensor:
         direction, norm = self.read_direction(None), self.read_norm(None)

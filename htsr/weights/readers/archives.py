@@ -16,7 +16,7 @@ def is_archive(path: Path) -> bool:
         return file.read(4) == b"PK\x03\x04"
 
 
-def entries(path: Path, kind: str) -> dict[str, zipfile.ZipInfo]:
+def archive_entries(path: Path, kind: str) -> dict[str, zipfile.ZipInfo]:
     """The entries of an archive, by name.
 
     Args:
@@ -33,7 +33,7 @@ def entries(path: Path, kind: str) -> dict[str, zipfile.ZipInfo]:
         with zipfile.ZipFile(path) as archive:
             found = archive.infolist()
     except (zipfile.BadZipFile, ValueError, NotImplementedError, EOFError) as err:
-        error = unreadable(path, kind, err)
+        error = unreadable_file(path, kind, err)
         raise error from err
     unpacked, size = sum(entry.file_size for entry in found), path.stat().st_size
     if unpacked > max(MAX_GROWN_BYTES, MAX_GROWTH * size):
@@ -43,7 +43,7 @@ def entries(path: Path, kind: str) -> dict[str, zipfile.ZipInfo]:
     return {entry.filename: entry for entry in found}
 
 
-def unreadable(path: Path, kind: str, err: BaseException) -> InputError:
+def unreadable_file(path: Path, kind: str, err: BaseException) -> InputError:
     """The error for a file that its reader cannot read."""
     said = " ".join(str(err).split()).split(" In PyTorch 2.6")[0][
         :300

@@ -8,9 +8,9 @@ import numpy as np
 import torch
 
 from htsr.weights.arrays import as_tensor
-from htsr.weights.inventory import Listing, Stored
-from htsr.weights.readers.archives import unreadable
-from htsr.weights.readers.optional import require
+from htsr.weights.inventory import Listing, StoredTensor
+from htsr.weights.readers.archives import unreadable_file
+from htsr.weights.readers.optional import import_optional
 
 KIND = "GGUF file"
 PLAIN = {"F32": "float32", "F16": "float16", "F64": "float64", "BF16": "bfloat16"}
@@ -30,7 +30,7 @@ def read_gguf(path: Path) -> Listing:
     Raises:
         InputError: If the file cannot be read, or the gguf package is not installed.
     """
-    gguf = require("gguf", "gguf", path)
+    gguf = import_optional("gguf", "gguf", path)
     try:
         reader = _bounded_reader(gguf)(path)
         config = {
@@ -45,7 +45,7 @@ def read_gguf(path: Path) -> Listing:
             plain = PLAIN.get(kind.name) or INTEGERS.get(kind.name)
             rows = (*shape[:-1], int(tensor.n_bytes) // max(int(np.prod(shape[:-1], dtype=object)), 1))
             tensors.append(
-                Stored(
+                StoredTensor(
                     key=str(tensor.name),
                     shape=shape,
                     dtype=plain or kind.name,
@@ -55,7 +55,7 @@ def read_gguf(path: Path) -> Listing:
                 )
             )
     except Exception as err:  # the reader checks little, and damage can make it stumble in any way
-        error = unreadable(path, KIND, err)
+        error = unreadable_file(path, KIND, err)
         raise error from err
     return Listing(str(path), tensors, config)
 
@@ -92,7 +92,7 @@ def _bounded_reader(gguf: Any) -> Any:
 
 
 def _read(path: Path, offset: int, shape: tuple[int, ...], kind: int, rows: slice | None) -> torch.Tensor:
-    gguf = require("gguf", "gguf", path)
+    gguf = import_optional("gguf", "gguf", path)
     blocks: np.ndarray = np.memmap(path, dtype=np.uint8, mode="r", offset=offset, shape=shape)
     blocks = np.ascontiguousarray(blocks if rows is None else blocks[rows])
     quantised = gguf.GGMLQuantizationType(kind)

@@ -20,7 +20,7 @@ SECONDS = 4
 WAIT_SECONDS = 60
 
 
-def check(path: Path, member: str = "") -> None:
+def check_hdf5(path: Path, member: str = "") -> None:
     """Refuse a file that the HDF5 library cannot list.
 
     Args:
@@ -31,7 +31,7 @@ def check(path: Path, member: str = "") -> None:
         InputError: If the library stumbles, crashes, or gives no answer.
     """
     from htsr.errors import InputError
-    from htsr.weights.readers.archives import unreadable
+    from htsr.weights.readers.archives import unreadable_file
 
     try:
         look = subprocess.run(
@@ -42,16 +42,16 @@ def check(path: Path, member: str = "") -> None:
             check=False,
         )
     except subprocess.TimeoutExpired as err:
-        error = unreadable(path, KIND, InputError(f"no answer within {WAIT_SECONDS} s"))
+        error = unreadable_file(path, KIND, InputError(f"no answer within {WAIT_SECONDS} s"))
         raise error from err
     if look.returncode:
         said = look.stderr.strip().split("\n")[-1] or f"it crashed or took more than {SECONDS} s"
-        error = unreadable(path, KIND, InputError(said))
+        error = unreadable_file(path, KIND, InputError(said))
         raise error
 
 
 @contextmanager
-def opened(path: Path, member: str = "") -> Iterator[Any]:
+def open_hdf5(path: Path, member: str = "") -> Iterator[Any]:
     """Open an HDF5 file, or one inside a zip archive.
 
     Args:
@@ -71,7 +71,7 @@ def opened(path: Path, member: str = "") -> Iterator[Any]:
         yield file
 
 
-def datasets(group: Any, prefix: str = "", seen: set[int] | None = None) -> Iterator[tuple[str, Any]]:
+def hdf5_datasets(group: Any, prefix: str = "", seen: set[int] | None = None) -> Iterator[tuple[str, Any]]:
     """Datasets of a group and its groups; links to other places and files are not followed.
 
     Args:
@@ -94,7 +94,7 @@ def datasets(group: Any, prefix: str = "", seen: set[int] | None = None) -> Iter
             continue
         seen.add(address)
         if isinstance(item, h5py.Group):
-            yield from datasets(item, f"{prefix}{name}/", seen)
+            yield from hdf5_datasets(item, f"{prefix}{name}/", seen)
         elif isinstance(item, h5py.Dataset):
             yield f"{prefix}{name}", item
 
@@ -104,10 +104,10 @@ def _look_through(path: str, member: str) -> None:
         import resource
 
         resource.setrlimit(resource.RLIMIT_CPU, (SECONDS, SECONDS))
-    with opened(Path(path), member) as file:
+    with open_hdf5(Path(path), member) as file:
         for value in file.attrs.values():
             str(value)
-        for _, dataset in datasets(file):
+        for _, dataset in hdf5_datasets(file):
             stored_here = not dataset.external and not dataset.is_virtual
             if stored_here and dataset.size:
                 dataset[(0,) * dataset.ndim]

@@ -9,9 +9,9 @@ import torch
 
 from htsr.errors import InputError
 from htsr.weights.arrays import as_tensor
-from htsr.weights.inventory import Listing, Stored
+from htsr.weights.inventory import Listing, StoredTensor
 from htsr.weights.names import without_common_prefix
-from htsr.weights.readers.archives import entries, unreadable
+from htsr.weights.readers.archives import archive_entries, unreadable_file
 from htsr.weights.readers.shards import config_beside
 
 KIND = "npz archive"
@@ -29,7 +29,9 @@ def read_npz(path: Path) -> Listing:
     Raises:
         InputError: If it is no readable archive.
     """
-    arrays = {name.removesuffix(".npy"): entry for name, entry in entries(path, KIND).items() if name.endswith(".npy")}
+    arrays = {
+        name.removesuffix(".npy"): entry for name, entry in archive_entries(path, KIND).items() if name.endswith(".npy")
+    }
     names = without_common_prefix(arrays, "module.")
     tensors = []
     for key, entry in arrays.items():
@@ -40,7 +42,9 @@ def read_npz(path: Path) -> Listing:
         elif entry.file_size < dtype.itemsize * int(np.prod(shape, dtype=object)):
             reason = f"its header says more values than its {entry.file_size:,} bytes hold"
         tensors.append(
-            Stored(names[key], shape, dtype.name, partial(_read, path, entry.filename), longkey=key, reason=reason)
+            StoredTensor(
+                names[key], shape, dtype.name, partial(_read, path, entry.filename), longkey=key, reason=reason
+            )
         )
     return Listing(str(path), tensors, config_beside(path))
 
@@ -53,7 +57,7 @@ def _header(path: Path, entry: zipfile.ZipInfo) -> tuple[tuple[int, ...], np.dty
             shape, _, dtype = read(file)
             return shape, dtype
     except Exception as err:  # numpy evaluates the header as a literal, and damage can make that fail in any way
-        raise unreadable(path, KIND, InputError(f"{entry.filename}: {err}")) from err
+        raise unreadable_file(path, KIND, InputError(f"{entry.filename}: {err}")) from err
 
 
 def _read(path: Path, name: str, rows: slice | None) -> torch.Tensor:
@@ -61,5 +65,5 @@ def _read(path: Path, name: str, rows: slice | None) -> torch.Tensor:
         with zipfile.ZipFile(path) as archive, archive.open(name) as file:
             array = np.lib.format.read_array(file, allow_pickle=False)
     except (zipfile.BadZipFile, EOFError, OSError, zipfile.zlib.error) as err:  # type: ignore[attr-defined]
-        raise unreadable(path, KIND, InputError(f"{name}: {err}")) from err
+        raise unreadable_file(path, KIND, InputError(f"{name}: {err}")) from err
     return as_tensor(array if rows is None else array[rows])

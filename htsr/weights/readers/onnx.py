@@ -9,10 +9,11 @@ import torch
 
 from htsr.errors import InputError
 from htsr.weights.arrays import as_tensor
-from htsr.weights.inventory import Listing, Role, Stored
-from htsr.weights.readers.archives import unreadable
-from htsr.weights.readers.optional import require
+from htsr.weights.inventory import Listing, StoredTensor
+from htsr.weights.readers.archives import unreadable_file
+from htsr.weights.readers.optional import import_optional
 from htsr.weights.recurrent import TYPES
+from htsr.weights.roles import LayerRole
 
 KIND = "ONNX file"
 # Names that an exporter made up for a weight whose own it lost.
@@ -40,12 +41,12 @@ def read_onnx(path: Path) -> Listing:
     except InputError:
         raise
     except (ValueError, TypeError, AttributeError) as err:  # names that are no text, types that ONNX does not have
-        error = unreadable(path, KIND, err)
+        error = unreadable_file(path, KIND, err)
         raise error from err
 
 
-def _tensors(path: Path, graph: Any) -> list[Stored]:
-    onnx = require("onnx", "onnx", path)
+def _tensors(path: Path, graph: Any) -> list[StoredTensor]:
+    onnx = import_optional("onnx", "onnx", path)
     uses: dict[str, tuple[Any, int]] = {}
     for node in graph.node:
         for place, name in enumerate(node.input):
@@ -69,15 +70,15 @@ def _tensors(path: Path, graph: Any) -> list[Stored]:
         }.get(dtype, dtype)
         reason = "the bias or the first state of a recurrent layer" if recurrent == "bias" else None
         read = partial(_read, path, number)
-        tensors.append(Stored(key, shape, dtype, read, longkey=tensor.name, role=role, reason=reason))
+        tensors.append(StoredTensor(key, shape, dtype, read, longkey=tensor.name, role=role, reason=reason))
     for sparse in graph.sparse_initializer:
         tensors.append(
-            Stored(sparse.values.name, tuple(sparse.dims), "", partial(_read, path, 0), reason="a sparse tensor")
+            StoredTensor(sparse.values.name, tuple(sparse.dims), "", partial(_read, path, 0), reason="a sparse tensor")
         )
     return tensors
 
 
-def _role(name: str, shape: tuple[int, ...], uses: dict[str, tuple[Any, int]]) -> tuple[Role | None, str, Any]:
+def _role(name: str, shape: tuple[int, ...], uses: dict[str, tuple[Any, int]]) -> tuple[LayerRole | None, str, Any]:
     """The role that the first use of an initializer gives it, the name of a recurrent weight, and the operation."""
     turned = False
     for _ in range(4):
@@ -94,19 +95,19 @@ def _role(name: str, shape: tuple[int, ...], uses: dict[str, tuple[Any, int]]) -
         stored_out_in = place == 0 or (
             node.op_type == "Gemm" and "transB" in attributes and attributes["transB"].i == 1
         )
-        return Role("dense", axes=None if stored_out_in != turned else (1, 0)), "", node
+        return LayerRole("dense", axes=None if stored_out_in != turned else (1, 0)), "", node
     if node.op_type in ("Conv", "ConvTranspose") and place == 1 and 3 <= sides <= 5:
         groups = max(int(attributes["group"].i), 1) if "group" in attributes else 1
         groups = groups if shape[0] % groups == 0 else 1
-        return Role(f"conv{'_transpose' * (node.op_type == 'ConvTranspose')}{sides - 2}d", groups=groups), "", node
+        return LayerRole(f"conv{'_transpose' * (node.op_type == 'ConvTranspose')}{sides - 2}d", groups=groups), "", node
     if node.op_type == "Gather" and place == 0 and sides == 2:
-        return Role("embedding"), "", node
+        return LayerRole("embedding"), "", node
     if node.op_type in GATES and place > 2:
         return None, "bias", node
     if node.op_type in GATES and place in (1, 2) and sides == 3:
         gates = GATES[node.op_type]
         return (
-            Role(TYPES["".join(sorted(gates, key="ifgorzn".index))], gates=gates),
+            LayerRole(TYPES["".join(sorted(gates, key="ifgorzn".index))], gates=gates),
             ("weight_ih_l0", "weight_hh_l0")[place - 1],
             node,
         )
@@ -131,23 +132,23 @@ def _model(path: Path) -> Any:
 
 @lru_cache(maxsize=1)  # protobuf can only read a file as a whole
 def _parsed(path: Path, modified: int, size: int) -> Any:
-    onnx = require("onnx", "onnx", path)
+    onnx = import_optional("onnx", "onnx", path)
     try:
         model = onnx.load(path, load_external_data=False)
     except Exception as err:  # protobuf's own errors, and those of the text decoder
-        raise unreadable(path, KIND, err) from err
+        raise unreadable_file(path, KIND, err) from err
     if not model.graph.node and not model.graph.initializer:
-        raise unreadable(path, KIND, ValueError("no graph in it"))
+        raise unreadable_file(path, KIND, ValueError("no graph in it"))
     return model
 
 
 def _read(path: Path, number: int, rows: slice | None) -> torch.Tensor:
-    onnx = require("onnx", "onnx", path)
+    onnx = import_optional("onnx", "onnx", path)
     tensor = _model(path).graph.initializer[number]
     try:
         array = onnx.numpy_helper.to_array(tensor, base_dir=str(path.parent))
     except Exception as err:  # external files that are missing, outside the directory, or too short
-        raise unreadable(path, KIND, err) from err
+        raise unreadable_file(path, KIND, err) from err
     if array.dtype.name not in ("float16", "float32", "float64") and array.dtype.kind in "fV":  # ml_dtypes
         array = array.astype("float32")
     return as_tensor(array if rows is None else array[rows])

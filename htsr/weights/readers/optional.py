@@ -6,7 +6,7 @@ from types import ModuleType
 from htsr.errors import InputError
 
 
-def require(module: str, extra: str, source: object) -> ModuleType:
+def import_optional(module: str, extra: str, source: object) -> ModuleType:
     """Import a library that an extra installs.
 
     Args:

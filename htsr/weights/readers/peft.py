@@ -14,11 +14,11 @@ from pathlib import Path
 import torch
 
 from htsr.errors import InputError
-from htsr.weights.inventory import Listing, Read, Stored
+from htsr.weights.inventory import Listing, ReadRows, StoredTensor
 from htsr.weights.readers.safetensors import read_safetensors
 from htsr.weights.readers.torch_files import read_torch
 
-CONFIG = "adapter_config.json"
+ADAPTER_CONFIG = "adapter_config.json"
 PREFIX = "base_model.model."
 FACTOR = re.compile(r"(?P<path>.*)\.lora_(?P<embedding>embedding_)?(?P<factor>[AB])(\.default)?(\.weight)?")
 
@@ -47,8 +47,8 @@ def read_peft(path: Path, base: Listing | None = None) -> Listing:
     if kind != "LORA":
         note = f"stored by a {kind} adapter: a factor, not what it adds to a weight"
         return replace(listing, tensors=[replace(stored, note=note) for stored in listing.tensors])
-    factors: dict[str, dict[str, Stored]] = {}
-    others: list[Stored] = []
+    factors: dict[str, dict[str, StoredTensor]] = {}
+    others: list[StoredTensor] = []
     for stored in listing.tensors:
         key = stored.key.removeprefix(PREFIX)
         found = FACTOR.fullmatch(key)
@@ -60,7 +60,7 @@ def read_peft(path: Path, base: Listing | None = None) -> Listing:
             others.append(replace(stored, key=key.replace(".modules_to_save.default", "").replace(".base_layer", "")))
     deltas = {name: _delta(path, name, found, config) for name, found in factors.items()}
     changes = [
-        Stored(f"{name}.weight", delta.shape, delta.dtype, delta, label="[delta]", note=delta.note)
+        StoredTensor(f"{name}.weight", delta.shape, delta.dtype, delta, label="[delta]", note=delta.note)
         for name, delta in deltas.items()
     ]
     if base is None:
@@ -70,11 +70,11 @@ def read_peft(path: Path, base: Listing | None = None) -> Listing:
 
 def _config(path: Path) -> Mapping[str, object]:
     try:
-        config = json.loads((path / CONFIG).read_text(encoding="utf-8"))
+        config = json.loads((path / ADAPTER_CONFIG).read_text(encoding="utf-8"))
     except (ValueError, RecursionError) as err:
-        raise InputError(f"{path / CONFIG}: expected a JSON object, got {type(err).__name__}: {err}") from err
+        raise InputError(f"{path / ADAPTER_CONFIG}: expected a JSON object, got {type(err).__name__}: {err}") from err
     if not isinstance(config, dict):
-        raise InputError(f"{path / CONFIG}: expected a JSON object, got a {type(config).__name__}")
+        raise InputError(f"{path / ADAPTER_CONFIG}: expected a JSON object, got a {type(config).__name__}")
     return config
 
 
@@ -93,9 +93,9 @@ class Delta:
         note: Rank and scaling in words.
     """
 
-    read_a: Read = field(repr=False)
-    read_b: Read = field(repr=False)
-    read_magnitude: Read | None = field(repr=False)
+    read_a: ReadRows = field(repr=False)
+    read_b: ReadRows = field(repr=False)
+    read_magnitude: ReadRows | None = field(repr=False)
     scaling: float
     transposed: bool
     shape: tuple[int, ...]
@@ -110,7 +110,7 @@ class Delta:
         return delta if rows is None else delta[rows]
 
 
-def _delta(path: Path, name: str, found: Mapping[str, Stored], config: Mapping[str, object]) -> Delta:
+def _delta(path: Path, name: str, found: Mapping[str, StoredTensor], config: Mapping[str, object]) -> Delta:
     if not {"A", "B"} <= set(found):
         raise InputError(f"{path}: expected lora_A and lora_B for {name}, got only {', '.join(sorted(found))}")
     a, b = found["A"], found["B"]
@@ -150,7 +150,7 @@ def _by_pattern(patterns: object, name: str, default: object) -> float:
 class _Merged:
     """The weight of the base with what the adapter adds, in the type of the base, as ``merge_and_unload`` leaves it."""
 
-    read: Read = field(repr=False)
+    read: ReadRows = field(repr=False)
     delta: Delta
 
     def __call__(self, rows: slice | None) -> torch.Tensor:
@@ -165,7 +165,7 @@ class _Merged:
         return merged if rows is None else merged[rows]
 
 
-def _merged(path: Path, base: Listing, deltas: Mapping[str, Delta], others: list[Stored]) -> list[Stored]:
+def _merged(path: Path, base: Listing, deltas: Mapping[str, Delta], others: list[StoredTensor]) -> list[StoredTensor]:
     by_key = {stored.key: stored for stored in base.tensors}
     changed = {stored.key: stored for stored in others if stored.key in by_key}
     for name, delta in deltas.items():
@@ -186,7 +186,7 @@ def _merged(path: Path, base: Listing, deltas: Mapping[str, Delta], others: list
     return [changed.get(stored.key, stored) for stored in base.tensors] + [s for s in others if s.key not in by_key]
 
 
-def _by_ending(key: str, by_key: Mapping[str, Stored]) -> Stored | None:
+def _by_ending(key: str, by_key: Mapping[str, StoredTensor]) -> StoredTensor | None:
     """The only weight whose name ends as ``key`` does; models are saved with and without the name of their trunk."""
     found = [stored for name, stored in by_key.items() if name.endswith(f".{key}") or key.endswith(f".{name}")]
     return found[0] if len(found) == 1 else None

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field, replace
 
 import torch
 
-from htsr.weights.inventory import Listing, Read, Stored
+from htsr.weights.inventory import Listing, ReadRows, StoredTensor
 
 # Scales of fp8 and int8 weights: DeepSeek's by block; compressed-tensors' and FBGEMM's by row or one for all; bitsandbytes'
 # by row, for entries divided by 127 (bitsandbytes.functional.int8_vectorwise_dequant).
@@ -40,7 +40,7 @@ def multiply_scales(listing: Listing) -> Listing:
     return replace(listing, tensors=[_judged(stored, by_key, listing.config) for stored in listing.tensors])
 
 
-def _judged(stored: Stored, by_key: Mapping[str, Stored], config: Mapping[str, object]) -> Stored:
+def _judged(stored: StoredTensor, by_key: Mapping[str, StoredTensor], config: Mapping[str, object]) -> StoredTensor:
     if stored.reason is not None or stored.role is not None or stored.quantised:
         return stored
     path, _, last = stored.key.rpartition(".")
@@ -64,7 +64,7 @@ def _judged(stored: Stored, by_key: Mapping[str, Stored], config: Mapping[str, o
     return stored
 
 
-def _scaled(stored: Stored, scale: Stored, factor: float, config: Mapping[str, object]) -> Stored:
+def _scaled(stored: StoredTensor, scale: StoredTensor, factor: float, config: Mapping[str, object]) -> StoredTensor:
     settings = config.get("quantization_config")
     size = settings.get("weight_block_size") if isinstance(settings, Mapping) else None
     sides = size if isinstance(size, list) and len(size) == 2 else [None, None]
@@ -92,8 +92,8 @@ def _block(side: int, count: int, said: object) -> int | None:
 
 @dataclass(frozen=True)
 class _Scaled:
-    read: Read = field(repr=False)
-    read_scale: Read = field(repr=False)
+    read: ReadRows = field(repr=False)
+    read_scale: ReadRows = field(repr=False)
     blocks: tuple[int, int]
     factor: float
 

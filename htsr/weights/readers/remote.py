@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from htsr.errors import InputError
-from htsr.weights.readers.optional import require
+from htsr.weights.readers.optional import import_optional
 
 # Which files of a directory make up a checkpoint: the first pattern that any name matches, and what describes them.
 CHECKPOINTS = (
@@ -34,7 +34,7 @@ def is_url(source: object) -> bool:
     return isinstance(source, str) and "://" in source
 
 
-def fetch(url: str) -> Path:
+def fetch_checkpoint(url: str) -> Path:
     """Copy a checkpoint into a temporary directory that lives as long as this process.
 
     Args:
@@ -48,7 +48,7 @@ def fetch(url: str) -> Path:
         FileNotFoundError: If there is nothing at the address.
         InputError: If fsspec or the package of the store is not installed, or nothing there looks like a checkpoint.
     """
-    fsspec = require("fsspec", "remote", url)
+    fsspec = import_optional("fsspec", "remote", url)
     try:
         files, root = fsspec.core.url_to_fs(url)
         directory = files.isdir(root)

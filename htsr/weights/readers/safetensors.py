@@ -7,9 +7,9 @@ import torch
 from safetensors import SafetensorError, safe_open
 
 from htsr.errors import InputError
-from htsr.weights.inventory import Listing, Stored
+from htsr.weights.inventory import Listing, StoredTensor
 from htsr.weights.names import natural_order, without_common_prefix
-from htsr.weights.readers.shards import check_complete, config_beside, shards
+from htsr.weights.readers.shards import check_shards_complete, config_beside, shard_files
 
 # The format's words for types, in torch's.
 DTYPES = {"F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat16"}
@@ -36,9 +36,9 @@ def read_safetensors(path: Path) -> Listing:
     Raises:
         InputError: If a file is not readable as safetensors, a shard is missing, or a name stands in two files.
     """
-    files = shards(path, "*.safetensors") if path.is_dir() else [path]
+    files = shard_files(path, "*.safetensors") if path.is_dir() else [path]
     if path.is_dir():
-        check_complete(path, {file.name for file in files}, "safetensors")
+        check_shards_complete(path, {file.name for file in files}, "safetensors")
     where: dict[str, tuple[Path, tuple[int, ...], str]] = {}
     for file in files:
         for key, shape, dtype in _header(file):
@@ -54,7 +54,7 @@ def read_safetensors(path: Path) -> Listing:
     for key in sorted(where, key=natural_order):
         file, shape, dtype = where[key]
         tensors.append(
-            Stored(names[key], shape, DTYPES.get(dtype, dtype.lower()), partial(_load, file, key), longkey=key)
+            StoredTensor(names[key], shape, DTYPES.get(dtype, dtype.lower()), partial(_load, file, key), longkey=key)
         )
     return Listing(str(path), tensors, config_beside(path))
 

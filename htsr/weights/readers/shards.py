@@ -8,7 +8,7 @@ from pathlib import Path
 from htsr.errors import InputError
 
 
-def shards(directory: Path, *patterns: str) -> list[Path]:
+def shard_files(directory: Path, *patterns: str) -> list[Path]:
     """The files of a directory whose names match, sorted by name.
 
     Args:
@@ -28,7 +28,7 @@ def shards(directory: Path, *patterns: str) -> list[Path]:
     return [path for path in found if path.is_file()]
 
 
-def check_complete(directory: Path, there: Iterable[str], suffix: str) -> None:
+def check_shards_complete(directory: Path, there: Iterable[str], suffix: str) -> None:
     """Refuse a sharded checkpoint that lacks a shard, by its index and by the numbers in the names.
 
     Args:

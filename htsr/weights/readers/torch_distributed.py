@@ -12,9 +12,9 @@ from torch.distributed import checkpoint as dcp
 from torch.distributed.checkpoint.metadata import Metadata, StorageMeta, TensorStorageMetadata
 
 from htsr.errors import InputError
-from htsr.weights.inventory import Listing, Stored
+from htsr.weights.inventory import Listing, StoredTensor
 from htsr.weights.names import without_common_prefix
-from htsr.weights.readers.archives import unreadable
+from htsr.weights.readers.archives import unreadable_file
 from htsr.weights.readers.shards import config_beside
 from htsr.weights.state_dicts import MODEL_KEYS
 
@@ -70,7 +70,7 @@ def read_torch_distributed(path: Path) -> Listing:
             shape, dtype = tuple(about.size), str(about.properties.dtype).removeprefix("torch.")
             reason = reason or _torn(path, files, key, about)
         name = names[in_model[key]] if key in in_model else plain[key]
-        tensors.append(Stored(name, shape, dtype, partial(_read, path, key), longkey=key, reason=reason))
+        tensors.append(StoredTensor(name, shape, dtype, partial(_read, path, key), longkey=key, reason=reason))
     return Listing(str(path), tensors, config_beside(path))
 
 
@@ -90,7 +90,7 @@ def _metadata(path: Path) -> Metadata:
         with (path / ".metadata").open("rb") as file:
             metadata = _Unpickler(file).load()
     except Exception as err:  # a damaged pickle can make the unpickler stumble in any way
-        raise unreadable(path / ".metadata", KIND, err) from err
+        raise unreadable_file(path / ".metadata", KIND, err) from err
     if not isinstance(metadata, Metadata) or not isinstance(metadata.state_dict_metadata, Mapping):
         raise InputError(f"{path}: expected the metadata of a checkpoint in .metadata, got a {type(metadata).__name__}")
     if not all(isinstance(key, str) for key in metadata.state_dict_metadata):
@@ -133,5 +133,5 @@ def _read(path: Path, key: str, rows: slice | None) -> torch.Tensor:
         Exception,
         dcp.CheckpointException,
     ) as err:  # damaged shards are pickles that can make the unpickler stumble in any way
-        raise unreadable(path, KIND, err) from err
+        raise unreadable_file(path, KIND, err) from err
     return tensor if rows is None else tensor[rows]

@@ -19,16 +19,16 @@ import torch
 
 from htsr.errors import InputError
 from htsr.weights.arrays import as_tensor
-from htsr.weights.inventory import Listing, Stored
-from htsr.weights.readers.archives import entries, is_archive, unreadable
-from htsr.weights.readers.shards import check_complete, config_beside, shards
-from htsr.weights.state_dicts import model_of, read_state_dict
+from htsr.weights.inventory import Listing, StoredTensor
+from htsr.weights.readers.archives import archive_entries, is_archive, unreadable_file
+from htsr.weights.readers.shards import check_shards_complete, config_beside, shard_files
+from htsr.weights.state_dicts import extract_state_dict, read_state_dict
 
 KIND = "torch checkpoint"
 # Names under which trainers of Hugging Face save weights; training_args.bin, optimizer.bin and the like are none.
-SHARDS = ("pytorch_model*.bin", "model*.bin", "adapter_model*.bin")
+BIN_SHARDS = ("pytorch_model*.bin", "model*.bin", "adapter_model*.bin")
 # torch.serialization.MAGIC_NUMBER as a pickle holds it.
-MAGIC = 0x1950A86A20F9469CFC6C.to_bytes(10, "little")
+TORCH_MAGIC = 0x1950A86A20F9469CFC6C.to_bytes(10, "little")
 # What a state dict imports.
 FOR_TENSORS = re.compile(
     r"torch\.(\w+Storage|_utils\.\w+|Size|device|nn\.parameter\.Parameter)|collections\.OrderedDict|(__builtin__|builtins)\.set"
@@ -50,10 +50,10 @@ def read_torch(path: Path) -> Listing:
     Raises:
         InputError: If a file cannot be read or asks for more than tensors, a shard is missing, or a name stands in two files.
     """
-    files = shards(path, *SHARDS) if path.is_dir() else [path]
+    files = shard_files(path, *BIN_SHARDS) if path.is_dir() else [path]
     if path.is_dir():
-        check_complete(path, {file.name for file in files}, "bin")
-    tensors: list[Stored] = []
+        check_shards_complete(path, {file.name for file in files}, "bin")
+    tensors: list[StoredTensor] = []
     owner: dict[str, Path] = {}
     for file in files:
         checkpoint = _load(file)
@@ -71,7 +71,7 @@ def read_torch(path: Path) -> Listing:
 
 
 def _read(path: Path, key: str, rows: slice | None) -> torch.Tensor:
-    value = model_of(_load(path))[0][key]
+    value = extract_state_dict(_load(path))[0][key]
     assert isinstance(value, torch.Tensor)
     tensor = as_tensor(value)
     return tensor if rows is None else tensor[rows]
@@ -82,7 +82,7 @@ def _load(path: Path) -> Mapping[str, object]:
         _check_old_format(path)
         status = path.stat()
         return _unpickled(path, status.st_mtime_ns, status.st_size)
-    if any(entry.compress_type != zipfile.ZIP_STORED for entry in entries(path, KIND).values()):
+    if any(entry.compress_type != zipfile.ZIP_STORED for entry in archive_entries(path, KIND).values()):
         raise InputError(f"{path}: compressed inside, which torch.save never does: unpack it and save it again")
     return _opened(path, mmap=True)
 
@@ -90,12 +90,12 @@ def _load(path: Path) -> Mapping[str, object]:
 def _check_old_format(path: Path) -> None:
     """Refuse what does not begin as the old format does, before any of it is unpickled."""
     with path.open("rb") as file:
-        if MAGIC in file.read(32):
+        if TORCH_MAGIC in file.read(32):
             return
     wanted = _imports(path)
     if wanted:
         raise _asks_for(path, wanted)
-    raise unreadable(path, KIND, InputError("it begins neither as torch.save's zip format nor as the older one"))
+    raise unreadable_file(path, KIND, InputError("it begins neither as torch.save's zip format nor as the older one"))
 
 
 @lru_cache(maxsize=1)  # the old format has to be read as a whole for each of its tensors
@@ -111,10 +111,10 @@ def _opened(path: Path, *, mmap: bool) -> Mapping[str, object]:
     except pickle.UnpicklingError as err:
         wanted = _refused(path)
         if not wanted:
-            raise unreadable(path, KIND, InputError("its pickle is damaged")) from err
+            raise unreadable_file(path, KIND, InputError("its pickle is damaged")) from err
         raise _asks_for(path, wanted) from err
     except Exception as err:  # a damaged pickle can make the unpickler stumble in any way
-        raise unreadable(path, KIND, err) from err
+        raise unreadable_file(path, KIND, err) from err
     if isinstance(checkpoint, torch.Tensor):
         return {"tensor": checkpoint}
     if not isinstance(checkpoint, Mapping):

@@ -8,19 +8,11 @@ from dataclasses import dataclass, replace
 
 from htsr.weights.attention import Heads, fused_parts, head_parts
 from htsr.weights.convolutions import Conv, kernel_parts
-from htsr.weights.inventory import Inventory, Layer, Listing, LoadPart, Role, Skipped, Stored
+from htsr.weights.inventory import Inventory, Layer, Listing, LoadPart, Skipped, StoredTensor
 from htsr.weights.parts import Part
-from htsr.weights.recurrent import TYPES, gate_parts, gates_by_shape
+from htsr.weights.recurrent import gate_parts
+from htsr.weights.roles import LayerRole, role_by_name
 
-# A bare tensor does not say which layer it came from: 2-D tensors are embeddings by these words, else dense.
-EMBEDDING = re.compile(
-    r"(^|[._])(\w*embed(ding)?s?\w*|token_embd|wte|wpe|relative_attention_bias)([._]|$)|^shared\.weight$", re.IGNORECASE
-)
-# A kernel longer than this is no kernel, unless its name says so: 3-D and 4-D tensors without a layer are as often stacked
-# experts or tokens.
-MAX_KERNEL = 31
-CONVOLUTION = re.compile(r"conv|kernel|patch", re.IGNORECASE)
-EXPERTS = re.compile(r"expert|moe|_exps", re.IGNORECASE)
 # Parts of weights that weight_norm, spectral_norm and pruning compute in the module.
 PARTS = re.compile(r"(^|\.)(parametrizations\..*|weight_(g|v|u|orig)|\w*mask)$")
 # Types that hold one weight each; float8_e8m0fnu holds scales, float4_e2m1fn_x2 two weights.
@@ -47,7 +39,7 @@ class Splitting:
     per_head: bool = False
 
 
-def lay_out(listing: Listing, splitting: Splitting | None = None) -> Inventory:
+def split_into_layers(listing: Listing, splitting: Splitting | None = None) -> Inventory:
     """Make of each tensor the weights that can be analysed, or a reason why it is none.
 
     Args:
@@ -98,15 +90,15 @@ def _without_weight(key: str, keys: Mapping[str, object]) -> str:
 
 
 def _parts(
-    stored: Stored, shapes: Mapping[str, tuple[int, ...]], splitting: Splitting, heads: Heads, in_out: bool
-) -> tuple[Role, list[Part], str] | str:
+    stored: StoredTensor, shapes: Mapping[str, tuple[int, ...]], splitting: Splitting, heads: Heads, in_out: bool
+) -> tuple[LayerRole, list[Part], str] | str:
     """What a tensor is and how it is cut, with what to be wary of; or why it is not analysed."""
     reason = stored.reason or _no_weight(stored)
     if reason is not None:
         return reason
     role = stored.role or role_by_name(stored.key, stored.shape, shapes)
     if stored.role is None and in_out and len(stored.shape) == 2 and IN_OUT.search(stored.key):
-        role = Role("dense", axes=(1, 0))
+        role = LayerRole("dense", axes=(1, 0))
     if isinstance(role, str):
         return role
     weight = Part(stored.shape, stored.label)
@@ -141,7 +133,7 @@ def _parts(
     return role, parts, note
 
 
-def _no_weight(stored: Stored) -> str | None:
+def _no_weight(stored: StoredTensor) -> str | None:
     """Why a tensor is no weight, whatever its role."""
     if not stored.quantised and not FLOATING.fullmatch(stored.dtype):
         return f"dtype {stored.dtype}: not a floating-point weight"
@@ -156,41 +148,6 @@ def _no_weight(stored: Stored) -> str | None:
     if PARTS.search(stored.key):
         return "part of a weight that the module computes: pass the module"
     return None
-
-
-def role_by_name(
-    key: str, shape: tuple[int, ...], shapes: Mapping[str, tuple[int, ...]], *, unknown_layer: bool = True
-) -> Role | str:
-    """What a tensor does, judged by its name and shape.
-
-    Args:
-        key: The tensor's name.
-        shape: Its shape, two sides at least and none of them 0.
-        shapes: Shapes of all tensors of the source, by name.
-        unknown_layer: Whether it may be the kernel of a layer of torch's own. A parameter of a module of another class is a
-            kernel in one dimension only if its name says so.
-
-    Returns:
-        Its role, or why it has none.
-
-    Notes:
-        A name and a shape do not tell everything: a grouped convolution looks like one with fewer inputs, and the kernel of a
-        transposed one like any other (its eigenvalues are the same). A module, an ONNX graph and a Keras file tell.
-    """
-    gates = gates_by_shape(key, shapes) if len(shape) == 2 else None
-    if gates is not None and shape[0] % max(len(gates), 1) == 0:
-        projection = re.search(r"weight_hr(_l\d+)?(_reverse)?$", key)
-        return Role(TYPES[gates], gates="" if projection else gates)
-    matrix = Role("embedding" if EMBEDDING.search(key) else "dense")
-    if len(shape) == 2:
-        return matrix
-    short = max(shape[2:]) <= MAX_KERNEL and (unknown_layer or len(shape) > 3)
-    table = not key.endswith("weight") and (shape[0] == 1 or EMBEDDING.search(key))
-    if len(shape) <= 5 and not EXPERTS.search(key) and ((short and not table) or CONVOLUTION.search(key)):
-        return Role(f"conv{len(shape) - 2}d")
-    if math.prod(shape[:-2]) == 1:
-        return matrix if shape[-2] > 1 else f"{len(shape)}-D with one row: it is a vector, not a matrix"
-    return Role("stack")
 
 
 def _stacked(weight: Part) -> list[Part]:
