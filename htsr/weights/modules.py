@@ -1,4 +1,4 @@
-"""Weights of a live ``torch.nn.Module``."""
+"""List the weights of a live ``torch.nn.Module``."""
 
 import sys
 from collections.abc import Callable, Mapping
@@ -15,13 +15,13 @@ from torch.optim.swa_utils import AveragedModel
 
 from htsr.weights.arrays import as_tensor
 from htsr.weights.attention import Heads
-from htsr.weights.inventory import Listing, StoredTensor
-from htsr.weights.names import WRAPPERS, clean
-from htsr.weights.recurrent import TYPES
+from htsr.weights.inventory import Listing, StoredTensor, never_read
+from htsr.weights.names import WRAPPERS, without_wrappers
+from htsr.weights.recurrent import recurrent_type
 from htsr.weights.roles import LayerRole, role_by_name
 from htsr.weights.state_dicts import dtype_name, read_state_dict, storage_identity, why_not_dense
 
-# Wrappers that keep what they wrap as their attribute ``module``.
+# Wrappers that keep the wrapped module in their attribute ``module``.
 PARALLEL = (nn.parallel.DistributedDataParallel, nn.DataParallel, AveragedModel)
 CONVOLUTIONS = {
     nn.Conv1d: "conv1d",
@@ -38,26 +38,16 @@ GATES = {
 
 
 def read_module(model: nn.Module) -> Listing:
-    """List the weights of a module, in the order in which its layers were defined.
-
-    Parametrized layers (weight_norm, spectral_norm, LoRA parametrizations) are listed by the weight they compute. A weight
-    that several layers share is listed each time with one identity.
-
-    Args:
-        model: Any module. It is not changed.
-
-    Notes:
-        FullyShardedDataParallel (FSDP1) flattens parameters and keeps a shard of each, so its whole state dict is gathered,
-        which every rank must do. Under ``fully_shard`` (FSDP2) only one weight at a time is.
-
-    Returns:
-        Every parameter and every computed weight, with the role its layer gives it; buffers and what cannot be analysed with
-        the reason.
-    """
+    """List every parameter, computed weight and buffer of a module in the order of its layers, without changing it."""
+    # FSDP1 flattens parameters and keeps a shard of each, so its whole state dict is gathered. FSDP2 (``fully_shard``) gathers
+    # one weight at a time, when it is read.
     if _is_fsdp1(model):
         return _gathered(model)
+    # A weight that several layers share is listed for each of them, with the same identity.
     tensors: list[StoredTensor] = []
-    shapes = {clean(key): tuple(p.shape) for key, p in model.named_parameters() if not nn.parameter.is_lazy(p)}
+    shapes = {
+        without_wrappers(key): tuple(p.shape) for key, p in model.named_parameters() if not nn.parameter.is_lazy(p)
+    }
     clean_paths = {"": ""}
     parents = {"": model}
     for path, module in model.named_modules(remove_duplicate=False):
@@ -78,17 +68,19 @@ def read_module(model: nn.Module) -> Listing:
             _skipped(f"{clean_paths[path]}.{key}".lstrip("."), buffer, "a buffer, not a parameter")
             for key, buffer in module.named_buffers(recurse=False, remove_duplicate=False)
         ]
-        if not names and callable(getattr(type(module), "weight", None)):  # a layer of torch's own quantization
+        if not names and callable(getattr(type(module), "weight", None)):  # a layer of torch.ao.nn.quantized
             tensors.append(_quantised(module, clean_paths[path], path))
     return Listing(f"module {type(model).__name__}", tensors, _config(model))
 
 
 def _is_fsdp1(model: nn.Module) -> bool:
+    """Return whether a module contains a ``FullyShardedDataParallel`` (FSDP1)."""
     fsdp = sys.modules.get("torch.distributed.fsdp")
     return fsdp is not None and any(isinstance(module, fsdp.FullyShardedDataParallel) for module in model.modules())
 
 
 def _gathered(model: nn.Module) -> Listing:
+    """List the whole state dict of an FSDP1 module, gathered from all ranks; every rank must call this."""
     from torch.distributed.checkpoint.state_dict import StateDictOptions, get_model_state_dict
 
     tensors = get_model_state_dict(model, options=StateDictOptions(full_state_dict=True))
@@ -106,6 +98,7 @@ def _listed(
     longkey: str,
     shapes: Mapping[str, tuple[int, ...]],
 ) -> StoredTensor:
+    """List one parameter or computed weight of a module, with its role or with the reason why it is skipped."""
     if parameter is not None and nn.parameter.is_lazy(parameter):
         return _skipped(name, None, "lazily initialised: run one batch through the model first")
     if "parametrizations" in longkey.split("."):
@@ -134,12 +127,9 @@ def _listed(
 
 
 def _skipped(name: str, tensor: torch.Tensor | None, reason: str) -> StoredTensor:
+    """List a tensor that is not analysed, with the reason."""
     shape = () if tensor is None or tensor.is_nested else tuple(tensor.shape)
-    return StoredTensor(name, shape, "" if tensor is None else dtype_name(tensor), _unread, reason=reason)
-
-
-def _unread(rows: slice | None) -> torch.Tensor:
-    raise AssertionError("what has a reason is not read")
+    return StoredTensor(name, shape, "" if tensor is None else dtype_name(tensor), never_read, reason=reason)
 
 
 def _role(
@@ -150,7 +140,7 @@ def _role(
     shape: tuple[int, ...],
     shapes: Mapping[str, tuple[int, ...]],
 ) -> LayerRole | None:
-    """What a parameter does, by the class of its module; by its name where the class is unknown."""
+    """Return what a parameter does, by the class of its module or, if the class is unknown, by its name and shape."""
     if isinstance(module, nn.Embedding | nn.EmbeddingBag) and key == "weight":
         return LayerRole("embedding")
     if isinstance(module, nn.Linear) and key == "weight":
@@ -162,8 +152,10 @@ def _role(
     if isinstance(module, nn.RNNBase | nn.RNNCellBase):
         gates = GATES.get(getattr(module, "mode", type(module).__name__))
         if gates is not None and key.startswith("weight_"):
-            return LayerRole(TYPES[gates], gates="" if key.startswith("weight_hr") else gates)
-    if type(module).__name__ == "Conv1D" and hasattr(module, "nf") and key == "weight":  # transformers': (in, out)
+            return LayerRole(recurrent_type(gates), gates="" if key.startswith("weight_hr") else gates)
+    if (
+        type(module).__name__ == "Conv1D" and hasattr(module, "nf") and key == "weight"
+    ):  # of transformers, stored (in, out)
         return LayerRole("dense", axes=(1, 0))
     for cls, layer_type in CONVOLUTIONS.items():
         if isinstance(module, cls) and key == "weight":
@@ -173,13 +165,13 @@ def _role(
 
 
 def _heads(attention: nn.Module) -> Heads | None:
-    """What the attributes of a module say of attention heads; most say nothing."""
+    """Return what the attributes of a module say about attention heads; None if they give no number of heads."""
     heads = Heads.of({key: value for key, value in vars(attention).items() if isinstance(value, int)})
     return heads if heads.num else None
 
 
 def _config(model: nn.Module) -> dict[str, object]:
-    """The architecture as transformers' models carry it."""
+    """Return the configuration that a model of transformers carries, or an empty one."""
     for module in model.modules():
         config = getattr(module, "config", None)
         if callable(getattr(config, "to_dict", None)):
@@ -188,13 +180,13 @@ def _config(model: nn.Module) -> dict[str, object]:
 
 
 def _computed(module: nn.Module) -> list[str]:
-    """Names of the tensors that a parametrization or a hook computes."""
+    """Return the names of the tensors that a parametrization or a hook computes."""
     names = list(module.parametrizations) if parametrize.is_parametrized(module) else []  # type: ignore[arg-type]
     return names + [name for name, _ in _hooks(module)]
 
 
 def _hooks(module: nn.Module) -> list[tuple[str, Callable[[], torch.Tensor]]]:
-    """What the hooks of the older weight_norm, spectral_norm and of pruning compute in the next forward pass."""
+    """Return the tensors that hooks of the older weight_norm, spectral_norm or pruning compute, each with a function to do so."""
     found: list[tuple[str, Callable[[], torch.Tensor]]] = []
     for hook in module._forward_pre_hooks.values():
         if isinstance(hook, WeightNorm):
@@ -207,31 +199,21 @@ def _hooks(module: nn.Module) -> list[tuple[str, Callable[[], torch.Tensor]]]:
 
 
 def _weight(module: nn.Module, key: str, rows: slice | None) -> torch.Tensor:
-    """A tensor that a layer computes with: its parameter, or what a parametrization or a hook makes of its parameters.
-
-    A parametrization in training mode may update its buffers when read (spectral_norm runs a power iteration), so
-    parametrizations are read in evaluation mode. The hooks of the older weight_norm, spectral_norm and of pruning set the
-    attribute in the forward pass only, so it may be stale; they are asked to compute it.
-
-    Args:
-        module: A layer.
-        key: Name of the tensor.
-        rows: Rows to read; None for all.
-
-    Returns:
-        The tensor, detached.
-    """
+    """Return the detached tensor that a layer computes with: its parameter, or what is computed from its parameters."""
     with torch.no_grad():
         tensor = as_tensor(_computed_weight(module, key))
         return tensor if rows is None else tensor[rows]
 
 
 def _computed_weight(module: nn.Module, key: str) -> torch.Tensor:
+    # Hooks set the attribute only during a forward pass, so it may be stale: ask them to compute it.
+    """Return a tensor of a module, computed in evaluation mode if a parametrization or a hook computes it."""
     hooked = dict(_hooks(module))
     if key in hooked:
         return hooked[key]()
-    if not (parametrize.is_parametrized(module, key)):
+    if not parametrize.is_parametrized(module, key):
         return getattr(module, key)
+    # In training mode a parametrization may update its buffers when read: spectral_norm runs a power iteration.
     parts = list(module.parametrizations[key].modules())  # type: ignore[index, union-attr]
     modes = [part.training for part in parts]
     for part in parts:
@@ -244,11 +226,11 @@ def _computed_weight(module: nn.Module, key: str) -> torch.Tensor:
 
 
 def _quantised(module: nn.Module, name: str, path: str) -> StoredTensor:
-    """A layer of torch.ao.nn.quantized, whose weight is a method."""
+    """List the weight of a layer of ``torch.ao.nn.quantized``, which is a method and not a parameter."""
     tensor = module.weight()  # type: ignore[operator]
     if not isinstance(tensor, torch.Tensor) or not tensor.is_quantized:
         return StoredTensor(
-            name, (), "", _unread, reason=f"layer type {type(module).__name__}: quantized, not analysed"
+            name, (), "", never_read, reason=f"layer type {type(module).__name__}: quantized, not analysed"
         )
     dtype = dtype_name(tensor)
     return StoredTensor(
@@ -263,5 +245,6 @@ def _quantised(module: nn.Module, name: str, path: str) -> StoredTensor:
 
 
 def _unpacked(module: nn.Module, rows: slice | None) -> torch.Tensor:
+    """Return the dequantised weight of a layer of ``torch.ao.nn.quantized``, or some of its rows."""
     tensor = module.weight().dequantize()  # type: ignore[operator]
     return tensor if rows is None else tensor[rows]

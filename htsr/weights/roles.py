@@ -1,4 +1,4 @@
-"""What a tensor does in its layer."""
+"""Decide what a tensor does in its layer."""
 
 import math
 import re
@@ -6,14 +6,15 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from htsr.weights.attention import Heads
-from htsr.weights.recurrent import TYPES, gates_by_shape
+from htsr.weights.recurrent import gates_by_shape, recurrent_type
 
-# A bare tensor does not say which layer it came from: 2-D tensors are embeddings by these words, else dense.
+# A bare tensor does not say which layer it came from. A 2-D tensor whose name has one of these words is an embedding; any
+# other is dense.
 EMBEDDING = re.compile(
     r"(^|[._])(\w*embed(ding)?s?\w*|token_embd|wte|wpe|relative_attention_bias)([._]|$)|^shared\.weight$", re.IGNORECASE
 )
-# A kernel longer than this is no kernel, unless its name says so: 3-D and 4-D tensors without a layer are as often stacked
-# experts or tokens.
+# A tensor that is longer than this along a kernel dimension is a kernel only if its name says so: 3-D and 4-D tensors without a
+# layer are just as often stacked experts or tokens.
 MAX_KERNEL = 31
 CONVOLUTION = re.compile(r"conv|kernel|patch", re.IGNORECASE)
 EXPERTS = re.compile(r"expert|moe|_exps", re.IGNORECASE)
@@ -21,15 +22,16 @@ EXPERTS = re.compile(r"expert|moe|_exps", re.IGNORECASE)
 
 @dataclass(frozen=True)
 class LayerRole:
-    """What a tensor does in its layer, where the source tells: the class of a module, the operation of a graph.
+    """What a tensor does in its layer, as the class of a module or the operation of a graph tells.
 
     Attributes:
         layer_type: See ``Layer``.
-        axes: The order of the axes that makes it ``(out, in, *kernel)``; ``(in, out, *kernel)`` for transposed convolutions.
-        groups: Groups of a convolution.
+        axes: The order of axes that turns the tensor into ``(out, in, *kernel)``, or ``(in, out, *kernel)`` for a transposed
+            convolution; None if it is stored that way.
+        groups: Number of groups of a convolution.
         gates: Gates of a recurrent weight in the order in which they are stacked, by torch's letters: ``ifgo`` for an LSTM,
             ``rzn`` for a GRU.
-        heads: What the layer, or the module it stands in, says of attention heads.
+        heads: What the layer, or the module around it, says about attention heads.
     """
 
     layer_type: str
@@ -42,26 +44,14 @@ class LayerRole:
 def role_by_name(
     key: str, shape: tuple[int, ...], shapes: Mapping[str, tuple[int, ...]], *, unknown_layer: bool = True
 ) -> LayerRole | str:
-    """What a tensor does, judged by its name and shape.
-
-    Args:
-        key: The tensor's name.
-        shape: Its shape, two sides at least and none of them 0.
-        shapes: Shapes of all tensors of the source, by name.
-        unknown_layer: Whether it may be the kernel of a layer of torch's own. A parameter of a module of another class is a
-            kernel in one dimension only if its name says so.
-
-    Returns:
-        Its role, or why it has none.
-
-    Notes:
-        A name and a shape do not tell everything: a grouped convolution looks like one with fewer inputs, and the kernel of a
-        transposed one like any other (its eigenvalues are the same). A module, an ONNX graph and a Keras file tell.
-    """
+    """Infer what a tensor with at least two dimensions does from its name and shape, or return why it has no role."""
+    # ``unknown_layer`` says that the tensor may belong to a layer of torch's own. A parameter of a module of another class is a
+    # 1-D kernel only if its name says so. Name and shape cannot tell everything: a grouped convolution looks like one with fewer
+    # inputs, and a transposed kernel like any other (its eigenvalues are the same).
     gates = gates_by_shape(key, shapes) if len(shape) == 2 else None
     if gates is not None and shape[0] % max(len(gates), 1) == 0:
         projection = re.search(r"weight_hr(_l\d+)?(_reverse)?$", key)
-        return LayerRole(TYPES[gates], gates="" if projection else gates)
+        return LayerRole(recurrent_type(gates), gates="" if projection else gates)
     matrix = LayerRole("embedding" if EMBEDDING.search(key) else "dense")
     if len(shape) == 2:
         return matrix

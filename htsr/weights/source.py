@@ -1,4 +1,4 @@
-"""Tell what a source is and open it with the right reader."""
+"""Recognise the kind of a source and open it with the right reader."""
 
 import os
 from collections.abc import Callable, Mapping
@@ -48,32 +48,38 @@ READERS: dict[str, Reader] = {
 def open_source(
     source: Source, *, conv: Conv = "pool", per_head: bool = False, base: Source | None = None
 ) -> Inventory:
-    """List what a source holds: names and shapes, no values yet.
+    """List the weights of a source by name and shape, without loading any values.
 
     Args:
-        source: A module; a state dict, ``{name: array}`` or a checkpoint that holds one; or a path to a file or directory of
-            one of the formats in ``READERS``, to a directory of ``torch.distributed.checkpoint`` or of a PEFT adapter; or a URL
-            that fsspec can open.
-        conv: How convolutions are decomposed: ``"pool"``, ``"slices"`` or ``"unfold"``; see ``kernel_parts``.
-        per_head: Cut attention weights into their heads, where the number of heads is known.
-        base: The model that an adapter was trained on, where the source is the directory of one.
+        source: A module; a state dict, ``{name: array}`` or a checkpoint dictionary that holds one of these; the path of a file
+            or directory in one of the formats in ``READERS``, or of the directory of a ``torch.distributed.checkpoint`` or a
+            PEFT adapter; or a URL that fsspec can open.
+        conv: How convolutions are decomposed. ``"pool"`` decomposes each slice of a kernel, one ``(out, in)`` matrix for each
+            position, and pools the eigenvalues. ``"slices"`` makes each slice a layer of its own. ``"unfold"`` makes the kernel
+            one matrix, ``(out, in * positions)``. A kernel whose slices would be vectors, as in depthwise convolutions, is
+            always one matrix, ``(channels, positions)``.
+        per_head: Whether to cut attention weights into their heads, if the number of heads is known.
+        base: The model that an adapter was trained on, if the source is the directory of an adapter.
 
     Returns:
-        Its layers and, with a reason each, all other tensors.
+        The layers of the source and, each with a reason, all of its other tensors.
 
     Raises:
         FileNotFoundError: If the path does not exist.
-        InputError: If the path is no checkpoint, the source holds no tensor at all, or a base is given for what is no adapter.
-        TypeError: If the source is of none of these kinds.
+        InputError: If the path is not a checkpoint, the source holds no tensor, or a base is given and the source is not an
+            adapter.
+        TypeError: If the source has a type other than these.
+        ValueError: If ``conv`` is unknown.
     """
     check_conv(conv)
     listing = multiply_norms(multiply_scales(_list(source, base)))
     if not listing.tensors:
-        raise InputError(f"{listing.source} is empty: expected at least one weight, found no tensor at all")
+        raise InputError(f"{listing.source} is empty: expected at least one weight, found no tensor")
     return split_into_layers(listing, Splitting(conv, per_head))
 
 
 def _list(source: Source, base: Source | None = None) -> Listing:
+    """List the tensors of a source, merged with its base if the source is an adapter that has one."""
     if is_url(source):
         listing = _list(fetch_checkpoint(str(source)), base)
         return replace(listing, source=str(source))
@@ -81,7 +87,7 @@ def _list(source: Source, base: Source | None = None) -> Listing:
         return read_peft(Path(source), None if base is None else _list(base))
     if base is not None:
         raise InputError(
-            f"expected the directory of an adapter, with its {ADAPTER_CONFIG}, since a base is given, got {source!r:.100}"
+            f"expected the directory of an adapter (with {ADAPTER_CONFIG}) because a base is given, got {source!r:.100}"
         )
     if isinstance(source, nn.Module):
         return read_module(source)
@@ -97,19 +103,20 @@ def _list(source: Source, base: Source | None = None) -> Listing:
 
 
 def _reader(path: Path) -> Reader:
+    """Return the reader of a path, which tells the format from the content before the suffix."""
     if path.is_symlink() and not path.exists():
-        raise InputError(f"{path}: a symbolic link that leads to no file, or in a circle")
+        raise InputError(f"{path}: a symbolic link that leads to no file or to itself")
     if not path.exists():
         raise FileNotFoundError(f"{path}: no such file or directory")
     if path.is_dir():
         return _reader_of_directory(path)
     if not path.is_file():
-        raise InputError(f"{path}: expected a file or a directory, got a device, a pipe or the like")
+        raise InputError(f"{path}: expected a file or a directory, got a device, a pipe or another special file")
     return _reader_by_content(path) or _reader_by_suffix(path)
 
 
 def _reader_by_content(path: Path) -> Reader | None:
-    """The formats that begin with a mark of their own, whatever the file is called."""
+    """Return the reader of a format that begins with a signature of its own, whatever the file is called."""
     with path.open("rb") as file:
         head = file.read(32)
     if head.startswith(b"GGUF"):
@@ -130,6 +137,7 @@ def _reader_by_content(path: Path) -> Reader | None:
 
 
 def _reader_by_suffix(path: Path) -> Reader:
+    """Return the reader of a file that only its name identifies."""
     if path.name.endswith(".index.json"):
         return lambda index: _reader_of_directory(index.parent)(index.parent)
     reader = READERS.get(path.suffix.lower())
@@ -139,6 +147,7 @@ def _reader_by_suffix(path: Path) -> Reader:
 
 
 def _reader_of_directory(path: Path) -> Reader:
+    """Return the reader of the one checkpoint in a directory."""
     if shard_files(path, "*.safetensors"):
         return read_safetensors
     if (path / ".metadata").is_file():

@@ -1,4 +1,4 @@
-"""Weights of a GGUF file, dequantised by the gguf package of llama.cpp."""
+"""List the weights of a GGUF file; the gguf package of llama.cpp dequantises them."""
 
 from functools import partial
 from pathlib import Path
@@ -18,18 +18,7 @@ INTEGERS = {"I8": "int8", "I16": "int16", "I32": "int32", "I64": "int64"}
 
 
 def read_gguf(path: Path) -> Listing:
-    """List the tensors of a GGUF file.
-
-    Args:
-        path: The file.
-
-    Returns:
-        The tensors in the order of the file, with the sides in numpy's order, (out, in). Quantised blocks are dequantised when
-        they are read, rows at a time for stacks of experts.
-
-    Raises:
-        InputError: If the file cannot be read, or the gguf package is not installed.
-    """
+    """List the tensors of a GGUF file in the order of the file, with their sides as (out, in)."""
     gguf = import_optional("gguf", "gguf", path)
     try:
         reader = _bounded_reader(gguf)(path)
@@ -54,23 +43,26 @@ def read_gguf(path: Path) -> Listing:
                     note="" if plain else f"dequantised from {kind.name}",
                 )
             )
-    except Exception as err:  # the reader checks little, and damage can make it stumble in any way
-        error = unreadable_file(path, KIND, err)
-        raise error from err
+    except Exception as err:  # gguf checks little, so damage can raise anything
+        raise unreadable_file(path, KIND, err) from err
     return Listing(str(path), tensors, config)
 
 
 def _bounded_reader(gguf: Any) -> Any:
+    """Return a subclass of gguf's reader that stops at the end of the file and skips arrays."""
+
     class Reader(gguf.GGUFReader):
-        """Stops at the end of the file, where gguf's own goes on with nothing for as long as a header says; skips arrays."""
+        """A reader that a lying header cannot keep busy: gguf's own reads on past the end of the file."""
 
         def _get(self, offset: int, dtype: Any, count: int = 1, *args: Any, **kwargs: Any) -> Any:
+            """Read values, but only inside the file."""
             end = int(offset) + np.dtype(dtype).itemsize * int(count)
             if end > len(self.data):
-                raise ValueError(f"it ends before byte {end:,}")
+                raise ValueError(f"the file ends before byte {end:,}")
             return super()._get(offset, dtype, count, *args, **kwargs)
 
         def _get_field_parts(self, offset: int, kind: int) -> Any:
+            """Read a field, but only step over an array."""
             if kind != gguf.GGUFValueType.ARRAY:
                 return super()._get_field_parts(offset, kind)
             inner, count = self._get(offset, np.uint32), self._get(offset + 4, np.uint64)
@@ -80,7 +72,7 @@ def _bounded_reader(gguf: Any) -> Any:
                 end += left * np.dtype(scalar).itemsize
             elif left * 8 > len(self.data) - end:
                 raise ValueError(f"an array of {left:,} is longer than the file")
-            elif inner[0] == gguf.GGUFValueType.STRING:  # a vocabulary, not wanted here
+            elif inner[0] == gguf.GGUFValueType.STRING:  # a vocabulary, which is not needed here
                 for _ in range(left):
                     end += 8 + int.from_bytes(self.data[end : end + 8].tobytes(), "little")
             else:
@@ -92,6 +84,7 @@ def _bounded_reader(gguf: Any) -> Any:
 
 
 def _read(path: Path, offset: int, shape: tuple[int, ...], kind: int, rows: slice | None) -> torch.Tensor:
+    """Return a tensor, or some of its rows, dequantised if it is quantised."""
     gguf = import_optional("gguf", "gguf", path)
     blocks: np.ndarray = np.memmap(path, dtype=np.uint8, mode="r", offset=offset, shape=shape)
     blocks = np.ascontiguousarray(blocks if rows is None else blocks[rows])
