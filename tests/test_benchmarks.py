@@ -44,7 +44,10 @@ BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
         ("htmuon_step.py", ("| HTMuon, default |", "| HTMuon, svd, interval 5 |", "| torch.optim.AdamW |")),
         ("monitor_overhead.py", ("| 10 | inline |", "| 100 | background |", "| 20 | 5.", "| 20 | no monitor |")),
         ("history_opening.py", ("| alpha() |", "| one spectrum |")),
-        ("limits.py", ("| 256 x 128 | 64 |", "| lognormal of width 0.414, smooth | 1000 |", "| shuffled, seed 0 | 39 |")),
+        (
+            "limits.py",
+            ("| 256 x 128 | 64 |", "| lognormal of width 0.414, smooth | 1000 |", "| shuffled, seed 0 | 39 |"),
+        ),
     ],
 )
 def test_in_quick_form(name, rows):

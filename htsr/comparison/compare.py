@@ -19,7 +19,7 @@ from htsr.errors import InputError
 from htsr.progress import tqdm
 from htsr.tails.xmin_rules import XminRule, check_xmin
 from htsr.weights import Inventory, Layer, open_source, select
-from htsr.weights.readers.peft import CONFIG as ADAPTER
+from htsr.weights.readers.peft import ADAPTER_CONFIG
 from htsr.weights.select import Patterns
 from htsr.weights.source import Source, is_path
 
@@ -105,7 +105,7 @@ def compare(
 
 def _open_on(source: Source, base: Source) -> Inventory:
     """Open a source; the directory of an adapter is opened as the base with the adapter merged into it."""
-    adapter = is_path(source) and os.path.isfile(os.path.join(source, ADAPTER))
+    adapter = is_path(source) and os.path.isfile(os.path.join(source, ADAPTER_CONFIG))
     return open_source(source, base=base) if adapter else open_source(source)
 
 

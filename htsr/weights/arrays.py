@@ -1,26 +1,19 @@
-"""Tensors from arrays of any kind."""
+"""Convert arrays of any kind to tensors."""
 
 import numpy as np
 import torch
 
 
 def as_tensor(weight: torch.Tensor | np.ndarray) -> torch.Tensor:
-    """A weight as a detached tensor.
-
-    Args:
-        weight: A tensor, or an array of any byte order, layout and floating-point type.
-
-    Returns:
-        The tensor; it shares memory where it can. The shards of a DTensor (FSDP2) are gathered, which every rank must do, and
-        torch's quantized tensors are dequantised.
-    """
+    """Return a weight as a detached, dequantised tensor that shares the weight's memory where it can."""
     if isinstance(weight, torch.Tensor):
+        # full_tensor() gathers the shards of a DTensor (FSDP2); every rank must call it.
         tensor: torch.Tensor = weight.full_tensor() if hasattr(weight, "full_tensor") else weight
         return tensor.dequantize() if tensor.is_quantized else tensor.detach()
     array = np.asarray(weight)
-    if array.dtype.kind not in "fV":  # integers, booleans, complex: for the caller to judge
+    if array.dtype.kind not in "fV":  # integers, booleans, complex: the caller decides what to do
         return torch.from_numpy(np.array(array, order="C"))
     native = array.dtype.newbyteorder("=")
-    if native not in (np.float16, np.float32, np.float64):  # longdouble, or jax's bfloat16
+    if native not in (np.float16, np.float32, np.float64):  # longdouble, or JAX's bfloat16
         native = np.dtype(np.float64)
     return torch.from_numpy(np.require(array, dtype=native, requirements=["C", "W"]))

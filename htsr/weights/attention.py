@@ -1,4 +1,4 @@
-"""Attention weights: fused query, key and value taken apart, and single heads."""
+"""Split fused query, key and value weights, and cut attention weights into heads."""
 
 import re
 from collections.abc import Mapping
@@ -6,30 +6,30 @@ from dataclasses import dataclass
 
 from htsr.weights.parts import Part
 
-# Names of weights that hold query, key and value: torch, timm, GPT-2, GPT-NeoX and Falcon, MPT and ModernBERT, InternLM2,
-# Baichuan, diffusers, GGUF.
+# Names of weights that fuse query, key and value: those of torch, timm, GPT-2, GPT-NeoX and Falcon, MPT and ModernBERT,
+# InternLM2, Baichuan, diffusers and GGUF.
 FUSED = re.compile(
     r"(^|.*[._])(in_proj_weight|attn\.in_proj|qkv|qkv_proj|query_key_value|c_attn|w_?qkv|w_pack|to_qkv)(\.weight)?$",
     re.I,
 )
-# ... and those that hold key and value.
+# Names of weights that fuse only key and value.
 FUSED_KV = re.compile(r"(^|.*[._])(kv|kv_proj|to_kv)(\.weight)?$", re.I)
-# Names of weights of one role: heads are rows of query, key and value, and columns of the output.
+# Names of weights that are not fused. A head is a block of rows in query, key and value, and of columns in the output.
 HEADS_IN_ROWS = re.compile(r"(?:^|.*[._])(?:to_|w)?([qkv])(?:_proj|uery|ey|alue)?(?:_weight|\.weight)?$", re.I)
 HEADS_IN_COLUMNS = re.compile(r"(^|.*[._])(o_proj|out_proj|to_out\.0|wo|attn\.c_proj|attn_output)(\.weight)?$", re.I)
-# Architectures of transformers that store query, key and value of each head together.
+# Values of transformers' ``model_type`` whose fused weights store query, key and value head by head.
 INTERLEAVED = {"gpt_neox", "gpt_neox_japanese", "bloom", "persimmon", "internlm2", "chatglm"}
 
 
 @dataclass(frozen=True)
 class Heads:
-    """What a configuration says of the attention heads; None where it does not.
+    """What a configuration says about attention heads; None where it says nothing.
 
     Attributes:
-        num: Query heads.
-        num_kv: Heads of key and of value; fewer than ``num`` in grouped-query attention.
-        size: Rows of one head.
-        interleaved: Whether a fused weight holds query, key and value head by head; None if not known.
+        num: Number of query heads.
+        num_kv: Number of key heads, and of value heads; smaller than ``num`` in grouped-query attention.
+        size: Number of rows in one head.
+        interleaved: Whether a fused weight stores query, key and value head by head; None if unknown.
     """
 
     num: int | None = None
@@ -39,7 +39,7 @@ class Heads:
 
     @classmethod
     def of(cls, config: Mapping[str, object]) -> "Heads":
-        """Read a configuration in the words of transformers, or of GGUF."""
+        """Read the heads from a configuration that uses the keys of transformers or of GGUF."""
         for inner in ("text_config", "llm_config"):
             if isinstance(config.get(inner), Mapping):
                 return cls.of(config[inner])  # type: ignore[arg-type]
@@ -72,59 +72,44 @@ class Heads:
 
 
 def _first(config: Mapping[str, object], *names: str) -> int | None:
+    """Return the first of these settings that is a positive integer."""
     values = (config.get(name) for name in names)
     return next((v for v in values if isinstance(v, int) and not isinstance(v, bool) and v > 0), None)
 
 
 def fused_parts(key: str, weight: Part, heads: Heads) -> tuple[list[Part], str]:
-    """Cut a weight that holds query, key and value into the three, ``[q]``, ``[k]`` and ``[v]``.
-
-    Args:
-        key: Its name.
-        weight: ``(out, in)``, or ``(in, out)`` as in GPT-2, told by the longer side.
-        heads: What is known of the heads.
-
-    Returns:
-        The parts, each ``(out, in)``, and what to be wary of; the weight as it is, where it is none or cannot be cut.
-    """
+    """Cut a fused attention weight into ``[q]``, ``[k]`` and ``[v]``, or return it whole; the second value is a warning."""
     if len(weight.shape) != 2 or not (FUSED.fullmatch(key) or FUSED_KV.fullmatch(key)):
         return [weight], ""
     query, kv = (heads.num or 0) * (heads.size or 0), (heads.num_kv or 0) * (heads.size or 0)
+    # The configuration decides which dimension is the output; without one, the longer dimension is (GPT-2 stores (in, out)).
     by_config = query and query + 2 * kv in weight.shape
     if weight.shape[0] != query + 2 * kv if by_config else weight.shape[0] < weight.shape[1]:
         weight = weight.permute((1, 0))
     rows, columns = weight.shape
-    if FUSED_KV.fullmatch(key) or (rows == 2 * columns and "cross" in key):  # GPT-2's cross-attention keeps q apart
+    # GPT-2's cross-attention stores q separately
+    if FUSED_KV.fullmatch(key) or (rows == 2 * columns and "cross" in key):
         if rows % 2:
-            return [weight], "fused key and value with an odd number of rows: analysed as one matrix"
+            return [weight], "fused key and value with an odd number of rows, analysed as one matrix"
         return _rows(weight, {"k": rows // 2, "v": rows // 2}), ""
     if heads.interleaved and by_config:
         return _interleaved(weight, heads), ""
     if heads.interleaved is None and re.search(r"query_key_value|wqkv", key) and "attention" in key:
-        return [weight], "fused query, key and value whose order only a config.json tells: analysed as one matrix"
+        note = "the order of the fused query, key and value is unknown without a config.json: analysed as one matrix"
+        return [weight], note
     if by_config:
         return _rows(weight, {"q": query, "k": kv, "v": kv}), ""
     if rows == 3 * columns or (rows % 3 == 0 and key.endswith("in_proj_weight")):
         return _rows(weight, dict.fromkeys("qkv", rows // 3)), ""
     if columns < rows < 3 * columns and (rows - columns) % 2 == 0:
         kv = (rows - columns) // 2
-        return _rows(
-            weight, {"q": columns, "k": kv, "v": kv}
-        ), "split by shape: a query as wide as the input is assumed"
-    return [weight], "fused query, key and value of unknown sizes: analysed as one matrix"
+        note = "query, key and value split by shape, assuming that the query is as wide as the input"
+        return _rows(weight, {"q": columns, "k": kv, "v": kv}), note
+    return [weight], "the sizes of the fused query, key and value are unknown: analysed as one matrix"
 
 
 def head_parts(key: str, weight: Part, heads: Heads) -> list[Part]:
-    """Cut an attention weight into its heads, ``[0]``, ``[1]``, ...; other weights stay whole.
-
-    Args:
-        key: Its name.
-        weight: ``(out, in)``; a part with the label ``[q]``, ``[k]`` or ``[v]``, or a weight with a name of one.
-        heads: What is known of the heads.
-
-    Returns:
-        The heads, ``(rows of a head, in)``, or ``(out, columns of a head)`` for the output projection.
-    """
+    """Cut an attention weight into its heads, ``[0]``, ``[1]``, ...; return any other weight whole."""
     if len(weight.shape) != 2 or not heads.num:
         return [weight]
     named = HEADS_IN_ROWS.fullmatch(key)
@@ -143,6 +128,7 @@ def head_parts(key: str, weight: Part, heads: Heads) -> list[Part]:
 
 
 def _rows(weight: Part, sizes: Mapping[str, int]) -> list[Part]:
+    """Cut the rows of a weight into consecutive parts of these sizes."""
     parts, start = [], 0
     for label, size in sizes.items():
         parts.append(weight.narrow(0, start, size, f"[{label}]"))
@@ -151,10 +137,11 @@ def _rows(weight: Part, sizes: Mapping[str, int]) -> list[Part]:
 
 
 def _interleaved(weight: Part, heads: Heads) -> list[Part]:
-    """Rows are ``(kv heads, queries of the group + key + value, size)``: GPT-NeoX has one query a group, Falcon several."""
+    """Split a fused weight that stores query, key and value head by head."""
     assert heads.num is not None
     assert heads.num_kv is not None
     assert heads.size is not None
+    # Rows are (kv heads, queries of the group + key + value, size). A group has one query in GPT-NeoX and several in Falcon.
     columns, group = weight.shape[1], heads.num // heads.num_kv
     by_group = weight.reshape(heads.num_kv, group + 2, heads.size, columns)
     query = by_group.narrow(1, 0, group, "[q]").reshape(heads.num * heads.size, columns)

@@ -1,4 +1,4 @@
-"""The matrices of a convolution kernel: groups, transposed and depthwise kernels, slices."""
+"""Cut a convolution kernel into matrices: by group, by slice or unfolded."""
 
 import itertools
 import math
@@ -6,30 +6,22 @@ from typing import Literal, get_args
 
 from htsr.weights.parts import Part
 
+# "pool" keeps a kernel whole: its slices, one (out, in) matrix for each position, are decomposed separately and their
+# eigenvalues pooled. "slices" makes each slice a layer of its own, "[0,2]". "unfold" makes the kernel one matrix,
+# (out, in * positions), the one that im2col multiplies by.
 Conv = Literal["pool", "slices", "unfold"]
 
 
 def check_conv(conv: str) -> None:
-    """Refuse what is no treatment of convolutions."""
+    """Raise ValueError unless ``conv`` names a known treatment of convolutions."""
     if conv not in get_args(Conv):
         raise ValueError(f"expected conv='pool', 'slices' or 'unfold', got {conv!r}")
 
 
 def kernel_parts(kernel: Part, *, groups: int = 1, transposed: bool = False, conv: Conv = "pool") -> list[Part]:
-    """Cut a kernel into the weights that are analysed.
-
-    Args:
-        kernel: ``(out, in / groups, *positions)``; ``(in, out / groups, *positions)`` for a transposed convolution.
-        groups: Each group is a convolution of its own and becomes a part of its own, ``[0]``, ``[1]``, ...
-        transposed: Whether it is the kernel of a transposed convolution.
-        conv: ``"pool"`` keeps a kernel whole: its slices, one ``(out, in)`` matrix for each position, are decomposed and
-            their eigenvalues pooled. ``"slices"`` makes each slice a part, ``[0,2]``. ``"unfold"`` makes the kernel one
-            matrix, ``(out, in * positions)``, which is what im2col multiplies with.
-
-    Returns:
-        The parts. Where one side of every slice is a single channel, as in depthwise convolutions and those of grey images,
-        slices would be vectors: all of the kernel is then one matrix, ``(channels, positions)``, whatever ``conv`` says.
-    """
+    """Cut a kernel ``(out, in / groups, *positions)`` into the weights that are analysed, one or more for each group."""
+    # A transposed kernel is stored (in, out / groups, *positions). If one side of every slice is a single channel (depthwise
+    # convolutions, grey images), the slices would be vectors, so the whole kernel becomes one matrix (channels, positions).
     outer, inner, *positions = kernel.shape
     if inner == 1:
         return [kernel.reshape(outer, math.prod(positions))]
@@ -49,6 +41,7 @@ def kernel_parts(kernel: Part, *, groups: int = 1, transposed: bool = False, con
 
 
 def _slice(kernel: Part, place: tuple[int, ...]) -> Part:
+    """Return the ``(out, in)`` matrix at one position of a kernel."""
     for index in place[:-1]:
         kernel = kernel.select(2, index)
     return kernel.select(2, place[-1], f"[{','.join(map(str, place))}]")

@@ -1,7 +1,8 @@
-"""What a source holds, before any matrix is loaded.
+"""The types of the pipeline from a source to its matrices: ``Listing -> Inventory -> Layer.load``.
 
-A reader lists the tensors of its source (``Listing`` of ``Stored``); ``layout`` makes of them the weights that can be
-analysed (``Inventory`` of ``Layer``). Everything that reads is picklable, so that another process can load a layer.
+A reader lists the tensors of its source (``Listing`` of ``StoredTensor``). ``split_into_layers`` turns them into the weights
+that can be analysed (``Inventory`` of ``Layer``) and gives a reason for every other tensor (``Skipped``). No value is read before
+``Layer.load``. Layers of a file can be pickled, so that another process can load them.
 """
 
 from collections.abc import Callable, Hashable, Mapping
@@ -9,58 +10,43 @@ from dataclasses import dataclass, field
 
 import torch
 
-from htsr.weights.attention import Heads
 from htsr.weights.parts import Part
+from htsr.weights.roles import LayerRole
 from htsr.weights.sides import Sides
 
-# Reads a tensor, or some rows of it along the first dimension; opens its file itself and closes it again.
-Read = Callable[[slice | None], torch.Tensor]
+# Reads a whole tensor (None) or some rows along its first dimension. A reader of a file opens the file and closes it again.
+ReadRows = Callable[[slice | None], torch.Tensor]
+
+
+def never_read(rows: slice | None) -> torch.Tensor:
+    """Stand in for ``read`` in a tensor that has a reason and so is never read."""
+    raise AssertionError("a skipped tensor must not be read")
 
 
 @dataclass(frozen=True)
-class Role:
-    """What a tensor does in its layer, where the source tells: the class of a module, the operation of a graph.
+class StoredTensor:
+    """One tensor of a source, described but not loaded.
 
     Attributes:
-        layer_type: See ``Layer``.
-        axes: The order of the axes that makes it ``(out, in, *kernel)``; ``(in, out, *kernel)`` for transposed convolutions.
-        groups: Groups of a convolution.
-        gates: Gates of a recurrent weight in the order in which they are stacked, by torch's letters: ``ifgo`` for an LSTM,
-            ``rzn`` for a GRU.
-        heads: What the layer, or the module it stands in, says of attention heads.
-    """
-
-    layer_type: str
-    axes: tuple[int, ...] | None = None
-    groups: int = 1
-    gates: str = ""
-    heads: Heads | None = None
-
-
-@dataclass(frozen=True)
-class Stored:
-    """One tensor of a source.
-
-    Attributes:
-        key: Its name as people know it, wrapper prefixes stripped: ``encoder.0.weight``.
+        key: Its name without wrapper prefixes: ``encoder.0.weight``.
         shape: Its shape as stored.
-        dtype: Its type as stored, in torch's words (``bfloat16``) or, for block formats, in the format's (``Q4_K``).
-        read: Reads it, or some of its rows.
-        longkey: Its name exactly as the source spells it; ``key`` by default.
-        role: What it does, where the source tells; else it is judged by name and shape.
-        identity: Equal for tensors that share memory; None if the source cannot tell.
-        quantised: ``read`` computes floating-point values from a type that holds none.
-        reason: Why it cannot be analysed, where the reader knows.
-        note: What to be wary of.
-        label: What its name has in brackets already: ``[delta]``.
+        dtype: Its type as stored, named as torch names it (``bfloat16``) or, for block formats, as the format does (``Q4_K``).
+        read: Reads the tensor, or some of its rows.
+        longkey: Its name exactly as the source spells it; empty if that is ``key``.
+        role: What it does in its layer, if the source says; otherwise ``role_by_name`` infers it from name and shape.
+        identity: A value that is equal for tensors that share memory; None if the source cannot tell.
+        quantised: Whether ``read`` converts a type without floating-point values to one with them.
+        reason: Why it cannot be analysed, if the reader knows that already.
+        note: A caveat for the user.
+        label: A part of its name that is already in brackets: ``[delta]``.
     """
 
     key: str
     shape: tuple[int, ...]
     dtype: str
-    read: Read
+    read: ReadRows
     longkey: str = ""
-    role: Role | None = None
+    role: LayerRole | None = None
     identity: Hashable = None
     quantised: bool = False
     reason: str | None = None
@@ -70,16 +56,16 @@ class Stored:
 
 @dataclass(frozen=True)
 class Listing:
-    """Every tensor of a source, in its order.
+    """Every tensor of a source, in the order of the source.
 
     Attributes:
-        source: What was opened, in words for people.
+        source: What was opened, for messages.
         tensors: The tensors.
-        config: What is said beside them of the architecture: ``config.json``, ``model.config``, the header of a GGUF file.
+        config: What the source says about the architecture: ``config.json``, ``model.config`` or the header of a GGUF file.
     """
 
     source: str
-    tensors: list[Stored]
+    tensors: list[StoredTensor]
     config: Mapping[str, object] = field(default_factory=dict)
 
 
@@ -88,16 +74,18 @@ class Layer(Sides):
     """One weight that can be analysed.
 
     Attributes:
-        name: Unique within the source: the module path, wrapper prefixes such as ``_orig_mod`` stripped. A part of a stored
-            tensor has its own name in brackets: ``attn.in_proj_weight[q]``, ``lstm.weight_ih_l0[f]``, ``experts.w1[3]``.
-        longname: The same with the path exactly as the source spells it.
+        name: A name that is unique within the source: the module path without wrapper prefixes such as ``_orig_mod``. A part of
+            a stored tensor adds its own name in brackets: ``attn.in_proj_weight[q]``, ``lstm.weight_ih_l0[f]``,
+            ``experts.w1[3]``.
+        longname: The same name with the path exactly as the source spells it.
         layer_type: ``dense``, ``embedding``, ``conv1d`` to ``conv3d``, ``conv_transpose1d`` to ``conv_transpose3d``,
             ``bilinear``, ``rnn``, ``lstm``, ``gru``, or ``stack`` for one of several matrices in one tensor.
         shape: Shape of the weight as analysed, ``(out, in)`` or ``(out, in, *kernel)``.
-        load: Returns the weight. Called at most once, so that one matrix at a time is in memory. Picklable for files.
+        load: Reads the weight and returns it. It can be pickled if the source is a file. Callers load one layer at a time, so
+            that only one matrix is in memory.
         tied_to: ``name`` of the earlier layer that shares this weight, or None.
-        dtype: Its type as stored.
-        note: What to be wary of.
+        dtype: Type of the weight as stored.
+        note: A caveat for the user.
     """
 
     name: str
@@ -111,18 +99,24 @@ class Layer(Sides):
 
     @property
     def num_evals(self) -> int:
-        """How many eigenvalues it has."""
+        """The number of eigenvalues of the weight."""
         return self.M * self.rf
 
     @property
     def cost(self) -> int:
-        """Multiplications of the Gram matrices and their eigenvalues, up to a factor."""
+        """The cost of decomposing the weight: multiplications for Gram matrices and eigenvalues, up to a constant factor."""
         return self.rf * self.M**2 * (self.N + 4 * self.M)
 
 
 @dataclass(frozen=True)
 class Skipped:
-    """One tensor that is not analysed, and why."""
+    """One tensor that is not analysed.
+
+    Attributes:
+        name: Its name.
+        shape: Its shape as stored; empty if it has none.
+        reason: Why it is not analysed.
+    """
 
     name: str
     shape: tuple[int, ...]
@@ -131,12 +125,12 @@ class Skipped:
 
 @dataclass(frozen=True)
 class Inventory:
-    """Every weight of a source, each in exactly one of two lists, in model order.
+    """Every tensor of a source, either cut into layers or skipped with a reason, in model order.
 
     Attributes:
-        source: What was opened, in words for people.
-        layers: Weights that can be analysed.
-        skipped: All other tensors, each with a reason.
+        source: What was opened, for messages.
+        layers: The weights that can be analysed.
+        skipped: All other tensors.
     """
 
     source: str
@@ -146,13 +140,13 @@ class Inventory:
 
 @dataclass(frozen=True)
 class LoadPart:
-    """Loads one part of a stored tensor."""
+    """A callable that loads one part of a stored tensor; it can be pickled if ``read`` can."""
 
-    read: Read = field(repr=False)
+    read: ReadRows = field(repr=False)
     part: Part
 
     def __call__(self) -> torch.Tensor:
-        """Read the rows that the part needs, and cut it out of them."""
+        """Read the rows that the part needs and cut the part out of them."""
         rows, part = self.part.rows_first()
         tensor = self.read(rows)
         return part.cut(tensor) if part.steps else tensor

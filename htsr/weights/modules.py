@@ -1,4 +1,4 @@
-"""Weights of a live ``torch.nn.Module``."""
+"""List the weights of a live ``torch.nn.Module``."""
 
 import sys
 from collections.abc import Callable, Mapping
@@ -15,13 +15,13 @@ from torch.optim.swa_utils import AveragedModel
 
 from htsr.weights.arrays import as_tensor
 from htsr.weights.attention import Heads
-from htsr.weights.inventory import Listing, Role, Stored
-from htsr.weights.layout import role_by_name
-from htsr.weights.names import WRAPPERS, clean
-from htsr.weights.recurrent import TYPES
-from htsr.weights.state_dicts import dtype_name, no_dense_values, read_state_dict, storage_of
+from htsr.weights.inventory import Listing, StoredTensor, never_read
+from htsr.weights.names import WRAPPERS, without_wrappers
+from htsr.weights.recurrent import recurrent_type
+from htsr.weights.roles import LayerRole, role_by_name
+from htsr.weights.state_dicts import dtype_name, read_state_dict, storage_identity, why_not_dense
 
-# Wrappers that keep what they wrap as their attribute ``module``.
+# Wrappers that keep the wrapped module in their attribute ``module``.
 PARALLEL = (nn.parallel.DistributedDataParallel, nn.DataParallel, AveragedModel)
 CONVOLUTIONS = {
     nn.Conv1d: "conv1d",
@@ -38,26 +38,16 @@ GATES = {
 
 
 def read_module(model: nn.Module) -> Listing:
-    """List the weights of a module, in the order in which its layers were defined.
-
-    Parametrized layers (weight_norm, spectral_norm, LoRA parametrizations) are listed by the weight they compute. A weight
-    that several layers share is listed each time with one identity.
-
-    Args:
-        model: Any module. It is not changed.
-
-    Notes:
-        FullyShardedDataParallel (FSDP1) flattens parameters and keeps a shard of each, so its whole state dict is gathered,
-        which every rank must do. Under ``fully_shard`` (FSDP2) only one weight at a time is.
-
-    Returns:
-        Every parameter and every computed weight, with the role its layer gives it; buffers and what cannot be analysed with
-        the reason.
-    """
+    """List every parameter, computed weight and buffer of a module in the order of its layers, without changing it."""
+    # FSDP1 flattens parameters and keeps a shard of each, so its whole state dict is gathered. FSDP2 (``fully_shard``) gathers
+    # one weight at a time, when it is read.
     if _is_fsdp1(model):
         return _gathered(model)
-    tensors: list[Stored] = []
-    shapes = {clean(key): tuple(p.shape) for key, p in model.named_parameters() if not nn.parameter.is_lazy(p)}
+    # A weight that several layers share is listed for each of them, with the same identity.
+    tensors: list[StoredTensor] = []
+    shapes = {
+        without_wrappers(key): tuple(p.shape) for key, p in model.named_parameters() if not nn.parameter.is_lazy(p)
+    }
     clean_paths = {"": ""}
     parents = {"": model}
     for path, module in model.named_modules(remove_duplicate=False):
@@ -78,17 +68,19 @@ def read_module(model: nn.Module) -> Listing:
             _skipped(f"{clean_paths[path]}.{key}".lstrip("."), buffer, "a buffer, not a parameter")
             for key, buffer in module.named_buffers(recurse=False, remove_duplicate=False)
         ]
-        if not names and callable(getattr(type(module), "weight", None)):  # a layer of torch's own quantization
+        if not names and callable(getattr(type(module), "weight", None)):  # a layer of torch.ao.nn.quantized
             tensors.append(_quantised(module, clean_paths[path], path))
     return Listing(f"module {type(model).__name__}", tensors, _config(model))
 
 
 def _is_fsdp1(model: nn.Module) -> bool:
+    """Return whether a module contains a ``FullyShardedDataParallel`` (FSDP1)."""
     fsdp = sys.modules.get("torch.distributed.fsdp")
     return fsdp is not None and any(isinstance(module, fsdp.FullyShardedDataParallel) for module in model.modules())
 
 
 def _gathered(model: nn.Module) -> Listing:
+    """List the whole state dict of an FSDP1 module, gathered from all ranks; every rank must call this."""
     from torch.distributed.checkpoint.state_dict import StateDictOptions, get_model_state_dict
 
     tensors = get_model_state_dict(model, options=StateDictOptions(full_state_dict=True))
@@ -105,7 +97,8 @@ def _listed(
     name: str,
     longkey: str,
     shapes: Mapping[str, tuple[int, ...]],
-) -> Stored:
+) -> StoredTensor:
+    """List one parameter or computed weight of a module, with its role or with the reason why it is skipped."""
     if parameter is not None and nn.parameter.is_lazy(parameter):
         return _skipped(name, None, "lazily initialised: run one batch through the model first")
     if "parametrizations" in longkey.split("."):
@@ -118,28 +111,25 @@ def _listed(
         return _skipped(name, parameter, f"part of the {hooked} that {name.rpartition('.')[0] or 'the model'} computes")
     tensor = _weight(module, key, None) if computed else parameter
     assert tensor is not None
-    reason = no_dense_values(tensor)
+    reason = why_not_dense(tensor)
     if reason is not None or tensor.ndim < 2:
         return _skipped(name, tensor, reason or f"{tensor.ndim}-D: not a matrix")
     shape = tuple(tensor.shape)
-    return Stored(
+    return StoredTensor(
         key=name,
         shape=shape,
         dtype=dtype_name(tensor),
         read=partial(_weight, module, key),
         longkey=longkey,
         role=_role(module, parent, key, name, shape, shapes),
-        identity=(id(module), key) if computed else storage_of(tensor),
+        identity=(id(module), key) if computed else storage_identity(tensor),
     )
 
 
-def _skipped(name: str, tensor: torch.Tensor | None, reason: str) -> Stored:
+def _skipped(name: str, tensor: torch.Tensor | None, reason: str) -> StoredTensor:
+    """List a tensor that is not analysed, with the reason."""
     shape = () if tensor is None or tensor.is_nested else tuple(tensor.shape)
-    return Stored(name, shape, "" if tensor is None else dtype_name(tensor), _unread, reason=reason)
-
-
-def _unread(rows: slice | None) -> torch.Tensor:
-    raise AssertionError("what has a reason is not read")
+    return StoredTensor(name, shape, "" if tensor is None else dtype_name(tensor), never_read, reason=reason)
 
 
 def _role(
@@ -149,37 +139,39 @@ def _role(
     name: str,
     shape: tuple[int, ...],
     shapes: Mapping[str, tuple[int, ...]],
-) -> Role | None:
-    """What a parameter does, by the class of its module; by its name where the class is unknown."""
+) -> LayerRole | None:
+    """Return what a parameter does, by the class of its module or, if the class is unknown, by its name and shape."""
     if isinstance(module, nn.Embedding | nn.EmbeddingBag) and key == "weight":
-        return Role("embedding")
+        return LayerRole("embedding")
     if isinstance(module, nn.Linear) and key == "weight":
-        return Role("dense", heads=_heads(parent))
+        return LayerRole("dense", heads=_heads(parent))
     if isinstance(module, nn.Bilinear) and key == "weight":
-        return Role("bilinear")
+        return LayerRole("bilinear")
     if isinstance(module, nn.MultiheadAttention) and len(shape) == 2:
-        return Role("dense", heads=_heads(module))
+        return LayerRole("dense", heads=_heads(module))
     if isinstance(module, nn.RNNBase | nn.RNNCellBase):
         gates = GATES.get(getattr(module, "mode", type(module).__name__))
         if gates is not None and key.startswith("weight_"):
-            return Role(TYPES[gates], gates="" if key.startswith("weight_hr") else gates)
-    if type(module).__name__ == "Conv1D" and hasattr(module, "nf") and key == "weight":  # transformers': (in, out)
-        return Role("dense", axes=(1, 0))
+            return LayerRole(recurrent_type(gates), gates="" if key.startswith("weight_hr") else gates)
+    if (
+        type(module).__name__ == "Conv1D" and hasattr(module, "nf") and key == "weight"
+    ):  # of transformers, stored (in, out)
+        return LayerRole("dense", axes=(1, 0))
     for cls, layer_type in CONVOLUTIONS.items():
         if isinstance(module, cls) and key == "weight":
-            return Role(layer_type, groups=int(module.groups))  # type: ignore[arg-type]
+            return LayerRole(layer_type, groups=int(module.groups))  # type: ignore[arg-type]
     by_name = role_by_name(name, shape, shapes, unknown_layer=False)
-    return by_name if isinstance(by_name, Role) else None
+    return by_name if isinstance(by_name, LayerRole) else None
 
 
 def _heads(attention: nn.Module) -> Heads | None:
-    """What the attributes of a module say of attention heads; most say nothing."""
+    """Return what the attributes of a module say about attention heads; None if they give no number of heads."""
     heads = Heads.of({key: value for key, value in vars(attention).items() if isinstance(value, int)})
     return heads if heads.num else None
 
 
 def _config(model: nn.Module) -> dict[str, object]:
-    """The architecture as transformers' models carry it."""
+    """Return the configuration that a model of transformers carries, or an empty one."""
     for module in model.modules():
         config = getattr(module, "config", None)
         if callable(getattr(config, "to_dict", None)):
@@ -188,13 +180,13 @@ def _config(model: nn.Module) -> dict[str, object]:
 
 
 def _computed(module: nn.Module) -> list[str]:
-    """Names of the tensors that a parametrization or a hook computes."""
+    """Return the names of the tensors that a parametrization or a hook computes."""
     names = list(module.parametrizations) if parametrize.is_parametrized(module) else []  # type: ignore[arg-type]
     return names + [name for name, _ in _hooks(module)]
 
 
 def _hooks(module: nn.Module) -> list[tuple[str, Callable[[], torch.Tensor]]]:
-    """What the hooks of the older weight_norm, spectral_norm and of pruning compute in the next forward pass."""
+    """Return the tensors that hooks of the older weight_norm, spectral_norm or pruning compute, each with a function to do so."""
     found: list[tuple[str, Callable[[], torch.Tensor]]] = []
     for hook in module._forward_pre_hooks.values():
         if isinstance(hook, WeightNorm):
@@ -207,31 +199,21 @@ def _hooks(module: nn.Module) -> list[tuple[str, Callable[[], torch.Tensor]]]:
 
 
 def _weight(module: nn.Module, key: str, rows: slice | None) -> torch.Tensor:
-    """A tensor that a layer computes with: its parameter, or what a parametrization or a hook makes of its parameters.
-
-    A parametrization in training mode may update its buffers when read (spectral_norm runs a power iteration), so
-    parametrizations are read in evaluation mode. The hooks of the older weight_norm, spectral_norm and of pruning set the
-    attribute in the forward pass only, so it may be stale; they are asked to compute it.
-
-    Args:
-        module: A layer.
-        key: Name of the tensor.
-        rows: Rows to read; None for all.
-
-    Returns:
-        The tensor, detached.
-    """
+    """Return the detached tensor that a layer computes with: its parameter, or what is computed from its parameters."""
     with torch.no_grad():
         tensor = as_tensor(_computed_weight(module, key))
         return tensor if rows is None else tensor[rows]
 
 
 def _computed_weight(module: nn.Module, key: str) -> torch.Tensor:
+    # Hooks set the attribute only during a forward pass, so it may be stale: ask them to compute it.
+    """Return a tensor of a module, computed in evaluation mode if a parametrization or a hook computes it."""
     hooked = dict(_hooks(module))
     if key in hooked:
         return hooked[key]()
-    if not (parametrize.is_parametrized(module, key)):
+    if not parametrize.is_parametrized(module, key):
         return getattr(module, key)
+    # In training mode a parametrization may update its buffers when read: spectral_norm runs a power iteration.
     parts = list(module.parametrizations[key].modules())  # type: ignore[index, union-attr]
     modes = [part.training for part in parts]
     for part in parts:
@@ -243,13 +225,15 @@ def _computed_weight(module: nn.Module, key: str) -> torch.Tensor:
             part.training = mode
 
 
-def _quantised(module: nn.Module, name: str, path: str) -> Stored:
-    """A layer of torch.ao.nn.quantized, whose weight is a method."""
+def _quantised(module: nn.Module, name: str, path: str) -> StoredTensor:
+    """List the weight of a layer of ``torch.ao.nn.quantized``, which is a method and not a parameter."""
     tensor = module.weight()  # type: ignore[operator]
     if not isinstance(tensor, torch.Tensor) or not tensor.is_quantized:
-        return Stored(name, (), "", _unread, reason=f"layer type {type(module).__name__}: quantized, not analysed")
+        return StoredTensor(
+            name, (), "", never_read, reason=f"layer type {type(module).__name__}: quantized, not analysed"
+        )
     dtype = dtype_name(tensor)
-    return Stored(
+    return StoredTensor(
         key=f"{name}.weight".lstrip("."),
         shape=tuple(tensor.shape),
         dtype=dtype,
@@ -261,5 +245,6 @@ def _quantised(module: nn.Module, name: str, path: str) -> Stored:
 
 
 def _unpacked(module: nn.Module, rows: slice | None) -> torch.Tensor:
+    """Return the dequantised weight of a layer of ``torch.ao.nn.quantized``, or some of its rows."""
     tensor = module.weight().dequantize()  # type: ignore[operator]
     return tensor if rows is None else tensor[rows]

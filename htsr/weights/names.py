@@ -1,4 +1,4 @@
-"""Names of tensors: what wrappers add to them, and their order."""
+"""Clean and sort the names of tensors."""
 
 import os
 import re
@@ -9,42 +9,30 @@ from htsr.errors import InputError
 
 # Components that torch.compile, activation checkpointing, FSDP and Fabric insert into module paths.
 WRAPPERS = {"_orig_mod", "_checkpoint_wrapped_module", "_fsdp_wrapped_module", "_forward_module"}
+# Prefix that DataParallel and DistributedDataParallel put before every name.
+DATA_PARALLEL = "module."
 
 
-def clean(key: str) -> str:
-    """A name without what wrappers inserted.
-
-    Args:
-        key: A module path or the name of a tensor.
-
-    Returns:
-        The path without the components that are wrappers.
+def without_wrappers(key: str) -> str:
+    """Return a name without the components that wrappers inserted.
 
     Example:
-        >>> clean("_orig_mod.layers.0._checkpoint_wrapped_module.fc.weight")
+        >>> without_wrappers("_orig_mod.layers.0._checkpoint_wrapped_module.fc.weight")
         'layers.0.fc.weight'
     """
     return ".".join(part for part in key.split(".") if part not in WRAPPERS)
 
 
-def without_common_prefix(keys: Collection[str], prefix: str) -> dict[str, str]:
-    """Clean names by the names as stored, without a prefix that all of them have.
-
-    Args:
-        keys: All names of a source.
-        prefix: What data parallelism puts before every name: ``module.``.
-
-    Returns:
-        Clean name of each key.
-    """
-    cleaned = {key: clean(key) for key in keys}
-    if keys and all(name.startswith(prefix) and len(name) > len(prefix) for name in cleaned.values()):
-        return {key: name.removeprefix(prefix) for key, name in cleaned.items()}
+def clean_names(keys: Collection[str]) -> dict[str, str]:
+    """Map each name of a source to its clean form, without ``module.`` if all of them begin with it."""
+    cleaned = {key: without_wrappers(key) for key in keys}
+    if keys and all(name.startswith(DATA_PARALLEL) and name != DATA_PARALLEL for name in cleaned.values()):
+        return {key: name.removeprefix(DATA_PARALLEL) for key, name in cleaned.items()}
     return cleaned
 
 
 def natural_order(key: str) -> list[tuple[int, str]]:
-    """Sorts names with their numbers compared as numbers: layer 10 comes after layer 2."""
+    """Return a sort key that compares the numbers in names as numbers: layer 10 comes after layer 2."""
     return [(int(part), "") if number % 2 else (-1, part) for number, part in enumerate(re.split(r"([0-9]+)", key))]
 
 

@@ -1,4 +1,4 @@
-"""A matrix inside a stored tensor, described by the steps that cut it out."""
+"""Describe a matrix inside a stored tensor by the steps that cut it out."""
 
 import math
 from dataclasses import dataclass, replace
@@ -11,9 +11,9 @@ class Part:
     """A weight inside a stored tensor.
 
     Attributes:
-        shape: Its shape, after the steps.
-        label: What its name adds to that of the tensor: empty for all of it, else in brackets: ``[q]``, ``[q][3]``.
-        steps: Names and arguments of the methods below, in order.
+        shape: Shape of the weight, after the steps.
+        label: What the part adds to the name of the tensor: nothing for the whole tensor, otherwise ``[q]`` or ``[q][3]``.
+        steps: Names and arguments of tensor methods, in the order in which ``cut`` calls them.
 
     Example:
         >>> tensor = torch.arange(12.0).reshape(6, 2)
@@ -30,33 +30,33 @@ class Part:
     steps: tuple[tuple[object, ...], ...] = ()
 
     def narrow(self, dim: int, start: int, length: int, label: str = "") -> "Part":
-        """``length`` places along a dimension."""
+        """Return the part that keeps ``length`` indices along a dimension."""
         shape = (*self.shape[:dim], length, *self.shape[dim + 1 :])
         return self._then(shape, label, "narrow", dim, start, length)
 
     def select(self, dim: int, index: int, label: str = "") -> "Part":
-        """One place along a dimension, which is dropped."""
+        """Return the part at one index of a dimension, without that dimension."""
         return self._then(self.shape[:dim] + self.shape[dim + 1 :], label, "select", dim, index)
 
     def permute(self, axes: tuple[int, ...]) -> "Part":
-        """The dimensions in another order."""
+        """Return the part with its dimensions in another order."""
         if axes == tuple(range(len(self.shape))):
             return self
         return self._then(tuple(self.shape[axis] for axis in axes), "", "permute", axes)
 
     def reshape(self, *shape: int) -> "Part":
-        """The same elements in another shape."""
+        """Return the part with the same elements in another shape."""
         assert math.prod(shape) == math.prod(self.shape)
         return self if shape == self.shape else self._then(shape, "", "reshape", shape)
 
     def cut(self, tensor: torch.Tensor) -> torch.Tensor:
-        """Do the steps."""
+        """Apply the steps to the stored tensor."""
         for name, *arguments in self.steps:
             tensor = getattr(tensor, str(name))(*arguments)
         return tensor
 
     def rows_first(self) -> tuple[slice | None, "Part"]:
-        """Leading steps along the first dimension as a slice, for readers that can read rows alone, and what is then to do."""
+        """Return the rows to read, None for all, and the part to cut out of those rows."""
         match self.steps:
             case (("narrow", 0, int(start), int(length)), *rest):
                 return slice(start, start + length), replace(self, steps=tuple(rest))
@@ -65,4 +65,5 @@ class Part:
         return None, self
 
     def _then(self, shape: tuple[int, ...], label: str, *step: object) -> "Part":
+        """Return the part after one more step."""
         return Part(shape, self.label + label, (*self.steps, step))

@@ -1,29 +1,30 @@
-"""Recurrent weights, split by gate."""
+"""Split recurrent weights by gate."""
 
 import re
 from collections.abc import Mapping
 
 from htsr.weights.parts import Part
 
-# torch's names: weight_ih_l0, weight_hh_l1_reverse, weight_hr_l0 (the projection of an LSTM); cells have no level.
+# torch's names: weight_ih_l0, weight_hh_l1_reverse, weight_hr_l0 (the projection of an LSTM). Cells have no level.
 RECURRENT = re.compile(r"(^|.*\.)weight_(ih|hh|hr)(_l\d+)?(_reverse)?$")
-# Gates in torch's order: torch.nn.LSTM and torch.nn.GRU, the section Variables.
+# Layer types by their gates in torch's order; see the section Variables of torch.nn.LSTM and torch.nn.GRU.
 TYPES = {"": "rnn", "ifgo": "lstm", "rzn": "gru"}
 
 
+def torch_order(gates: str) -> str:
+    """Return the same gates in the order in which torch stacks them."""
+    return next(known for known in TYPES if sorted(known) == sorted(gates))
+
+
+def recurrent_type(gates: str) -> str:
+    """Return the layer type that has these gates, whatever their order."""
+    return TYPES[torch_order(gates)]
+
+
 def gates_by_shape(key: str, shapes: Mapping[str, tuple[int, ...]]) -> str | None:
-    """The gates of a tensor with one of torch's recurrent names, by its shape and those beside it.
-
-    ``weight_hh`` is ``(gates * hidden, hidden)``, or ``(gates * hidden, projection)`` beside a ``weight_hr`` of
-    ``(projection, hidden)``, which only an LSTM has.
-
-    Args:
-        key: The name.
-        shapes: Shapes of all tensors of the source.
-
-    Returns:
-        ``ifgo``, ``rzn`` or empty for a plain RNN; None if the name or the shapes are others.
-    """
+    """Infer the gates of a weight with one of torch's recurrent names from shapes; return None if they do not fit."""
+    # weight_hh is (gates * hidden, hidden), or (gates * hidden, projection) beside a weight_hr of (projection, hidden), which
+    # only an LSTM has.
     named = RECURRENT.fullmatch(key)
     if named is None:
         return None
@@ -37,17 +38,8 @@ def gates_by_shape(key: str, shapes: Mapping[str, tuple[int, ...]]) -> str | Non
 
 
 def gate_parts(weight: Part, gates: str) -> list[Part]:
-    """Cut a recurrent weight into one matrix a gate, named by torch's letters and in torch's order.
-
-    Args:
-        weight: ``(gates * hidden, in)``.
-        gates: Letters in the order of the rows; empty for a plain RNN, which has one matrix.
-
-    Returns:
-        The parts.
-    """
+    """Cut a recurrent weight ``(gates * hidden, in)`` into one matrix for each gate, in torch's order."""
     if not gates:
         return [weight]
     rows = weight.shape[0] // len(gates)
-    order = next(known for known in TYPES if sorted(known) == sorted(gates))
-    return [weight.narrow(0, gates.index(gate) * rows, rows, f"[{gate}]") for gate in order]
+    return [weight.narrow(0, gates.index(gate) * rows, rows, f"[{gate}]") for gate in torch_order(gates)]

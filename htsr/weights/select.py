@@ -1,4 +1,4 @@
-"""Choose layers by name, glob, regular expression, layer type, shape or number of eigenvalues."""
+"""Select layers by name, glob, regular expression, layer type, shape or number of eigenvalues."""
 
 import re
 from collections.abc import Callable, Iterable
@@ -21,23 +21,24 @@ def select(
     """Keep the layers that ``layers`` matches and ``skip`` does not.
 
     Args:
-        inventory: What the source holds.
-        layers: Names; globs (``"encoder.*.query"``, ``"*[q]"``); regular expressions, compiled or as ``"re:..."``, searched
-            in the name; layer types (``"conv2d"``); shapes (``"384x1536"``, ``"*x384"``). None keeps all.
-        skip: The same, for layers to leave out. It wins over ``layers``.
-        min_eigenvalues: Leave out layers with fewer eigenvalues.
+        inventory: The layers and skipped tensors of a source.
+        layers: Patterns of layers to keep, one or several: names; globs (``"encoder.*.query"``, ``"*[q]"``); regular
+            expressions, compiled or as ``"re:..."``, searched in the name; layer types (``"conv2d"``); shapes (``"384x1536"``,
+            ``"*x384"``). None keeps all layers.
+        skip: Patterns of layers to leave out. ``skip`` wins over ``layers``.
+        min_eigenvalues: Leave out layers with fewer eigenvalues than this.
 
     Returns:
         The inventory with every deselected layer moved to ``skipped``, with the reason.
 
     Raises:
-        InputError: If a pattern matches no layer, or is no regular expression. A typing error must not read as "nothing
-            wrong here".
-        TypeError: If the patterns are neither text nor regular expressions nor several of them.
+        InputError: If a pattern matches no layer or is not a valid regular expression. A typing error in a pattern must not
+            look like a result without findings.
+        TypeError: If a pattern is neither a string nor a compiled regular expression.
 
     Notes:
-        The brackets in the names of parts are literal where that makes the glob match a layer; else ``[0-3]`` is a class of
-        characters, as in fnmatch.
+        In a glob, brackets are literal if that makes it match the name of a part, ``[q]``. Otherwise ``[0-3]`` is a class of
+        characters, as in ``fnmatch``.
     """
     wanted, unwanted = _patterns(layers, inventory), _patterns(skip, inventory)
 
@@ -47,13 +48,13 @@ def select(
         if by_skip is not None:
             dropped.append(Skipped(layer.name, layer.shape, f"left out by skip={by_skip!r}"))
         elif wanted is not None and not any(matches(layer) for _, matches in wanted):
-            dropped.append(Skipped(layer.name, layer.shape, "not among layers="))
+            dropped.append(Skipped(layer.name, layer.shape, "not selected by layers="))
         elif layer.num_evals < min_eigenvalues:
             reason = f"{layer.num_evals} eigenvalues, fewer than min_eigenvalues={min_eigenvalues}"
             dropped.append(Skipped(layer.name, layer.shape, reason))
         else:
             kept.append(layer)
-    # a weight whose first owner was left out belongs to the next one
+    # If the first layer of a shared weight was left out, the next layer that shares it takes its place.
     owner_of: dict[str, str] = {}
     for number, layer in enumerate(kept):
         owner = owner_of.setdefault(layer.tied_to or layer.name, layer.name)
@@ -65,15 +66,16 @@ Matcher = Callable[[Layer], bool]
 
 
 def _patterns(given: Patterns, inventory: Inventory) -> list[tuple[Pattern, Matcher]] | None:
+    """Return each pattern with the function that tells whether it matches a layer; None if no pattern is given."""
     if given is None:
         return None
     if not isinstance(given, Iterable | re.Pattern):
-        raise TypeError(f"expected names, globs, regular expressions, layer types or shapes, got {given!r}")
+        raise TypeError(f"expected a pattern or an iterable of patterns in layers= and skip=, got {given!r}")
     patterns = [given] if isinstance(given, str | re.Pattern) else list(given)
     found = []
     for pattern in patterns:
         if not isinstance(pattern, str | re.Pattern):
-            raise TypeError(f"expected text or a regular expression in layers= and skip=, got {pattern!r}")
+            raise TypeError(f"expected a string or a compiled regular expression in layers= and skip=, got {pattern!r}")
         matches = next((m for m in _readings(pattern) if any(map(m, inventory.layers))), None)
         if matches is None:
             raise InputError(_no_match(pattern, inventory))
@@ -82,13 +84,13 @@ def _patterns(given: Patterns, inventory: Inventory) -> list[tuple[Pattern, Matc
 
 
 def _readings(pattern: Pattern) -> list[Matcher]:
-    """What a pattern can mean, the most literal first; the first that matches any layer is taken."""
+    """Return the possible meanings of a pattern, the most literal first; the first that matches any layer is used."""
     if isinstance(pattern, str) and pattern.startswith("re:"):
         try:
             pattern = re.compile(pattern.removeprefix("re:"))
         except re.error as err:
             raise InputError(
-                f"{pattern!r}: expected a regular expression after re:, got an error in it: {err}"
+                f"{pattern!r}: expected a regular expression after re:, but Python cannot compile it: {err}"
             ) from err
     if isinstance(pattern, re.Pattern):
         expression = pattern
@@ -107,17 +109,19 @@ def _readings(pattern: Pattern) -> list[Matcher]:
 
 
 def _has_shape(layer: Layer, sides: list[str]) -> bool:
+    """Return whether a layer has these sides, where ``*`` stands for any."""
     return len(sides) == len(layer.shape) and all(
         side in ("*", str(actual)) for side, actual in zip(sides, layer.shape, strict=True)
     )
 
 
 def _no_match(pattern: Pattern, inventory: Inventory) -> str:
+    """Return the message for a pattern that matches no layer, with the names that come closest."""
     names = [layer.name for layer in inventory.layers]
     near = get_close_matches(str(pattern), names, n=3, cutoff=0.4) or names[:3]
     types = sorted({layer.layer_type for layer in inventory.layers})
     return (
-        f"{pattern!r} matches none of the {len(names)} layers of {inventory.source}: expected a name, a glob, re: and a regular "
-        f"expression, a shape such as 64x128, or a layer type ({', '.join(types) or 'none here'}); names look like "
+        f"{pattern!r} matches none of the {len(names)} layers of {inventory.source}: expected a name, a glob, re: followed by a "
+        f"regular expression, a shape such as 64x128, or a layer type ({', '.join(types) or 'none here'}); names look like "
         f"{', '.join(near) or '(none)'}"
     )

@@ -1,10 +1,10 @@
-"""The sides of a weight: what of its shape the spectrum depends on."""
+"""Name the dimensions of a weight that its spectrum depends on."""
 
 import math
 
 
 class Sides:
-    """N, M and the number of slices of whatever has the shape of a weight, ``(out, in)`` or ``(out, in, *kernel)``."""
+    """N, M and rf of anything with the shape of a weight, ``(out, in)`` or ``(out, in, *kernel)``."""
 
     shape: tuple[int, ...]
 
@@ -15,10 +15,10 @@ class Sides:
 
     @property
     def M(self) -> int:
-        """The smaller side of one slice: the number of eigenvalues it has."""
+        """The smaller side of one slice, and the number of its eigenvalues."""
         return min(self.shape[:2])
 
     @property
     def rf(self) -> int:
-        """The receptive field: the number of slices, 1 for a matrix."""
+        """The receptive field: the number of slices of a kernel, 1 for a matrix."""
         return math.prod(self.shape[2:])

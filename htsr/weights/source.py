@@ -1,4 +1,4 @@
-"""Tell what a source is and open it with the right reader."""
+"""Recognise the kind of a source and open it with the right reader."""
 
 import os
 from collections.abc import Callable, Mapping, Sequence
@@ -12,22 +12,21 @@ from torch import Tensor, nn
 from htsr.errors import InputError
 from htsr.weights.convolutions import Conv, check_conv
 from htsr.weights.inventory import Inventory, Listing
-from htsr.weights.layout import Splitting, lay_out
 from htsr.weights.modules import read_module
 from htsr.weights.names import distinct_ends
-from htsr.weights.readers.archives import entries, is_archive
+from htsr.weights.readers.archives import archive_entries, is_archive
 from htsr.weights.readers.gguf import read_gguf
-from htsr.weights.readers.keras import WEIGHTS, read_keras
+from htsr.weights.readers.keras import KERAS_WEIGHTS, read_keras
 from htsr.weights.readers.npz import read_npz
 from htsr.weights.readers.onnx import read_onnx
-from htsr.weights.readers.peft import CONFIG as ADAPTER
-from htsr.weights.readers.peft import read_peft
+from htsr.weights.readers.peft import ADAPTER_CONFIG, read_peft
 from htsr.weights.readers.quantised import multiply_scales
-from htsr.weights.readers.remote import fetch, is_url
+from htsr.weights.readers.remote import fetch_checkpoint, is_url
 from htsr.weights.readers.safetensors import read_safetensors
-from htsr.weights.readers.shards import shards
+from htsr.weights.readers.shards import shard_files
 from htsr.weights.readers.torch_distributed import read_torch_distributed
-from htsr.weights.readers.torch_files import MAGIC, SHARDS, read_torch
+from htsr.weights.readers.torch_files import BIN_SHARDS, TORCH_MAGIC, read_torch
+from htsr.weights.splitting import Splitting, split_into_layers
 from htsr.weights.state_dicts import read_state_dict
 from htsr.weights.weight_norm import multiply_norms
 
@@ -54,23 +53,28 @@ READERS: dict[str, Reader] = {
 def open_source(
     source: Source, *, conv: Conv = "pool", per_head: bool = False, base: Source | None = None
 ) -> Inventory:
-    """List what a source holds: names and shapes, no values yet.
+    """List the weights of a source by name and shape, without loading any values.
 
     Args:
-        source: A module; a state dict, ``{name: array}`` or a checkpoint that holds one; an array or a list of them; or a path
-            to a file or directory of one of the formats in ``READERS``, to a directory of ``torch.distributed.checkpoint`` or
-            of a PEFT adapter; or a URL that fsspec can open; or a list of paths and URLs.
-        conv: How convolutions are decomposed: ``"pool"``, ``"slices"`` or ``"unfold"``; see ``kernel_parts``.
-        per_head: Cut attention weights into their heads, where the number of heads is known.
-        base: The model that an adapter was trained on, where the source is the directory of one.
+        source: A module; a state dict, ``{name: array}`` or a checkpoint dictionary that holds one of these; the path of a file
+            or directory in one of the formats in ``READERS``, or of the directory of a ``torch.distributed.checkpoint`` or a
+            PEFT adapter; a URL that fsspec can open; an array or a list of them; or a list of paths and URLs.
+        conv: How convolutions are decomposed. ``"pool"`` decomposes each slice of a kernel, one ``(out, in)`` matrix for each
+            position, and pools the eigenvalues. ``"slices"`` makes each slice a layer of its own. ``"unfold"`` makes the kernel
+            one matrix, ``(out, in * positions)``. A kernel whose slices would be vectors, as in depthwise convolutions, is
+            always one matrix, ``(channels, positions)``.
+        per_head: Whether to cut attention weights into their heads, if the number of heads is known.
+        base: The model that an adapter was trained on, if the source is the directory of an adapter.
 
     Returns:
-        Its layers and, with a reason each, all other tensors.
+        The layers of the source and, each with a reason, all of its other tensors.
 
     Raises:
         FileNotFoundError: If the path does not exist.
-        InputError: If the path is no checkpoint, the source holds no tensor at all, or a base is given for what is no adapter.
-        TypeError: If the source is of none of these kinds.
+        InputError: If the path is not a checkpoint, the source holds no tensor, or a base is given and the source is not an
+            adapter.
+        TypeError: If the source has a type other than these.
+        ValueError: If ``conv`` is unknown.
     """
     check_conv(conv)
     if isinstance(source, list | tuple) and source and all(map(is_path, source)):
@@ -79,8 +83,8 @@ def open_source(
         return _side_by_side(opened, distinct_ends(paths))
     listing = multiply_norms(multiply_scales(_list(source, base)))
     if not listing.tensors:
-        raise InputError(f"{listing.source} is empty: expected at least one weight, found no tensor at all")
-    return lay_out(listing, Splitting(conv, per_head))
+        raise InputError(f"{listing.source} is empty: expected at least one weight, found no tensor")
+    return split_into_layers(listing, Splitting(conv, per_head))
 
 
 def is_path(source: object) -> TypeGuard[AnyPath]:
@@ -101,14 +105,15 @@ def _side_by_side(inventories: Sequence[Inventory], labels: Sequence[str]) -> In
 
 
 def _list(source: Source, base: Source | None = None) -> Listing:
+    """List the tensors of a source, merged with its base if the source is an adapter that has one."""
     if is_url(source):
-        listing = _list(fetch(str(source)), base)
+        listing = _list(fetch_checkpoint(str(source)), base)
         return replace(listing, source=str(source))
-    if isinstance(source, str | os.PathLike) and (Path(source) / ADAPTER).is_file():
+    if isinstance(source, str | os.PathLike) and (Path(source) / ADAPTER_CONFIG).is_file():
         return read_peft(Path(source), None if base is None else _list(base))
     if base is not None:
         raise InputError(
-            f"expected the directory of an adapter, with its {ADAPTER}, since a base is given, got {source!r:.100}"
+            f"expected the directory of an adapter (with {ADAPTER_CONFIG}) because a base is given, got {source!r:.100}"
         )
     if isinstance(source, nn.Module):
         return read_module(source)
@@ -147,30 +152,31 @@ def _list_of_arrays(arrays: Sequence[object]) -> Listing:
 
 
 def _reader(path: Path) -> Reader:
+    """Return the reader of a path, which tells the format from the content before the suffix."""
     if path.is_symlink() and not path.exists():
-        raise InputError(f"{path}: a symbolic link that leads to no file, or in a circle")
+        raise InputError(f"{path}: a symbolic link that leads to no file or to itself")
     if not path.exists():
         raise FileNotFoundError(f"{path}: no such file or directory")
     if path.is_dir():
         return _reader_of_directory(path)
     if not path.is_file():
-        raise InputError(f"{path}: expected a file or a directory, got a device, a pipe or the like")
+        raise InputError(f"{path}: expected a file or a directory, got a device, a pipe or another special file")
     return _reader_by_content(path) or _reader_by_suffix(path)
 
 
 def _reader_by_content(path: Path) -> Reader | None:
-    """The formats that begin with a mark of their own, whatever the file is called."""
+    """Return the reader of a format that begins with a signature of its own, whatever the file is called."""
     with path.open("rb") as file:
         head = file.read(32)
     if head.startswith(b"GGUF"):
         return read_gguf
     if head.startswith(b"\x89HDF\r\n\x1a\n"):
         return read_keras
-    if MAGIC in head:
+    if TORCH_MAGIC in head:
         return read_torch
     if is_archive(path):
-        names = entries(path, "zip archive")
-        if WEIGHTS in names:
+        names = archive_entries(path, "zip archive")
+        if KERAS_WEIGHTS in names:
             return read_keras
         if any(name.endswith("/data.pkl") or name == "data.pkl" for name in names):
             return read_torch
@@ -180,6 +186,7 @@ def _reader_by_content(path: Path) -> Reader | None:
 
 
 def _reader_by_suffix(path: Path) -> Reader:
+    """Return the reader of a file that only its name identifies."""
     if path.name.endswith(".index.json"):
         return lambda index: _reader_of_directory(index.parent)(index.parent)
     reader = READERS.get(path.suffix.lower())
@@ -189,13 +196,14 @@ def _reader_by_suffix(path: Path) -> Reader:
 
 
 def _reader_of_directory(path: Path) -> Reader:
-    if shards(path, "*.safetensors"):
+    """Return the reader of the one checkpoint in a directory."""
+    if shard_files(path, "*.safetensors"):
         return read_safetensors
     if (path / ".metadata").is_file():
         return read_torch_distributed
-    if shards(path, *SHARDS):
+    if shard_files(path, *BIN_SHARDS):
         return read_torch
-    alone = shards(path, *(f"*{suffix}" for suffix in READERS))
+    alone = shard_files(path, *(f"*{suffix}" for suffix in READERS))
     if len(alone) == 1:
         return lambda directory: _reader(alone[0])(alone[0])
     names = sorted(entry.name for entry in path.iterdir())

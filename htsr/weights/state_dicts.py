@@ -1,4 +1,4 @@
-"""Weights of a state dict, or of any mapping from names to tensors or arrays."""
+"""List the weights of a state dict, or of any mapping from names to tensors or arrays."""
 
 from collections.abc import Hashable, Mapping
 from functools import partial
@@ -9,50 +9,30 @@ import torch
 
 from htsr.errors import InputError
 from htsr.weights.arrays import as_tensor
-from htsr.weights.inventory import Listing, Stored
-from htsr.weights.names import without_common_prefix
+from htsr.weights.inventory import Listing, StoredTensor, never_read
+from htsr.weights.names import clean_names
 
-# Where trainers keep the model in a dictionary of everything: Lightning and most scripts; torchvision; nanoGPT; DeepSpeed.
+# Names under which trainers keep the model in a checkpoint: Lightning and most scripts, torchvision, nanoGPT, DeepSpeed.
 MODEL_KEYS = ("state_dict", "model_state_dict", "model", "module", "network", "net", "weights", "params")
 MAX_DEPTH = 3
+BESIDE_MODEL = "not read, since it is stored beside the model"
 
 
 def read_state_dict(tensors: Mapping[str, object], source: str = "state dict") -> Listing:
-    """List the tensors of a mapping from names to torch tensors or numpy arrays.
-
-    Args:
-        tensors: ``model.state_dict()``, ``{name: array}``, or a checkpoint that holds one of these under a name such as
-            ``model`` or ``state_dict``.
-        source: What to call it.
-
-    Returns:
-        The tensors in the order of the mapping; entries that are none have a reason.
-
-    Raises:
-        InputError: If a name is not a string.
-    """
-    tensors, beside = model_of(tensors)
-    names = without_common_prefix([key for key in tensors if not _is_counter(key)], "module.")
+    """List every entry of a state dict, or of a checkpoint that holds one, in order; skip those that are not tensors."""
+    tensors, beside = extract_state_dict(tensors)
+    # torch.optim.swa_utils.AveragedModel counts its updates in ``n_averaged``, beside a model under ``module.``
+    names = clean_names([key for key in tensors if key != "n_averaged"])
     names |= {key: key for key in tensors if key not in names}
     if "pytorch-lightning_version" in beside:
         names = _without_attribute(names)
     listed = [_stored(names[key], key, value) for key, value in tensors.items()]
-    listed += [_no_tensor(key, value, "beside the model, not read") for key, value in beside.items()]
+    listed += [_no_tensor(key, value, BESIDE_MODEL) for key, value in beside.items()]
     return Listing(source, listed)
 
 
-def model_of(checkpoint: Mapping[str, object]) -> tuple[Mapping[str, object], dict[str, object]]:
-    """The state dict inside a checkpoint, and what stands beside it.
-
-    Args:
-        checkpoint: A state dict, or a dictionary that holds one.
-
-    Returns:
-        The state dict, the checkpoint itself if it holds tensors; and the other entries on the way to it.
-
-    Raises:
-        InputError: If a name is not a string.
-    """
+def extract_state_dict(checkpoint: Mapping[str, object]) -> tuple[Mapping[str, object], dict[str, object]]:
+    """Return the state dict inside a checkpoint, and the entries beside it."""
     beside: dict[str, object] = {}
     for _ in range(MAX_DEPTH):
         for key in checkpoint:
@@ -60,7 +40,9 @@ def model_of(checkpoint: Mapping[str, object]) -> tuple[Mapping[str, object], di
                 raise InputError(
                     f"expected a mapping from names to tensors, got the key {key!r:.50} ({type(key).__name__})"
                 )
-        inner = {key: value for key, value in checkpoint.items() if isinstance(value, Mapping) and _tensors(value)}
+        inner = {
+            key: value for key, value in checkpoint.items() if isinstance(value, Mapping) and _holds_tensors(value)
+        }
         chosen = next((key for key in MODEL_KEYS if key in inner), next(iter(inner), None) if len(inner) == 1 else None)
         if chosen is None or any(
             isinstance(value, torch.Tensor | np.ndarray) and value.ndim > 1 for value in checkpoint.values()
@@ -71,21 +53,17 @@ def model_of(checkpoint: Mapping[str, object]) -> tuple[Mapping[str, object], di
     return checkpoint, beside
 
 
-def _tensors(mapping: Mapping[Any, object]) -> bool:
-    """Whether a mapping holds tensors, or a mapping that does."""
+def _holds_tensors(mapping: Mapping[Any, object]) -> bool:
+    """Return whether a mapping holds tensors, or a mapping that does."""
     todo, seen = [mapping], {id(mapping)}
     while todo:
         for value in todo.pop().values():
             if isinstance(value, torch.Tensor | np.ndarray):
                 return True
-            if isinstance(value, Mapping) and id(value) not in seen:  # a pickle may hold itself
+            if isinstance(value, Mapping) and id(value) not in seen:  # a pickle may contain itself
                 seen.add(id(value))
                 todo.append(value)
     return False
-
-
-def _is_counter(key: str) -> bool:
-    return key == "n_averaged"  # torch.optim.swa_utils.AveragedModel counts beside its ``module.``
 
 
 def _without_attribute(names: Mapping[str, str]) -> dict[str, str]:
@@ -96,47 +74,46 @@ def _without_attribute(names: Mapping[str, str]) -> dict[str, str]:
     return dict(names)
 
 
-def _stored(name: str, key: str, value: object) -> Stored:
+def _stored(name: str, key: str, value: object) -> StoredTensor:
+    """List one entry of a state dict, with a reason if it cannot be analysed."""
     if not isinstance(value, torch.Tensor | np.ndarray):
         return _no_tensor(key, value, "not a tensor or array")
     dtype = dtype_name(value)
-    reason = no_dense_values(value)
+    reason = why_not_dense(value)
     shape = () if reason and "nested" in reason else tuple(value.shape)
     quantised = isinstance(value, torch.Tensor) and value.is_quantized
-    return Stored(
+    return StoredTensor(
         key=name,
         shape=shape,
         dtype=dtype,
         read=partial(_read, value),
         longkey=key,
-        identity=None if reason else storage_of(value),
+        identity=None if reason else storage_identity(value),
         quantised=quantised,
         reason=reason,
         note=f"dequantised from {dtype}" if quantised else "",
     )
 
 
-def _no_tensor(key: str, value: object, why: str) -> Stored:
-    hint = f": pass source[{key!r}] for what is in it" if isinstance(value, Mapping) and _tensors(value) else ""
-    return Stored(key, (), type(value).__name__, _nothing, reason=f"a {type(value).__name__}, {why}{hint}")
-
-
-def _nothing(rows: slice | None) -> torch.Tensor:
-    raise AssertionError("what has a reason is not read")
+def _no_tensor(key: str, value: object, why: str) -> StoredTensor:
+    """List an entry that is not a tensor, with the reason and a hint if it holds tensors."""
+    hint = f"; to analyse it, pass source[{key!r}]" if isinstance(value, Mapping) and _holds_tensors(value) else ""
+    return StoredTensor(key, (), type(value).__name__, never_read, reason=f"type {type(value).__name__}: {why}{hint}")
 
 
 def _read(value: torch.Tensor | np.ndarray, rows: slice | None) -> torch.Tensor:
+    """Return a tensor or array as a tensor, or some of its rows."""
     return as_tensor(value if rows is None else value[rows])
 
 
-def no_dense_values(value: torch.Tensor | np.ndarray) -> str | None:
-    """Why a tensor holds no plain values; None if it does."""
+def why_not_dense(value: torch.Tensor | np.ndarray) -> str | None:
+    """Return why a tensor does not hold plain values; None if it does."""
     if not isinstance(value, torch.Tensor):
         return None
     if value.is_nested:
         return "nested tensor: not a matrix"
     if value.is_meta:
-        return "on the meta device: holds no values"
+        return "on the meta device: it has no values"
     if value.layout != torch.strided:
         return f"layout {value.layout}: not a dense tensor".replace("torch.", "")
     if type(value) in (torch.Tensor, torch.nn.Parameter) and value.nbytes > value.untyped_storage().nbytes():
@@ -145,12 +122,12 @@ def no_dense_values(value: torch.Tensor | np.ndarray) -> str | None:
 
 
 def dtype_name(value: torch.Tensor | np.ndarray) -> str:
-    """The type of a tensor or array in words: ``float32``, ``bfloat16``."""
+    """Return the type of a tensor or array as text: ``float32``, ``bfloat16``."""
     return str(value.dtype).removeprefix("torch.") if isinstance(value, torch.Tensor) else value.dtype.name
 
 
-def storage_of(value: torch.Tensor | np.ndarray) -> Hashable:
-    """What two tied tensors have in common: the same memory read in the same way."""
+def storage_identity(value: torch.Tensor | np.ndarray) -> Hashable:
+    """Return a value that is equal for tied tensors: those that read the same memory in the same way."""
     if isinstance(value, np.ndarray):
         return ("numpy", value.__array_interface__["data"][0], value.shape, value.strides)
     if type(value) not in (torch.Tensor, torch.nn.Parameter) or not value.numel():  # a wrapper such as DTensor

@@ -1,6 +1,6 @@
-"""The effective weights of layers with weight_norm, where only its two parts are stored.
+"""Compute the effective weights of layers with weight_norm from the two tensors that a checkpoint stores.
 
-Salimans and Kingma 2016, https://arxiv.org/abs/1602.07868, equation 2: w = g v / ||v||, with one g for each place along the
+Salimans and Kingma 2016, https://arxiv.org/abs/1602.07868, equation 2: w = g v / ||v||, with one g for each index along the
 dimension that weight_norm was given.
 """
 
@@ -9,24 +9,17 @@ from dataclasses import dataclass, field, replace
 
 import torch
 
-from htsr.weights.inventory import Listing, Read, Stored
+from htsr.weights.inventory import Listing, ReadRows, StoredTensor
 
-# torch.nn.utils.parametrizations.weight_norm, and the older torch.nn.utils.weight_norm.
+# Names of the direction v in torch.nn.utils.parametrizations.weight_norm and in the older torch.nn.utils.weight_norm.
 DIRECTION = re.compile(r"(?P<path>(?:.*\.)?)(?:parametrizations\.(?P<new>\w+)\.original1|(?P<old>\w+)_v)")
 
 
 def multiply_norms(listing: Listing) -> Listing:
-    """Put the parts of weight_norm together.
-
-    Args:
-        listing: Tensors of a checkpoint; those of a module are together already.
-
-    Returns:
-        The listing in which each direction stands for the weight, under its name; the norms have a reason.
-    """
+    """Return the listing with the effective weight in place of each direction of weight_norm, and its norm skipped."""
     by_key = {stored.key: stored for stored in listing.tensors if stored.role is None and stored.reason is None}
-    tensors: dict[str, Stored] = {stored.key: stored for stored in listing.tensors}
-    if len(tensors) < len(listing.tensors):  # names that stand twice are not told apart here
+    tensors: dict[str, StoredTensor] = {stored.key: stored for stored in listing.tensors}
+    if len(tensors) < len(listing.tensors):  # duplicate names: it is unclear which norm belongs to which direction
         return listing
     for key, direction in by_key.items():
         found = DIRECTION.fullmatch(key)
@@ -36,25 +29,28 @@ def multiply_norms(listing: Listing) -> Listing:
         weight = f"{found['path']}{found['new'] or found['old']}"
         if norm is None or weight in tensors or not _fit(norm.shape, direction.shape):
             continue
-        tensors[norm.key] = replace(norm, reason=f"part of {weight}, which is put together")
+        tensors[norm.key] = replace(norm, reason=f"part of {weight}, which is computed from it")
         tensors[key] = replace(
             direction,
             key=weight,
             read=_Normed(direction.read, norm.read),
             identity=None,
-            note="weight_norm, put together",
+            note="effective weight of weight_norm",
         )
     return replace(listing, tensors=list(tensors.values()))
 
 
 def _fit(norm: tuple[int, ...], direction: tuple[int, ...]) -> bool:
+    """Return whether a norm has the shape of its direction, or 1 in place of a side."""
     return len(norm) == len(direction) and all(side in (1, full) for side, full in zip(norm, direction, strict=True))
 
 
 @dataclass(frozen=True)
 class _Normed:
-    read_direction: Read = field(repr=False)
-    read_norm: Read = field(repr=False)
+    """Reads the effective weight, ``g v / ||v||``."""
+
+    read_direction: ReadRows = field(repr=False)
+    read_norm: ReadRows = field(repr=False)
 
     def __call__(self, rows: slice | None) -> torch.Tensor:
         direction, norm = self.read_direction(None), self.read_norm(None)

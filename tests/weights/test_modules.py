@@ -1,4 +1,4 @@
-"""What is listed of a module, what is skipped, and that nothing is changed."""
+"""A module lists its weights, skips the rest with a reason, and is not changed."""
 
 import copy
 
@@ -108,7 +108,7 @@ def test_attention_by_head():
 
 
 class Attention(nn.Module):
-    """As in timm: the module keeps the number of its heads."""
+    """Attention as in timm, which keeps the number of heads in the module."""
 
     def __init__(self, dim, num_heads):
         super().__init__()
@@ -129,7 +129,7 @@ def test_heads_are_those_of_the_module_around():
 @pytest.mark.parametrize("transposed", [False, True])
 @pytest.mark.parametrize("dim", [1, 2, 3])
 def test_grouped_convolutions_are_convolutions_of_their_own(dim, transposed):
-    """A group computes with its own block of a dense kernel; two of them side by side are two layers."""
+    """Each group computes the same output as a convolution of its own with that group's kernel."""
     cls = getattr(nn, f"Conv{'Transpose' if transposed else ''}{dim}d")
     conv = cls(6, 4, 3, groups=2, bias=False)
     x = torch.randn(1, 6, *[5] * dim)
@@ -213,7 +213,7 @@ def test_grouped_query_attention(kv_heads):
 
 
 def test_heads_stored_together_are_told_apart():
-    """GPT-NeoX keeps query, key and value of each head together; its own code takes them apart like this."""
+    """GPT-NeoX stores query, key and value head by head; its own code splits them like this."""
     transformers = pytest.importorskip("transformers", reason="transformers is not installed")
     config = transformers.GPTNeoXConfig(
         hidden_size=8, num_attention_heads=2, num_hidden_layers=1, intermediate_size=16, vocab_size=20
@@ -224,7 +224,7 @@ def test_heads_stored_together_are_told_apart():
     keys = torch.cat([fused[head * 12 + 4 : head * 12 + 8] for head in range(2)])
     assert torch.equal(layers["layers.0.attention.query_key_value[k]"].load(), keys)
     (whole,) = open_source({"layers.0.attention.query_key_value.weight": fused.detach()}).layers
-    assert "only a config.json tells" in whole.note
+    assert "unknown without a config.json" in whole.note
 
 
 def test_tied_weights_are_marked():
@@ -274,7 +274,7 @@ def test_parametrized_layers_give_their_effective_weight(wrap):
     "wrap", [nn.utils.weight_norm, nn.utils.spectral_norm, lambda m: prune.random_unstructured(m, "weight", 0.5)]
 )
 def test_hooked_layers_give_the_weight_of_the_next_forward_pass(wrap):
-    """The attribute itself is stale after its parameters change."""
+    """The attribute itself is stale once the parameters have changed."""
     torch.manual_seed(0)
     layer = wrap(nn.Linear(12, 8)).eval()
     with torch.no_grad():
@@ -296,7 +296,9 @@ def test_buffers_and_missing_weights_are_skipped():
 
 
 def test_quantized_layers_are_listed():
-    class Packed(nn.Module):  # as torch.ao.nn.quantized.Linear: no parameters, a method that unpacks
+    class Packed(
+        nn.Module
+    ):  # like torch.ao.nn.quantized.Linear, it has no parameters but a method that unpacks the weight
         def weight(self):
             return torch.zeros(4, 4)
 

@@ -1,4 +1,4 @@
-"""Choosing layers."""
+"""Patterns select layers; a pattern that matches nothing is an error."""
 
 import re
 

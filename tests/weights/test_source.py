@@ -1,4 +1,4 @@
-"""What is opened how, and what is refused."""
+"""Sources are recognised by type, content or suffix; anything else is refused with an error that says what is expected."""
 
 import os
 

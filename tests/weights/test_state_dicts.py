@@ -1,4 +1,4 @@
-"""Mappings of tensors and arrays."""
+"""Mappings of tensors or arrays list their weights and skip the rest with a reason."""
 
 import numpy as np
 import pytest
@@ -36,7 +36,7 @@ def test_arrays_of_any_byte_order_and_layout():
         ("spectrum", torch.zeros(2, 3, dtype=torch.complex64), "complex64"),
         ("mask", np.zeros((2, 3), dtype=bool), "bool"),
         ("nothing", torch.zeros(0, 3), "empty"),
-        ("epoch", 3, "a int, not a tensor"),
+        ("epoch", 3, "type int: not a tensor"),
         ("meta", torch.zeros(2, 3, device="meta"), "meta device"),
         ("fc.parametrizations.weight.original0", torch.zeros(12, 1), "the module computes"),
         ("parametrizations.weight.original1", torch.zeros(12, 4), "the module computes"),

@@ -1,1 +1,1 @@
-"""One file for each checkpoint format."""
+"""List the tensors of checkpoint files: one file for each format."""

@@ -1,4 +1,4 @@
-"""Weights of a GGUF file, dequantised by the gguf package of llama.cpp."""
+"""List the weights of a GGUF file; the gguf package of llama.cpp dequantises them."""
 
 from functools import partial
 from pathlib import Path
@@ -8,9 +8,9 @@ import numpy as np
 import torch
 
 from htsr.weights.arrays import as_tensor
-from htsr.weights.inventory import Listing, Stored
-from htsr.weights.readers.archives import unreadable
-from htsr.weights.readers.optional import require
+from htsr.weights.inventory import Listing, StoredTensor
+from htsr.weights.readers.archives import unreadable_file
+from htsr.weights.readers.optional import import_optional
 
 KIND = "GGUF file"
 PLAIN = {"F32": "float32", "F16": "float16", "F64": "float64", "BF16": "bfloat16"}
@@ -18,19 +18,8 @@ INTEGERS = {"I8": "int8", "I16": "int16", "I32": "int32", "I64": "int64"}
 
 
 def read_gguf(path: Path) -> Listing:
-    """List the tensors of a GGUF file.
-
-    Args:
-        path: The file.
-
-    Returns:
-        The tensors in the order of the file, with the sides in numpy's order, (out, in). Quantised blocks are dequantised when
-        they are read, rows at a time for stacks of experts.
-
-    Raises:
-        InputError: If the file cannot be read, or the gguf package is not installed.
-    """
-    gguf = require("gguf", "gguf", path)
+    """List the tensors of a GGUF file in the order of the file, with their sides as (out, in)."""
+    gguf = import_optional("gguf", "gguf", path)
     try:
         reader = _bounded_reader(gguf)(path)
         config = {
@@ -45,7 +34,7 @@ def read_gguf(path: Path) -> Listing:
             plain = PLAIN.get(kind.name) or INTEGERS.get(kind.name)
             rows = (*shape[:-1], int(tensor.n_bytes) // max(int(np.prod(shape[:-1], dtype=object)), 1))
             tensors.append(
-                Stored(
+                StoredTensor(
                     key=str(tensor.name),
                     shape=shape,
                     dtype=plain or kind.name,
@@ -54,23 +43,26 @@ def read_gguf(path: Path) -> Listing:
                     note="" if plain else f"dequantised from {kind.name}",
                 )
             )
-    except Exception as err:  # the reader checks little, and damage can make it stumble in any way
-        error = unreadable(path, KIND, err)
-        raise error from err
+    except Exception as err:  # gguf checks little, so damage can raise anything
+        raise unreadable_file(path, KIND, err) from err
     return Listing(str(path), tensors, config)
 
 
 def _bounded_reader(gguf: Any) -> Any:
+    """Return a subclass of gguf's reader that stops at the end of the file and skips arrays."""
+
     class Reader(gguf.GGUFReader):
-        """Stops at the end of the file, where gguf's own goes on with nothing for as long as a header says; skips arrays."""
+        """A reader that a lying header cannot keep busy: gguf's own reads on past the end of the file."""
 
         def _get(self, offset: int, dtype: Any, count: int = 1, *args: Any, **kwargs: Any) -> Any:
+            """Read values, but only inside the file."""
             end = int(offset) + np.dtype(dtype).itemsize * int(count)
             if end > len(self.data):
-                raise ValueError(f"it ends before byte {end:,}")
+                raise ValueError(f"the file ends before byte {end:,}")
             return super()._get(offset, dtype, count, *args, **kwargs)
 
         def _get_field_parts(self, offset: int, kind: int) -> Any:
+            """Read a field, but only step over an array."""
             if kind != gguf.GGUFValueType.ARRAY:
                 return super()._get_field_parts(offset, kind)
             inner, count = self._get(offset, np.uint32), self._get(offset + 4, np.uint64)
@@ -80,7 +72,7 @@ def _bounded_reader(gguf: Any) -> Any:
                 end += left * np.dtype(scalar).itemsize
             elif left * 8 > len(self.data) - end:
                 raise ValueError(f"an array of {left:,} is longer than the file")
-            elif inner[0] == gguf.GGUFValueType.STRING:  # a vocabulary, not wanted here
+            elif inner[0] == gguf.GGUFValueType.STRING:  # a vocabulary, which is not needed here
                 for _ in range(left):
                     end += 8 + int.from_bytes(self.data[end : end + 8].tobytes(), "little")
             else:
@@ -92,7 +84,8 @@ def _bounded_reader(gguf: Any) -> Any:
 
 
 def _read(path: Path, offset: int, shape: tuple[int, ...], kind: int, rows: slice | None) -> torch.Tensor:
-    gguf = require("gguf", "gguf", path)
+    """Return a tensor, or some of its rows, dequantised if it is quantised."""
+    gguf = import_optional("gguf", "gguf", path)
     blocks: np.ndarray = np.memmap(path, dtype=np.uint8, mode="r", offset=offset, shape=shape)
     blocks = np.ascontiguousarray(blocks if rows is None else blocks[rows])
     quantised = gguf.GGMLQuantizationType(kind)

@@ -1,7 +1,7 @@
-"""What an HDF5 file holds.
+"""Open HDF5 files safely.
 
-The HDF5 library can hang or crash on a damaged file. So a file is looked through once in a process of its own, by running this
-very file, before this process opens it; and so this file imports nothing of htsr but where it is needed.
+The HDF5 library can hang or crash on a damaged file. ``check_hdf5`` therefore runs this file as a script in a process of its own,
+which reads through the HDF5 file before this process opens it. For the same reason this file imports htsr only inside functions.
 """
 
 import importlib.util
@@ -14,24 +14,16 @@ from pathlib import Path
 from typing import Any
 
 KIND = "HDF5 file"
-# A look takes a fraction of a second whatever the size of the weights, most of it to import h5py. The limit is on the time of
-# the processor, so that a busy machine refuses no good file.
+# The check takes a fraction of a second whatever the size of the weights, most of it to import h5py. SECONDS limits CPU time, so
+# that a busy machine does not refuse a good file; WAIT_SECONDS limits the time on the clock.
 SECONDS = 4
 WAIT_SECONDS = 60
 
 
-def check(path: Path, member: str = "") -> None:
-    """Refuse a file that the HDF5 library cannot list.
-
-    Args:
-        path: The file.
-        member: Name of the HDF5 file inside it, if it is a zip archive.
-
-    Raises:
-        InputError: If the library stumbles, crashes, or gives no answer.
-    """
+def check_hdf5(path: Path, member: str = "") -> None:
+    """Raise InputError if the HDF5 library fails, crashes or hangs on a file, or on a member of a zip archive."""
     from htsr.errors import InputError
-    from htsr.weights.readers.archives import unreadable
+    from htsr.weights.readers.archives import unreadable_file
 
     try:
         look = subprocess.run(
@@ -42,25 +34,17 @@ def check(path: Path, member: str = "") -> None:
             check=False,
         )
     except subprocess.TimeoutExpired as err:
-        error = unreadable(path, KIND, InputError(f"no answer within {WAIT_SECONDS} s"))
-        raise error from err
+        raise unreadable_file(
+            path, KIND, InputError(f"the HDF5 library did not answer within {WAIT_SECONDS} s")
+        ) from err
     if look.returncode:
-        said = look.stderr.strip().split("\n")[-1] or f"it crashed or took more than {SECONDS} s"
-        error = unreadable(path, KIND, InputError(said))
-        raise error
+        said = look.stderr.strip().split("\n")[-1] or f"the HDF5 library crashed or took more than {SECONDS} s"
+        raise unreadable_file(path, KIND, InputError(said))
 
 
 @contextmanager
-def opened(path: Path, member: str = "") -> Iterator[Any]:
-    """Open an HDF5 file, or one inside a zip archive.
-
-    Args:
-        path: The file, or the archive.
-        member: Name of the file in the archive; empty if it is none.
-
-    Yields:
-        The ``h5py.File``.
-    """
+def open_hdf5(path: Path, member: str = "") -> Iterator[Any]:
+    """Open an HDF5 file, or a member of a zip archive, as an ``h5py.File``."""
     import h5py
 
     if not member:
@@ -71,19 +55,11 @@ def opened(path: Path, member: str = "") -> Iterator[Any]:
         yield file
 
 
-def datasets(group: Any, prefix: str = "", seen: set[int] | None = None) -> Iterator[tuple[str, Any]]:
-    """Datasets of a group and its groups; links to other places and files are not followed.
-
-    Args:
-        group: An ``h5py.Group``.
-        prefix: Where it stands.
-        seen: Addresses of objects that were met already: a group may hold itself.
-
-    Yields:
-        Path and dataset.
-    """
+def hdf5_datasets(group: Any, prefix: str = "", seen: set[int] | None = None) -> Iterator[tuple[str, Any]]:
+    """Yield the path and dataset of every dataset in a group, without following links to other places or files."""
     import h5py
 
+    # ``seen`` holds the addresses of objects, since a group may contain itself
     seen = {h5py.h5o.get_info(group.id).addr} if seen is None else seen
     for name in group:
         if not isinstance(group.get(name, getlink=True), h5py.HardLink):
@@ -94,20 +70,21 @@ def datasets(group: Any, prefix: str = "", seen: set[int] | None = None) -> Iter
             continue
         seen.add(address)
         if isinstance(item, h5py.Group):
-            yield from datasets(item, f"{prefix}{name}/", seen)
+            yield from hdf5_datasets(item, f"{prefix}{name}/", seen)
         elif isinstance(item, h5py.Dataset):
             yield f"{prefix}{name}", item
 
 
 def _look_through(path: str, member: str) -> None:
-    if importlib.util.find_spec("resource") is not None:  # not on Windows
+    """Read a little of every dataset, so that a damaged file fails here."""
+    if importlib.util.find_spec("resource") is not None:  # missing on Windows
         import resource
 
         resource.setrlimit(resource.RLIMIT_CPU, (SECONDS, SECONDS))
-    with opened(Path(path), member) as file:
+    with open_hdf5(Path(path), member) as file:
         for value in file.attrs.values():
             str(value)
-        for _, dataset in datasets(file):
+        for _, dataset in hdf5_datasets(file):
             stored_here = not dataset.external and not dataset.is_virtual
             if stored_here and dataset.size:
                 dataset[(0,) * dataset.ndim]

@@ -1,4 +1,4 @@
-"""Weights of Keras files, ``.keras`` and ``.h5``, without Keras or TensorFlow."""
+"""List the weights of Keras files, ``.keras`` and ``.h5``, without Keras or TensorFlow."""
 
 import json
 import re
@@ -12,15 +12,16 @@ import torch
 
 from htsr.errors import InputError
 from htsr.weights.arrays import as_tensor
-from htsr.weights.inventory import Listing, Role, Stored
-from htsr.weights.readers.archives import entries, is_archive, unreadable
-from htsr.weights.readers.hdf5 import check, datasets, opened
-from htsr.weights.readers.optional import require
-from htsr.weights.recurrent import TYPES
+from htsr.weights.inventory import Listing, StoredTensor
+from htsr.weights.readers.archives import archive_entries, is_archive, unreadable_file
+from htsr.weights.readers.hdf5 import check_hdf5, hdf5_datasets, open_hdf5
+from htsr.weights.readers.optional import import_optional
+from htsr.weights.recurrent import recurrent_type
+from htsr.weights.roles import LayerRole
 
 KIND = "Keras file"
-WEIGHTS = "model.weights.h5"
-# Gates in Keras's order, by torch's letters: keras.layers.LSTM i, f, c, o; GRU z, r, h.
+KERAS_WEIGHTS = "model.weights.h5"
+# Gates in Keras's order, by torch's letters and by their number. Keras has i, f, c, o for LSTM and z, r, h for GRU.
 GATES = {1: "", 3: "zrn", 4: "ifgo"}
 MAX_CONFIG_BYTES = 2**26
 
@@ -34,49 +35,37 @@ class _Layer(NamedTuple):
 
 
 def read_keras(path: Path) -> Listing:
-    """List the weights of a Keras model.
-
-    Args:
-        path: A ``.keras`` file, or an ``.h5`` file of a model or of weights.
-
-    Returns:
-        The weights by the names that their layers have in the configuration, in order of the file; kernels, stored (in, out),
-        are analysed as (out, in).
-
-    Raises:
-        InputError: If the file cannot be read, or h5py is not installed.
-    """
-    require("h5py", "keras", path)
+    """List the weights of a Keras model, named after its layers, in the order of the file."""
+    import_optional("h5py", "keras", path)
     member = _member(path)
-    check(path, member)
+    check_hdf5(path, member)
     try:
-        with opened(path, member) as file:
+        with open_hdf5(path, member) as file:
             weights = file["model_weights"] if "model_weights" in file else file
             layers = dict(_layers(_config(path, file), legacy="model_weights" in file))
-            tensors = [_stored(path, member, name, dataset, layers) for name, dataset in datasets(weights)]
+            tensors = [_stored(path, member, name, dataset, layers) for name, dataset in hdf5_datasets(weights)]
     except InputError:
         raise
-    except Exception as err:  # HDF5 reports damage in many ways
-        error = unreadable(path, KIND, err)
-        raise error from err
+    except Exception as err:  # h5py raises many types of error for damage
+        raise unreadable_file(path, KIND, err) from err
     return Listing(str(path), tensors)
 
 
 def _member(path: Path) -> str:
-    """Name of the HDF5 file of the weights in a ``.keras`` archive; empty for an ``.h5`` file."""
+    """Return the name of the HDF5 file in a ``.keras`` archive; empty for an ``.h5`` file."""
     if not is_archive(path):
         return ""
-    there = entries(path, KIND)
-    if WEIGHTS not in there:
-        raise InputError(f"{path}: expected {WEIGHTS} in a .keras file, found {', '.join(list(there)[:5])}")
-    return WEIGHTS
+    there = archive_entries(path, KIND)
+    if KERAS_WEIGHTS not in there:
+        raise InputError(f"{path}: expected {KERAS_WEIGHTS} in a .keras file, found {', '.join(list(there)[:5])}")
+    return KERAS_WEIGHTS
 
 
 def _config(path: Path, file: Any) -> Mapping[str, Any]:
-    """The configuration of the model; empty if there is none."""
+    """Return the configuration of the model; empty if there is none."""
     if not is_archive(path):
         return json.loads(file.attrs.get("model_config", "{}"))
-    entry = entries(path, KIND).get("config.json")
+    entry = archive_entries(path, KIND).get("config.json")
     if entry is None or entry.file_size > MAX_CONFIG_BYTES:
         return {}
     with zipfile.ZipFile(path) as archive:
@@ -84,20 +73,9 @@ def _config(path: Path, file: Any) -> Mapping[str, Any]:
 
 
 def _layers(config: Mapping[str, Any], legacy: bool, prefix: str = "", name: str = "") -> Iterator[tuple[str, _Layer]]:
-    """Paths in the file, and the layers that are kept there.
-
-    The ``.keras`` format names the layers of each container by class and number, ``layers/dense_1``; the ``.h5`` format by
-    their own names.
-
-    Args:
-        config: A model or layer with its configuration.
-        legacy: Whether it is the ``.h5`` format.
-        prefix: Where the container is kept.
-        name: Names of the containers, with dots.
-
-    Yields:
-        The place of a layer, and the layer.
-    """
+    """Yield the place of each layer in the file and the layer, for a model or container with its configuration."""
+    # The ``.keras`` format names the layers of each container by class and number, ``layers/dense_1``; the ``.h5`` format
+    # (``legacy``) by their own names.
     arguments = config.get("config") if isinstance(config, Mapping) else None
     inner = arguments.get("layers") if isinstance(arguments, Mapping) else None
     counts: dict[str, int] = {}
@@ -112,15 +90,16 @@ def _layers(config: Mapping[str, Any], legacy: bool, prefix: str = "", name: str
 
 
 def _snake(name: str) -> str:
-    """Keras's own rule, keras.src.utils.naming.to_snake_case."""
+    """Return a class name in snake case, as keras.src.utils.naming.to_snake_case does."""
     name = re.sub("(.)([A-Z][a-z]+)", r"\1_\2", re.sub(r"\W+", "", name))
     return re.sub("([a-z])([A-Z])", r"\1_\2", name).lower()
 
 
-def _stored(path: Path, member: str, name: str, dataset: Any, layers: Mapping[str, _Layer]) -> Stored:
+def _stored(path: Path, member: str, name: str, dataset: Any, layers: Mapping[str, _Layer]) -> StoredTensor:
+    """List one dataset as a tensor, with the name and the role that its layer gives it."""
     place = f"{name}/"
     parts = name.split("/")
-    if len(parts) > 2 and parts[0] == parts[1]:  # .h5 repeats the name of the layer
+    if len(parts) > 2 and parts[0] == parts[1]:  # the .h5 format repeats the name of the layer
         place = "/".join(parts[1:]) + "/"
     known = max((prefix for prefix in layers if place.startswith(prefix)), key=len, default="")
     rest = place.removeprefix(known).rstrip("/").split("/")
@@ -134,30 +113,30 @@ def _stored(path: Path, member: str, name: str, dataset: Any, layers: Mapping[st
     key = ".".join(part for part in (layer.name, *inside, variable) if part)
     reason = None
     if dataset.external or dataset.is_virtual:
-        reason = "its values are in another file: not read"
+        reason = "not read, since its values are in another file"
     elif dataset.nbytes > max(2**28, 100 * path.stat().st_size):
         reason = f"{dataset.nbytes:,} bytes, far more than the file: refused as a decompression bomb"
-    return Stored(
+    return StoredTensor(
         key, shape, dataset.dtype.name, partial(_read, path, member, dataset.name, shape), name, role, reason=reason
     )
 
 
 def _role(
     shape: tuple[int, ...], variable: str, inside: list[str], layer: _Layer, recurrent: bool
-) -> tuple[tuple[int, ...], Role | None, str]:
-    """The shape to read a weight in, its role, and its name in torch's words."""
+) -> tuple[tuple[int, ...], LayerRole | None, str]:
+    """Return the shape to read a weight in, its role, and its name in torch's terms."""
     sides = len(shape)
     if recurrent and sides == 2 and variable in ("0", "1", "kernel", "recurrent_kernel"):
         hidden = variable in ("1", "recurrent_kernel")
         gates = _gates(layer, shape if hidden else None)
-        role = None if gates is None else Role(TYPES["".join(sorted(gates, key="ifgorzn".index))], (1, 0), gates=gates)
+        role = None if gates is None else LayerRole(recurrent_type(gates), (1, 0), gates=gates)
         return shape, role, "weight_hh_l0" if hidden else "weight_ih_l0"
     if variable not in ("0", "kernel", "embeddings", "depthwise_kernel"):
         return shape, None, {"1": "bias", "2": "bias" if recurrent else "2"}.get(variable, variable)
     if sides == 2 and (layer.kind == "embedding" or variable == "embeddings"):
-        return shape, Role("embedding"), "weight"
+        return shape, LayerRole("embedding"), "weight"
     if sides == 2:
-        return shape, Role("dense", (1, 0)), "weight"
+        return shape, LayerRole("dense", (1, 0)), "weight"
     if layer.kind.startswith("depthwise") or variable == "depthwise_kernel":
         shape = (*shape[:-2], 1, shape[-2] * shape[-1])
     if "conv" in layer.kind and 3 <= sides <= 5:
@@ -166,15 +145,15 @@ def _role(
         transposed = "_transpose" * ("transpose" in layer.kind)
         if not isinstance(groups, int) or groups < 1 or shape[-1] % groups:
             groups = 1
-        return shape, Role(f"conv{transposed}{sides - 2}d", axes, groups=groups), "weight"
-    if sides == 3 and "attention" in layer.kind:  # (in, heads, size), or (heads, size, out) for the output
+        return shape, LayerRole(f"conv{transposed}{sides - 2}d", axes, groups=groups), "weight"
+    if sides == 3 and "attention" in layer.kind:  # (in, heads, size); the output is (heads, size, out)
         flat = (shape[0] * shape[1], shape[2]) if "output" in inside[-1] else (shape[0], shape[1] * shape[2])
-        return flat, Role("dense", (1, 0)), "weight"
+        return flat, LayerRole("dense", (1, 0)), "weight"
     return shape, None, "weight"
 
 
 def _gates(layer: _Layer, hidden: tuple[int, ...] | None) -> str | None:
-    """The gates of a recurrent layer, by its class or by the shape of its recurrent kernel, (units, gates * units)."""
+    """Return the gates of a recurrent layer, by its class or by its recurrent kernel ``(units, gates * units)``."""
     inner = layer.arguments.get("layer")  # of a Bidirectional
     kind = _snake(str(inner.get("class_name"))) if isinstance(inner, Mapping) else layer.kind
     by_class = {"lstm": "ifgo", "gru": "zrn", "simple_rnn": ""}
@@ -184,10 +163,11 @@ def _gates(layer: _Layer, hidden: tuple[int, ...] | None) -> str | None:
 
 
 def _read(path: Path, member: str, name: str, shape: tuple[int, ...], rows: slice | None) -> torch.Tensor:
+    """Return a dataset as a tensor of this shape, or some of its rows."""
     try:
-        with opened(path, member) as file:
+        with open_hdf5(path, member) as file:
             array = file[name][()]
-    except Exception as err:  # HDF5 reports damage in many ways
-        raise unreadable(path, KIND, err) from err
+    except Exception as err:  # h5py raises many types of error for damage
+        raise unreadable_file(path, KIND, err) from err
     tensor = as_tensor(array).reshape(shape)
     return tensor if rows is None else tensor[rows]

@@ -1,4 +1,4 @@
-"""Weights of an ONNX graph."""
+"""List the weights of an ONNX graph."""
 
 import re
 from functools import lru_cache, partial
@@ -9,43 +9,33 @@ import torch
 
 from htsr.errors import InputError
 from htsr.weights.arrays import as_tensor
-from htsr.weights.inventory import Listing, Role, Stored
-from htsr.weights.readers.archives import unreadable
-from htsr.weights.readers.optional import require
-from htsr.weights.recurrent import TYPES
+from htsr.weights.inventory import Listing, StoredTensor, never_read
+from htsr.weights.readers.archives import unreadable_file
+from htsr.weights.readers.optional import import_optional
+from htsr.weights.recurrent import recurrent_type
+from htsr.weights.roles import LayerRole
 
 KIND = "ONNX file"
-# Names that an exporter made up for a weight whose own it lost.
+# Names that an exporter invents for a weight after losing its own name. The path of the operation then takes their place:
+# "encoder.layer.0" for "/encoder/layer.0/MatMul".
 ANONYMOUS = re.compile(r"^(onnx::.*|val_?\d+|_?v?_?\d+|const_.*|)$")
-# Gates in the order of the ONNX standard, by torch's letters: LSTM iofc, GRU zrh.
+# Gates in the order of the ONNX standard, by torch's letters. ONNX has i, o, f, c for LSTM and z, r, h for GRU.
 GATES = {"LSTM": "iofg", "GRU": "zrn", "RNN": ""}
 
 
 def read_onnx(path: Path) -> Listing:
-    """List the initializers of a graph. The operation that uses one tells what it is and how it is stored.
-
-    Args:
-        path: The file. Weights in external files beside it are read one at a time; those inside are in memory as a whole, at
-            most the 2 GB that the format allows.
-
-    Returns:
-        The initializers in the order of the graph. Where the exporter lost the name of a weight, the path of its operation
-        stands in: ``encoder.layer.0`` for ``/encoder/layer.0/MatMul``.
-
-    Raises:
-        InputError: If the file cannot be read, or the onnx package is not installed.
-    """
+    """List the initializers of a graph in its order, each with the role that the operation using it implies."""
     try:
         return Listing(str(path), _tensors(path, _model(path).graph))
     except InputError:
         raise
-    except (ValueError, TypeError, AttributeError) as err:  # names that are no text, types that ONNX does not have
-        error = unreadable(path, KIND, err)
-        raise error from err
+    except (ValueError, TypeError, AttributeError) as err:  # names that are not text, types that ONNX does not have
+        raise unreadable_file(path, KIND, err) from err
 
 
-def _tensors(path: Path, graph: Any) -> list[Stored]:
-    onnx = require("onnx", "onnx", path)
+def _tensors(path: Path, graph: Any) -> list[StoredTensor]:
+    """List the initializers of a graph."""
+    onnx = import_optional("onnx", "onnx", path)
     uses: dict[str, tuple[Any, int]] = {}
     for node in graph.node:
         for place, name in enumerate(node.input):
@@ -67,18 +57,16 @@ def _tensors(path: Path, graph: Any) -> list[Stored]:
             "float8e4m3fn": "float8_e4m3fn",
             "float8e5m2": "float8_e5m2",
         }.get(dtype, dtype)
-        reason = "the bias or the first state of a recurrent layer" if recurrent == "bias" else None
+        reason = "the bias or the initial state of a recurrent layer" if recurrent == "bias" else None
         read = partial(_read, path, number)
-        tensors.append(Stored(key, shape, dtype, read, longkey=tensor.name, role=role, reason=reason))
+        tensors.append(StoredTensor(key, shape, dtype, read, longkey=tensor.name, role=role, reason=reason))
     for sparse in graph.sparse_initializer:
-        tensors.append(
-            Stored(sparse.values.name, tuple(sparse.dims), "", partial(_read, path, 0), reason="a sparse tensor")
-        )
+        tensors.append(StoredTensor(sparse.values.name, tuple(sparse.dims), "", never_read, reason="a sparse tensor"))
     return tensors
 
 
-def _role(name: str, shape: tuple[int, ...], uses: dict[str, tuple[Any, int]]) -> tuple[Role | None, str, Any]:
-    """The role that the first use of an initializer gives it, the name of a recurrent weight, and the operation."""
+def _role(name: str, shape: tuple[int, ...], uses: dict[str, tuple[Any, int]]) -> tuple[LayerRole | None, str, Any]:
+    """Return the role of an initializer by its first use, its name if its layer is recurrent, and the operation."""
     turned = False
     for _ in range(4):
         if name not in uses:
@@ -94,19 +82,19 @@ def _role(name: str, shape: tuple[int, ...], uses: dict[str, tuple[Any, int]]) -
         stored_out_in = place == 0 or (
             node.op_type == "Gemm" and "transB" in attributes and attributes["transB"].i == 1
         )
-        return Role("dense", axes=None if stored_out_in != turned else (1, 0)), "", node
+        return LayerRole("dense", axes=None if stored_out_in != turned else (1, 0)), "", node
     if node.op_type in ("Conv", "ConvTranspose") and place == 1 and 3 <= sides <= 5:
         groups = max(int(attributes["group"].i), 1) if "group" in attributes else 1
         groups = groups if shape[0] % groups == 0 else 1
-        return Role(f"conv{'_transpose' * (node.op_type == 'ConvTranspose')}{sides - 2}d", groups=groups), "", node
+        return LayerRole(f"conv{'_transpose' * (node.op_type == 'ConvTranspose')}{sides - 2}d", groups=groups), "", node
     if node.op_type == "Gather" and place == 0 and sides == 2:
-        return Role("embedding"), "", node
+        return LayerRole("embedding"), "", node
     if node.op_type in GATES and place > 2:
         return None, "bias", node
     if node.op_type in GATES and place in (1, 2) and sides == 3:
         gates = GATES[node.op_type]
         return (
-            Role(TYPES["".join(sorted(gates, key="ifgorzn".index))], gates=gates),
+            LayerRole(recurrent_type(gates), gates=gates),
             ("weight_ih_l0", "weight_hh_l0")[place - 1],
             node,
         )
@@ -114,40 +102,41 @@ def _role(name: str, shape: tuple[int, ...], uses: dict[str, tuple[Any, int]]) -
 
 
 def _module(node: Any) -> str:
-    """The module that an operation was exported from, as torch's exporters write it down; empty if they did not."""
+    """Return the module from which an operation was exported, as torch's exporters record it; empty if they did not."""
     for entry in node.metadata_props:
-        if (
-            entry.key == "pkg.torch.onnx.name_scopes"
-        ):  # of the newer exporter: "['', 'encoder', 'encoder.fc', 'linear']"
+        if entry.key == "pkg.torch.onnx.name_scopes":  # the newer exporter: "['', 'encoder', 'encoder.fc', 'linear']"
             names = re.findall(r"'([^']*)'", entry.value)
             return names[-2] if len(names) > 1 else ""
-    return ".".join(part for part in node.name.split("/")[:-1] if part)  # of the older one: /encoder/fc/MatMul
+    return ".".join(part for part in node.name.split("/")[:-1] if part)  # the older exporter: /encoder/fc/MatMul
 
 
 def _model(path: Path) -> Any:
+    """Return the parsed file, from a cache if the file has not changed."""
     status = path.stat()
     return _parsed(path, status.st_mtime_ns, status.st_size)
 
 
-@lru_cache(maxsize=1)  # protobuf can only read a file as a whole
+@lru_cache(maxsize=1)  # protobuf can only read a whole file, at most 2 GB; external files are read one tensor at a time
 def _parsed(path: Path, modified: int, size: int) -> Any:
-    onnx = require("onnx", "onnx", path)
+    """Parse a file and check that it holds a graph."""
+    onnx = import_optional("onnx", "onnx", path)
     try:
         model = onnx.load(path, load_external_data=False)
-    except Exception as err:  # protobuf's own errors, and those of the text decoder
-        raise unreadable(path, KIND, err) from err
+    except Exception as err:  # protobuf's errors do not share a base class with those of the text decoder
+        raise unreadable_file(path, KIND, err) from err
     if not model.graph.node and not model.graph.initializer:
-        raise unreadable(path, KIND, ValueError("no graph in it"))
+        raise unreadable_file(path, KIND, InputError("it contains no graph"))
     return model
 
 
 def _read(path: Path, number: int, rows: slice | None) -> torch.Tensor:
-    onnx = require("onnx", "onnx", path)
+    """Return an initializer as a tensor, or some of its rows."""
+    onnx = import_optional("onnx", "onnx", path)
     tensor = _model(path).graph.initializer[number]
     try:
         array = onnx.numpy_helper.to_array(tensor, base_dir=str(path.parent))
-    except Exception as err:  # external files that are missing, outside the directory, or too short
-        raise unreadable(path, KIND, err) from err
+    except Exception as err:  # an external file is missing, outside the directory or too short
+        raise unreadable_file(path, KIND, err) from err
     if array.dtype.name not in ("float16", "float32", "float64") and array.dtype.kind in "fV":  # ml_dtypes
         array = array.astype("float32")
     return as_tensor(array if rows is None else array[rows])

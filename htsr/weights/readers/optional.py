@@ -1,4 +1,4 @@
-"""Readers of some formats come with optional libraries."""
+"""Import the optional libraries that some formats need."""
 
 import importlib
 from types import ModuleType
@@ -6,23 +6,11 @@ from types import ModuleType
 from htsr.errors import InputError
 
 
-def require(module: str, extra: str, source: object) -> ModuleType:
-    """Import a library that an extra installs.
-
-    Args:
-        module: What to import.
-        extra: The extra of htsr that installs it.
-        source: What is to be read with it, for the message.
-
-    Returns:
-        The module.
-
-    Raises:
-        InputError: If it is not installed.
-    """
+def import_optional(module: str, extra: str, source: object) -> ModuleType:
+    """Import a library, or raise InputError with the extra of htsr that installs it."""
     try:
         return importlib.import_module(module)
     except ImportError as err:
         raise InputError(
-            f"{source}: reading it takes the library {module.split('.')[0]}, which is not installed: pip install 'htsr[{extra}]'"
+            f"{source}: reading it needs the library {module.split('.')[0]}, which is not installed: pip install 'htsr[{extra}]'"
         ) from err

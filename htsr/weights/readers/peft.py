@@ -1,7 +1,8 @@
-"""Weights of a PEFT directory: what a LoRA adapter adds to each matrix, and the matrix with it.
+"""List the weights of a PEFT directory: the change that a LoRA adapter makes to each matrix, and the merged matrices.
 
 Reference: ``peft.tuners.lora.layer``, ``get_delta_weight`` and ``merge``; Hu et al. 2021, https://arxiv.org/abs/2106.09685,
 section 4.1; rank-stabilised scaling, https://arxiv.org/abs/2312.03732; DoRA, https://arxiv.org/abs/2402.09353, equation 5.
+A change of rank r has at most r eigenvalues above zero, so its alpha rests on few values.
 """
 
 import json
@@ -14,41 +15,26 @@ from pathlib import Path
 import torch
 
 from htsr.errors import InputError
-from htsr.weights.inventory import Listing, Read, Stored
+from htsr.weights.inventory import Listing, ReadRows, StoredTensor
 from htsr.weights.readers.safetensors import read_safetensors
 from htsr.weights.readers.torch_files import read_torch
 
-CONFIG = "adapter_config.json"
+ADAPTER_CONFIG = "adapter_config.json"
 PREFIX = "base_model.model."
 FACTOR = re.compile(r"(?P<path>.*)\.lora_(?P<embedding>embedding_)?(?P<factor>[AB])(\.default)?(\.weight)?")
 
 
 def read_peft(path: Path, base: Listing | None = None) -> Listing:
-    """List what an adapter adds to each weight, and the weights with it.
-
-    Args:
-        path: The directory, with its ``adapter_config.json``.
-        base: The model that the adapter was trained on.
-
-    Returns:
-        For each adapted weight its change, ``B A`` times the scaling, under the weight's name with ``[delta]``. With a base,
-        all of its weights stand before these, the adapted ones merged. Adapters other than LoRA are listed by the tensors
-        they store.
-
-    Raises:
-        InputError: If the directory cannot be read, or the adapter does not fit the base.
-
-    Notes:
-        A change of rank r has r eigenvalues that are not zero, so its alpha rests on few values.
-    """
+    """List the change that an adapter makes to each weight as ``[delta]``, after the merged weights if there is a base."""
+    # Adapters other than LoRA are listed by the tensors that they store.
     config = _config(path)
     listing = read_safetensors(path) if list(path.glob("*.safetensors")) else read_torch(path)
     kind = str(config.get("peft_type", "LORA")).upper()
     if kind != "LORA":
-        note = f"stored by a {kind} adapter: a factor, not what it adds to a weight"
+        note = f"stored by a {kind} adapter: a factor of the change that it makes, not the change itself"
         return replace(listing, tensors=[replace(stored, note=note) for stored in listing.tensors])
-    factors: dict[str, dict[str, Stored]] = {}
-    others: list[Stored] = []
+    factors: dict[str, dict[str, StoredTensor]] = {}
+    others: list[StoredTensor] = []
     for stored in listing.tensors:
         key = stored.key.removeprefix(PREFIX)
         found = FACTOR.fullmatch(key)
@@ -60,7 +46,7 @@ def read_peft(path: Path, base: Listing | None = None) -> Listing:
             others.append(replace(stored, key=key.replace(".modules_to_save.default", "").replace(".base_layer", "")))
     deltas = {name: _delta(path, name, found, config) for name, found in factors.items()}
     changes = [
-        Stored(f"{name}.weight", delta.shape, delta.dtype, delta, label="[delta]", note=delta.note)
+        StoredTensor(f"{name}.weight", delta.shape, delta.dtype, delta, label="[delta]", note=delta.note)
         for name, delta in deltas.items()
     ]
     if base is None:
@@ -69,33 +55,34 @@ def read_peft(path: Path, base: Listing | None = None) -> Listing:
 
 
 def _config(path: Path) -> Mapping[str, object]:
+    """Return the configuration of an adapter."""
     try:
-        config = json.loads((path / CONFIG).read_text(encoding="utf-8"))
+        config = json.loads((path / ADAPTER_CONFIG).read_text(encoding="utf-8"))
     except (ValueError, RecursionError) as err:
-        raise InputError(f"{path / CONFIG}: expected a JSON object, got {type(err).__name__}: {err}") from err
+        raise InputError(f"{path / ADAPTER_CONFIG}: expected a JSON object, got {type(err).__name__}: {err}") from err
     if not isinstance(config, dict):
-        raise InputError(f"{path / CONFIG}: expected a JSON object, got a {type(config).__name__}")
+        raise InputError(f"{path / ADAPTER_CONFIG}: expected a JSON object, got a {type(config).__name__}")
     return config
 
 
 @dataclass(frozen=True)
 class Delta:
-    """What LoRA adds to one weight; called, it computes it in float64.
+    """The change that LoRA makes to one weight; calling it computes the change in float64.
 
     Attributes:
         read_a: Reads A, ``(r, in, *kernel)``.
         read_b: Reads B, ``(out, r, *ones)``.
         read_magnitude: Reads the norms that DoRA gives the rows of the merged weight; None for LoRA.
-        scaling: What ``B A`` is multiplied with.
-        transposed: Whether the weight is stored ``(in, out)``, as the tables of embeddings and GPT-2's matrices are.
+        scaling: The factor of ``B A``.
+        transposed: Whether the weight is stored ``(in, out)``, as embedding tables and GPT-2's matrices are.
         shape: Shape of the weight as stored.
-        dtype: Type of the factors.
-        note: Rank and scaling in words.
+        dtype: Type of A and B.
+        note: Rank and scaling, for the user.
     """
 
-    read_a: Read = field(repr=False)
-    read_b: Read = field(repr=False)
-    read_magnitude: Read | None = field(repr=False)
+    read_a: ReadRows = field(repr=False)
+    read_b: ReadRows = field(repr=False)
+    read_magnitude: ReadRows | None = field(repr=False)
     scaling: float
     transposed: bool
     shape: tuple[int, ...]
@@ -103,14 +90,15 @@ class Delta:
     note: str
 
     def __call__(self, rows: slice | None) -> torch.Tensor:
-        """``B A`` times the scaling, in the shape of the weight."""
+        """Return ``B A`` times the scaling in the shape of the weight, or some rows of it."""
         a, b = self.read_a(None).to(torch.float64), self.read_b(None).to(torch.float64)
         delta = self.scaling * (b.flatten(1) @ a.flatten(1))
         delta = delta.mT if self.transposed else delta.reshape(self.shape)
         return delta if rows is None else delta[rows]
 
 
-def _delta(path: Path, name: str, found: Mapping[str, Stored], config: Mapping[str, object]) -> Delta:
+def _delta(path: Path, name: str, found: Mapping[str, StoredTensor], config: Mapping[str, object]) -> Delta:
+    """Return the change of one weight from its factors and the configuration."""
     if not {"A", "B"} <= set(found):
         raise InputError(f"{path}: expected lora_A and lora_B for {name}, got only {', '.join(sorted(found))}")
     a, b = found["A"], found["B"]
@@ -135,10 +123,14 @@ def _delta(path: Path, name: str, found: Mapping[str, Stored], config: Mapping[s
 
 
 def _by_pattern(patterns: object, name: str, default: object) -> float:
-    """The value for a module: that of the first pattern that its name ends with, as in ``peft.utils.get_pattern_key``."""
+    """Return the setting of a module: that of the first pattern that ends its name, as in ``peft.utils.get_pattern_key``."""
     value = default
     for pattern, special in patterns.items() if isinstance(patterns, Mapping) else ():
-        if re.fullmatch(rf"(.*\.)?{pattern}", name):
+        try:
+            found = re.fullmatch(rf"(.*\.)?{pattern}", name)
+        except re.error as err:
+            raise InputError(f"expected regular expressions in alpha_pattern, got {pattern!r}: {err}") from err
+        if found:
             value = special
             break
     if not isinstance(value, int | float):
@@ -148,15 +140,15 @@ def _by_pattern(patterns: object, name: str, default: object) -> float:
 
 @dataclass(frozen=True)
 class _Merged:
-    """The weight of the base with what the adapter adds, in the type of the base, as ``merge_and_unload`` leaves it."""
+    """Reads the weight of the base plus its change, in the type of the base, as ``merge_and_unload`` leaves it."""
 
-    read: Read = field(repr=False)
+    read: ReadRows = field(repr=False)
     delta: Delta
 
     def __call__(self, rows: slice | None) -> torch.Tensor:
         weight = self.read(None)
         merged = weight.to(torch.float64) + self.delta(None)
-        if self.delta.read_magnitude is not None:  # DoRA, equation 5: rows of the merged weight get a norm of their own
+        if self.delta.read_magnitude is not None:  # DoRA, equation 5, sets the norm of each row
             magnitude = self.delta.read_magnitude(None).to(torch.float64).reshape(-1)
             dim = 0 if self.delta.transposed else 1
             scale = magnitude / torch.linalg.vector_norm(merged, dim=dim)
@@ -165,28 +157,29 @@ class _Merged:
         return merged if rows is None else merged[rows]
 
 
-def _merged(path: Path, base: Listing, deltas: Mapping[str, Delta], others: list[Stored]) -> list[Stored]:
+def _merged(path: Path, base: Listing, deltas: Mapping[str, Delta], others: list[StoredTensor]) -> list[StoredTensor]:
+    """List the tensors of the base with adapted and saved ones replaced, then the tensors that only the adapter has."""
     by_key = {stored.key: stored for stored in base.tensors}
     changed = {stored.key: stored for stored in others if stored.key in by_key}
     for name, delta in deltas.items():
         stored = by_key.get(f"{name}.weight") or _by_ending(f"{name}.weight", by_key)
         if stored is None:
             raise InputError(
-                f"{path}: the base {base.source} has no weight {name}.weight: expected the model it was trained on"
+                f"{path}: the base {base.source} has no weight {name}.weight: expected the model that the adapter was trained on"
             )
         if stored.shape != delta.shape:
             raise InputError(
-                f"{path}: {name} adds {delta.shape} to a weight of shape {stored.shape}: expected the same shape"
+                f"{path}: {name} changes a weight of shape {stored.shape} by {delta.shape}: expected the same shape"
             )
         if delta.read_magnitude is not None and len(delta.shape) != 2:
-            merged = replace(stored, reason="a convolution with DoRA: not merged")
+            merged = replace(stored, reason="not merged, since it is a convolution with DoRA")
         else:
             merged = replace(stored, read=_Merged(stored.read, delta), identity=None, note=f"merged with {delta.note}")
         changed[stored.key] = merged
     return [changed.get(stored.key, stored) for stored in base.tensors] + [s for s in others if s.key not in by_key]
 
 
-def _by_ending(key: str, by_key: Mapping[str, Stored]) -> Stored | None:
-    """The only weight whose name ends as ``key`` does; models are saved with and without the name of their trunk."""
+def _by_ending(key: str, by_key: Mapping[str, StoredTensor]) -> StoredTensor | None:
+    """Return the only weight whose name ends with ``key`` or that ends ``key``: models are saved with or without their prefix."""
     found = [stored for name, stored in by_key.items() if name.endswith(f".{key}") or key.endswith(f".{name}")]
     return found[0] if len(found) == 1 else None

@@ -1,4 +1,4 @@
-"""Weights stored as 8-bit numbers with scales beside them, multiplied out; other packed formats are named and skipped."""
+"""Multiply 8-bit weights by the scales stored beside them; skip other packed formats by name."""
 
 import re
 from collections.abc import Mapping
@@ -6,20 +6,22 @@ from dataclasses import dataclass, field, replace
 
 import torch
 
-from htsr.weights.inventory import Listing, Read, Stored
+from htsr.weights.inventory import Listing, ReadRows, StoredTensor
 
-# Scales of fp8 and int8 weights: DeepSeek's by block; compressed-tensors' and FBGEMM's by row or one for all; bitsandbytes'
-# by row, for entries divided by 127 (bitsandbytes.functional.int8_vectorwise_dequant).
+# Suffixes of the scales of fp8 and int8 weights, with the factor of each. DeepSeek stores a scale for each block;
+# compressed-tensors and FBGEMM for each row or for the whole weight; bitsandbytes for each row, to be divided by 127
+# (bitsandbytes.functional.int8_vectorwise_dequant).
 SCALES = {"_scale_inv": 1.0, "_scale": 1.0, "SCB": 1 / 127}
 EIGHT_BITS = re.compile(r"float8_\w+|int8")
-# DeepSeek-V3, config.json: weight_block_size.
+# Default block size, from weight_block_size in the config.json of DeepSeek-V3.
 BLOCK = 128
-# What packs several weights into one integer, and what says so.
+# Last names of tensors that pack several weights into one integer, and the format that packs them so.
 PACKED = {
     "qweight": "packed by GPTQ or AWQ",
     "weight_packed": "packed by compressed-tensors",
     "blocks": "packed as MXFP4",
 }
+# Last names of the tensors beside packed weights.
 BESIDE_PACKED = ("scales", "qzeros", "g_idx", "weight_scale", "weight_shape", "weight_global_scale", "input_scale")
 ADVICE = (
     "dequantise it first, for instance with gptqmodel.utils.model_dequant.dequantize_model(model_path, output_path)"
@@ -27,20 +29,13 @@ ADVICE = (
 
 
 def multiply_scales(listing: Listing) -> Listing:
-    """Give 8-bit weights the scales that stand beside them.
-
-    Args:
-        listing: Tensors of a checkpoint.
-
-    Returns:
-        The listing in which such weights are read as float32 with their scales, their type said in the note; scales, and
-        weights of formats that pack several into one integer, have a reason.
-    """
+    """Return the listing with 8-bit weights multiplied by their scales; scales and packed weights get a reason."""
     by_key = {stored.key: stored for stored in listing.tensors}
     return replace(listing, tensors=[_judged(stored, by_key, listing.config) for stored in listing.tensors])
 
 
-def _judged(stored: Stored, by_key: Mapping[str, Stored], config: Mapping[str, object]) -> Stored:
+def _judged(stored: StoredTensor, by_key: Mapping[str, StoredTensor], config: Mapping[str, object]) -> StoredTensor:
+    """Return a tensor as it should be read: scaled, skipped with a reason, or unchanged."""
     if stored.reason is not None or stored.role is not None or stored.quantised:
         return stored
     path, _, last = stored.key.rpartition(".")
@@ -64,7 +59,8 @@ def _judged(stored: Stored, by_key: Mapping[str, Stored], config: Mapping[str, o
     return stored
 
 
-def _scaled(stored: Stored, scale: Stored, factor: float, config: Mapping[str, object]) -> Stored:
+def _scaled(stored: StoredTensor, scale: StoredTensor, factor: float, config: Mapping[str, object]) -> StoredTensor:
+    """Return an 8-bit weight that is multiplied by its scales when read, or skipped if they do not fit its shape."""
     settings = config.get("quantization_config")
     size = settings.get("weight_block_size") if isinstance(settings, Mapping) else None
     sides = size if isinstance(size, list) and len(size) == 2 else [None, None]
@@ -77,11 +73,11 @@ def _scaled(stored: Stored, scale: Stored, factor: float, config: Mapping[str, o
     if None in blocks:
         return replace(stored, reason=f"its scales of shape {scale.shape} do not fit its shape {stored.shape}")
     read = _Scaled(stored.read, scale.read, tuple(blocks), factor)  # type: ignore[arg-type]
-    return replace(stored, read=read, quantised=True, note=f"{stored.dtype} with scales, multiplied out")
+    return replace(stored, read=read, quantised=True, note=f"{stored.dtype}, multiplied by its scales")
 
 
 def _block(side: int, count: int, said: object) -> int | None:
-    """How many rows or columns share a scale."""
+    """Return how many rows or columns share a scale; None if the number of scales does not fit."""
     if count in (1, side):
         return side // count
     for size in (said, BLOCK):
@@ -92,8 +88,10 @@ def _block(side: int, count: int, said: object) -> int | None:
 
 @dataclass(frozen=True)
 class _Scaled:
-    read: Read = field(repr=False)
-    read_scale: Read = field(repr=False)
+    """Reads an 8-bit weight times its scales, in float32."""
+
+    read: ReadRows = field(repr=False)
+    read_scale: ReadRows = field(repr=False)
     blocks: tuple[int, int]
     factor: float
 

@@ -1,4 +1,4 @@
-"""Checkpoints at a URL, fetched by fsspec: ``s3://``, ``gs://``, ``hf://``, ``https://``, ``memory://``, ``zip://``, ..."""
+"""Fetch a checkpoint from a URL with fsspec: ``s3://``, ``gs://``, ``hf://``, ``https://``, ``memory://``, ``zip://``, ..."""
 
 import atexit
 import fnmatch
@@ -8,9 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from htsr.errors import InputError
-from htsr.weights.readers.optional import require
+from htsr.weights.readers.optional import import_optional
 
-# Which files of a directory make up a checkpoint: the first pattern that any name matches, and what describes them.
+# Only the files of a checkpoint are fetched from a directory. The first pattern of each line identifies a checkpoint; the first
+# line that any file matches is taken, and all of its patterns with those of BESIDE are fetched.
 CHECKPOINTS = (
     ("adapter_config.json", "adapter_model.*"),
     ("*.safetensors",),
@@ -30,30 +31,18 @@ BESIDE = ("config.json", "*.index.json")
 
 
 def is_url(source: object) -> bool:
-    """Whether a source is the address of something elsewhere."""
+    """Return whether a source is a URL."""
     return isinstance(source, str) and "://" in source
 
 
-def fetch(url: str) -> Path:
-    """Copy a checkpoint into a temporary directory that lives as long as this process.
-
-    Args:
-        url: Address of a file or directory, in fsspec's words. Of a directory, the files that make up a checkpoint are
-            fetched and no others.
-
-    Returns:
-        Where it is now.
-
-    Raises:
-        FileNotFoundError: If there is nothing at the address.
-        InputError: If fsspec or the package of the store is not installed, or nothing there looks like a checkpoint.
-    """
-    fsspec = require("fsspec", "remote", url)
+def fetch_checkpoint(url: str) -> Path:
+    """Copy a checkpoint into a temporary directory, which this process deletes on exit, and return its path there."""
+    fsspec = import_optional("fsspec", "remote", url)
     try:
         files, root = fsspec.core.url_to_fs(url)
         directory = files.isdir(root)
         if not directory and not files.exists(root):
-            raise FileNotFoundError(f"{url}: nothing there")
+            raise FileNotFoundError(f"{url}: no such file or directory")
         copies = Path(tempfile.mkdtemp(prefix="htsr-remote-"))
         atexit.register(shutil.rmtree, copies, ignore_errors=True)
         if not directory:
@@ -72,19 +61,22 @@ def fetch(url: str) -> Path:
 
 
 def _copy(files: Any, entry: str, directory: Path) -> Path:
+    """Copy one file into a directory and return its path there."""
     copy = directory / Path(entry).name
     files.get_file(entry, str(copy))
     return copy
 
 
 def _exists(files: Any, entry: str) -> bool:
+    """Return whether a file exists; False if the store forbids asking."""
     try:
         return bool(files.exists(entry))
-    except OSError:  # a store may forbid to look
+    except OSError:  # a store may forbid asking
         return False
 
 
 def _wanted(url: str, names: list[str]) -> list[str]:
+    """Return the names that belong to the checkpoint of a directory."""
     for patterns in CHECKPOINTS:
         if fnmatch.filter(names, patterns[0]):
             return [name for name in names if any(fnmatch.fnmatch(name, pattern) for pattern in (*patterns, *BESIDE))]

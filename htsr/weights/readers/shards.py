@@ -1,4 +1,4 @@
-"""Files of a directory that make up one checkpoint."""
+"""Find the files of a directory that make up one checkpoint."""
 
 import json
 import re
@@ -8,19 +8,8 @@ from pathlib import Path
 from htsr.errors import InputError
 
 
-def shards(directory: Path, *patterns: str) -> list[Path]:
-    """The files of a directory whose names match, sorted by name.
-
-    Args:
-        directory: The directory; it is not searched deeper.
-        patterns: Globs.
-
-    Returns:
-        The files.
-
-    Raises:
-        InputError: If one is a symbolic link that leads to no file.
-    """
+def shard_files(directory: Path, *patterns: str) -> list[Path]:
+    """Return the files of a directory that match any of these globs, sorted by name."""
     found = sorted({path for pattern in patterns for path in directory.glob(pattern)})
     for path in found:
         if path.is_symlink() and not path.exists():
@@ -28,17 +17,8 @@ def shards(directory: Path, *patterns: str) -> list[Path]:
     return [path for path in found if path.is_file()]
 
 
-def check_complete(directory: Path, there: Iterable[str], suffix: str) -> None:
-    """Refuse a sharded checkpoint that lacks a shard, by its index and by the numbers in the names.
-
-    Args:
-        directory: The directory.
-        there: Names of the shards that are there.
-        suffix: ``safetensors`` or ``bin``.
-
-    Raises:
-        InputError: If a shard is missing or the index is no index.
-    """
+def check_shards_complete(directory: Path, there: Iterable[str], suffix: str) -> None:
+    """Raise InputError if the index or the numbers in the names of these shards say that a shard is missing."""
     there = set(there)
     expected: set[str] = set()
     for index in directory.glob(f"*.{suffix}.index.json"):
@@ -61,15 +41,16 @@ def check_complete(directory: Path, there: Iterable[str], suffix: str) -> None:
         )
 
 
+def duplicate_tensor(path: Path, key: str, first: Path, second: Path) -> InputError:
+    """Return the InputError for a directory in which two files hold a tensor of the same name."""
+    return InputError(
+        f"{path}: the tensor {key!r} is in both {first.name} and {second.name}: expected the shards of one checkpoint; "
+        "pass one file"
+    )
+
+
 def config_beside(path: Path) -> dict[str, object]:
-    """What the ``config.json`` of a checkpoint says; nothing if there is none or it is damaged.
-
-    Args:
-        path: A directory, or a file in one.
-
-    Returns:
-        The configuration.
-    """
+    """Return the ``config.json`` in a directory or beside a file; empty if it is missing or damaged."""
     config = (path if path.is_dir() else path.parent) / "config.json"
     try:
         found = json.loads(config.read_text(encoding="utf-8"))

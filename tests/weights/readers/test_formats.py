@@ -1,4 +1,4 @@
-"""One contract for every format: the same small model gives the same table."""
+"""The same small model gives the same table in every format."""
 
 import json
 import os
@@ -19,7 +19,7 @@ KERAS_BACKEND = "torch"
 
 
 class Small(nn.Module):
-    """A table, a convolution, a recurrent layer and a matrix: what every format can hold."""
+    """An embedding, a convolution, a recurrent layer and a matrix, which every format can hold."""
 
     def __init__(self):
         super().__init__()
@@ -182,7 +182,7 @@ def keras_model(model):
     copy = keras.Model([ids, image], [fc(gru(table(ids))), conv(image)])
     tensors = {key: value.numpy() for key, value in model.state_dict().items()}
 
-    def zrh(weight):  # Keras stacks z, r, h where torch stacks r, z, n, and stores (in, out)
+    def zrh(weight):  # torch stacks r, z, n as (out, in); Keras stacks z, r, h as (in, out)
         r, z, n = np.split(weight, 3)
         return np.concatenate([z, r, n]).T
 
@@ -217,7 +217,7 @@ FORMATS = [
 ]  # fmt: skip
 
 
-@pytest.mark.filterwarnings("ignore")  # of exporters and writers, on themselves
+@pytest.mark.filterwarnings("ignore")  # exporters and writers warn about themselves
 @pytest.mark.parametrize("write", FORMATS, ids=lambda write: write.__name__)
 def test_every_format_gives_the_same_table(model, write, tmp_path):
     reference = htsr.analyze(model).details.set_index("name").sort_index()
@@ -241,7 +241,7 @@ def test_every_format_gives_the_same_table(model, write, tmp_path):
     pd.testing.assert_frame_equal(details[exact], reference[exact])
     close = ["alpha", "D", "xmin", "xmax", "spectral_norm", "stable_rank", "log_norm", "num_spikes", "bulk_max"]
     pd.testing.assert_frame_equal(details[close], reference[close], rtol=1e-9)
-    for layer in open_source(source).layers:  # workers get a layer as a pickle, not its matrix
+    for layer in open_source(source).layers:  # workers receive a layer as a pickle without its matrix
         sent = pickle.dumps(layer)
         assert torch.equal(pickle.loads(sent).load(), layer.load())
         assert isinstance(source, nn.Module | dict) or len(sent) < 3000

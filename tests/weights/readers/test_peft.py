@@ -1,4 +1,4 @@
-"""LoRA adapters, against what the peft library computes."""
+"""LoRA adapters give the weights that the peft library computes."""
 
 import json
 import warnings
@@ -101,6 +101,15 @@ def test_what_does_not_fit_is_refused(tmp_path):
         open_source(tmp_path)
     (tmp_path / "adapter_config.json").write_text("[")
     with pytest.raises(InputError, match="expected a JSON object"):
+        open_source(tmp_path)
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_a_broken_pattern_in_the_configuration_is_refused(tmp_path):
+    adapted(tmp_path)
+    file = tmp_path / "adapter_config.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | {"alpha_pattern": {"(": 3}}))
+    with pytest.raises(InputError, match=r"expected regular expressions in alpha_pattern, got '\('"):
         open_source(tmp_path)
 
 

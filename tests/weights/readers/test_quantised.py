@@ -1,4 +1,4 @@
-"""Weights of few bits: what they are worth, and what the row says of them."""
+"""Quantised weights have the values of their formats, and the row says that they were dequantised."""
 
 import numpy as np
 import pytest
@@ -23,14 +23,14 @@ def fp8(weight, scale):
 def test_scales_are_multiplied_out(tmp_path, weight, suffix, shape):
     scale = torch.rand(shape) + 0.5
     full = scale.reshape(-1, 1) if scale.ndim < 2 else scale
-    if shape == (2, 2):  # blocks of 128 x 128, the last ones cut off
+    if shape == (2, 2):  # blocks of 128 x 128; the last ones are cut off
         full = full.repeat_interleave(128, 0)[:200].repeat_interleave(128, 1)[:, :144]
     stored = fp8(weight, full)
     save_file({"fc.weight": stored, f"fc.weight{suffix}": scale}, tmp_path / "m.safetensors")
     inventory = open_source(tmp_path / "m.safetensors")
     (layer,) = inventory.layers
     torch.testing.assert_close(layer.load(), stored.float() * full)
-    assert (layer.dtype, layer.note) == ("float8_e4m3fn", "float8_e4m3fn with scales, multiplied out")
+    assert (layer.dtype, layer.note) == ("float8_e4m3fn", "float8_e4m3fn, multiplied by its scales")
     assert [x.reason for x in inventory.skipped] == ["scales of a quantised weight"]
 
 

@@ -1,4 +1,4 @@
-"""Files and directories of safetensors, whole and broken."""
+"""Safetensors files and directories are read if they are whole and refused if they are broken."""
 
 import json
 
@@ -37,7 +37,7 @@ def test_shards_are_one_model(tmp_path, with_index):
 def test_the_same_name_in_two_files_is_refused(tmp_path):
     for name in ("a", "b"):
         save_file({"w": torch.zeros(3, 2)}, tmp_path / f"{name}.safetensors")
-    with pytest.raises(InputError, match=r"'w' stands in both a.safetensors and b.safetensors"):
+    with pytest.raises(InputError, match=r"'w' is in both a.safetensors and b.safetensors"):
         open_source(tmp_path)
 
 

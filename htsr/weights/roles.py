@@ -1,0 +1,64 @@
+"""Decide what a tensor does in its layer."""
+
+import math
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from htsr.weights.attention import Heads
+from htsr.weights.recurrent import gates_by_shape, recurrent_type
+
+# A bare tensor does not say which layer it came from. A 2-D tensor whose name has one of these words is an embedding; any
+# other is dense.
+EMBEDDING = re.compile(
+    r"(^|[._])(\w*embed(ding)?s?\w*|token_embd|wte|wpe|relative_attention_bias)([._]|$)|^shared\.weight$", re.IGNORECASE
+)
+# A tensor that is longer than this along a kernel dimension is a kernel only if its name says so: 3-D and 4-D tensors without a
+# layer are just as often stacked experts or tokens.
+MAX_KERNEL = 31
+CONVOLUTION = re.compile(r"conv|kernel|patch", re.IGNORECASE)
+EXPERTS = re.compile(r"expert|moe|_exps", re.IGNORECASE)
+
+
+@dataclass(frozen=True)
+class LayerRole:
+    """What a tensor does in its layer, as the class of a module or the operation of a graph tells.
+
+    Attributes:
+        layer_type: See ``Layer``.
+        axes: The order of axes that turns the tensor into ``(out, in, *kernel)``, or ``(in, out, *kernel)`` for a transposed
+            convolution; None if it is stored that way.
+        groups: Number of groups of a convolution.
+        gates: Gates of a recurrent weight in the order in which they are stacked, by torch's letters: ``ifgo`` for an LSTM,
+            ``rzn`` for a GRU.
+        heads: What the layer, or the module around it, says about attention heads.
+    """
+
+    layer_type: str
+    axes: tuple[int, ...] | None = None
+    groups: int = 1
+    gates: str = ""
+    heads: Heads | None = None
+
+
+def role_by_name(
+    key: str, shape: tuple[int, ...], shapes: Mapping[str, tuple[int, ...]], *, unknown_layer: bool = True
+) -> LayerRole | str:
+    """Infer what a tensor with at least two dimensions does from its name and shape, or return why it has no role."""
+    # ``unknown_layer`` says that the tensor may belong to a layer of torch's own. A parameter of a module of another class is a
+    # 1-D kernel only if its name says so. Name and shape cannot tell everything: a grouped convolution looks like one with fewer
+    # inputs, and a transposed kernel like any other (its eigenvalues are the same).
+    gates = gates_by_shape(key, shapes) if len(shape) == 2 else None
+    if gates is not None and shape[0] % max(len(gates), 1) == 0:
+        projection = re.search(r"weight_hr(_l\d+)?(_reverse)?$", key)
+        return LayerRole(recurrent_type(gates), gates="" if projection else gates)
+    matrix = LayerRole("embedding" if EMBEDDING.search(key) else "dense")
+    if len(shape) == 2:
+        return matrix
+    short = max(shape[2:]) <= MAX_KERNEL and (unknown_layer or len(shape) > 3)
+    table = not key.endswith("weight") and (shape[0] == 1 or EMBEDDING.search(key))
+    if len(shape) <= 5 and not EXPERTS.search(key) and ((short and not table) or CONVOLUTION.search(key)):
+        return LayerRole(f"conv{len(shape) - 2}d")
+    if math.prod(shape[:-2]) == 1:
+        return matrix if shape[-2] > 1 else f"{len(shape)}-D with one row: it is a vector, not a matrix"
+    return LayerRole("stack")
