@@ -105,7 +105,6 @@ def test_ctrl_c_ends_the_wait_and_no_answer_is_mistaken_for_the_next():
     start = time.monotonic()
     with pytest.raises(KeyboardInterrupt):
         call(spin, 0)
-        time.sleep(5)
     assert time.monotonic() - start < 4
     assert call(echo, 7) == 7
 
