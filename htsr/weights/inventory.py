@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 
 import torch
 
+from htsr.errors import InputError
 from htsr.weights.parts import Part
 from htsr.weights.roles import LayerRole
 from htsr.weights.sides import Sides
@@ -19,8 +20,19 @@ ReadRows = Callable[[slice | None], torch.Tensor]
 
 
 def never_read(rows: slice | None) -> torch.Tensor:
-    """Stand in for ``read`` in a tensor that has a reason and so is never read."""
+    """Stand in for ``read`` in a tensor that has a reason; ``StoredTensor`` replaces it."""
     raise AssertionError("a skipped tensor must not be read")
+
+
+@dataclass(frozen=True)
+class Unreadable:
+    """What ``read`` is for every tensor that has a reason, so that nobody can read what is refused."""
+
+    reason: str
+
+    def __call__(self, rows: slice | None) -> torch.Tensor:
+        """Raise the reason."""
+        raise InputError(self.reason)
 
 
 @dataclass(frozen=True)
@@ -31,7 +43,7 @@ class StoredTensor:
         key: Its name without wrapper prefixes: ``encoder.0.weight``.
         shape: Its shape as stored.
         dtype: Its type as stored, named as torch names it (``bfloat16``) or, for block formats, as the format does (``Q4_K``).
-        read: Reads the tensor, or some of its rows.
+        read: Reads the tensor, or some of its rows; raises the reason, if there is one.
         longkey: Its name exactly as the source spells it; empty if that is ``key``.
         role: What it does in its layer, if the source says; otherwise ``role_by_name`` infers it from name and shape.
         identity: A value that is equal for tensors that share memory; None if the source cannot tell.
@@ -52,6 +64,10 @@ class StoredTensor:
     reason: str | None = None
     note: str = ""
     label: str = ""
+
+    def __post_init__(self) -> None:
+        if self.reason is not None:
+            object.__setattr__(self, "read", Unreadable(self.reason))
 
 
 @dataclass(frozen=True)
@@ -146,7 +162,15 @@ class LoadPart:
     part: Part
 
     def __call__(self) -> torch.Tensor:
-        """Read the rows that the part needs and cut the part out of them."""
+        """Read the rows that the part needs and cut the part out of them; raise ValueError or OSError if they are damaged."""
         rows, part = self.part.rows_first()
-        tensor = self.read(rows)
-        return part.cut(tensor) if part.steps else tensor
+        try:
+            tensor = self.read(rows)
+            weight = part.cut(tensor) if part.steps else tensor
+        except (ValueError, OSError, MemoryError):
+            raise
+        except Exception as err:  # a reader of damaged bytes can raise anything; the other layers are still analysed
+            raise ValueError(f"cannot be read ({type(err).__name__}: {str(err)[:200]})") from err
+        if tuple(weight.shape) != self.part.shape:
+            raise ValueError(f"read in shape {tuple(weight.shape)}, but listed as {self.part.shape}: the file changed")
+        return weight

@@ -1,7 +1,7 @@
 """Recognise the kind of a source and open it with the right reader."""
 
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TypeGuard
@@ -14,18 +14,21 @@ from htsr.weights.convolutions import Conv, check_conv
 from htsr.weights.inventory import Inventory, Listing
 from htsr.weights.modules import read_module
 from htsr.weights.names import distinct_ends
-from htsr.weights.readers.archives import archive_entries, is_archive
-from htsr.weights.readers.gguf import read_gguf
-from htsr.weights.readers.keras import KERAS_WEIGHTS, read_keras
-from htsr.weights.readers.npz import read_npz
-from htsr.weights.readers.onnx import read_onnx
+from htsr.weights.readers.archives import KERAS_WEIGHTS, TORCH_MAGIC, archive_entries, is_archive
+from htsr.weights.readers.formats import (
+    BY_SUFFIX,
+    GGUF,
+    KERAS,
+    NPZ,
+    SAFETENSORS,
+    TORCH,
+    TORCH_DISTRIBUTED,
+    Format,
+)
 from htsr.weights.readers.peft import ADAPTER_CONFIG, read_peft
 from htsr.weights.readers.quantised import multiply_scales
 from htsr.weights.readers.remote import fetch_checkpoint, is_url
-from htsr.weights.readers.safetensors import read_safetensors
-from htsr.weights.readers.shards import shard_files
-from htsr.weights.readers.torch_distributed import read_torch_distributed
-from htsr.weights.readers.torch_files import BIN_SHARDS, TORCH_MAGIC, read_torch
+from htsr.weights.readers.shards import BIN_SHARDS, shard_files
 from htsr.weights.splitting import Splitting, split_into_layers
 from htsr.weights.state_dicts import read_state_dict
 from htsr.weights.weight_norm import multiply_norms
@@ -33,21 +36,6 @@ from htsr.weights.weight_norm import multiply_norms
 Array = Tensor | np.ndarray
 AnyPath = str | os.PathLike[str]
 Source = nn.Module | Mapping[str, object] | Array | AnyPath | Sequence[Array] | Sequence[AnyPath]
-Reader = Callable[[Path], Listing]
-
-READERS: dict[str, Reader] = {
-    ".safetensors": read_safetensors,
-    ".pt": read_torch,
-    ".pth": read_torch,
-    ".ckpt": read_torch,
-    ".bin": read_torch,
-    ".npz": read_npz,
-    ".gguf": read_gguf,
-    ".onnx": read_onnx,
-    ".keras": read_keras,
-    ".h5": read_keras,
-    ".hdf5": read_keras,
-}
 
 
 def open_source(
@@ -56,9 +44,9 @@ def open_source(
     """List the weights of a source by name and shape, without loading any values.
 
     Args:
-        source: A module; a state dict, ``{name: array}`` or a checkpoint dictionary that holds one of these; the path of a file
-            or directory in one of the formats in ``READERS``, or of the directory of a ``torch.distributed.checkpoint`` or a
-            PEFT adapter; a URL that fsspec can open; an array or a list of them; or a list of paths and URLs.
+        source: A module; a state dict, ``{name: array}`` or a checkpoint dictionary that holds one of these; an array or a list
+            of them; the path of a file or directory in one of the formats of ``readers/formats.py``, also of
+            ``torch.distributed.checkpoint`` or of a PEFT adapter; a URL that fsspec can open; or a list of paths and URLs.
         conv: How convolutions are decomposed. ``"pool"`` decomposes each slice of a kernel, one ``(out, in)`` matrix for each
             position, and pools the eigenvalues. ``"slices"`` makes each slice a layer of its own. ``"unfold"`` makes the kernel
             one matrix, ``(out, in * positions)``. A kernel whose slices would be vectors, as in depthwise convolutions, is
@@ -128,8 +116,7 @@ def _list(source: Source, base: Source | None = None) -> Listing:
     if isinstance(source, list | tuple):
         return _list_of_arrays(source)
     if isinstance(source, str | os.PathLike):
-        path = Path(source)
-        return _reader(path)(path)
+        return _list_checkpoint(Path(source))
     raise TypeError(
         "expected a torch.nn.Module, a state dict, {name: array}, an array, a path to a checkpoint file or directory, or a "
         f"list of arrays or of paths, got {type(source).__name__}"
@@ -151,64 +138,59 @@ def _list_of_arrays(arrays: Sequence[object]) -> Listing:
     )
 
 
-def _reader(path: Path) -> Reader:
-    """Return the reader of a path, which tells the format from the content before the suffix."""
+def _list_checkpoint(path: Path) -> Listing:
+    """List the tensors of a file or directory; the format shows in the content before the suffix."""
     if path.is_symlink() and not path.exists():
         raise InputError(f"{path}: a symbolic link that leads to no file or to itself")
     if not path.exists():
         raise FileNotFoundError(f"{path}: no such file or directory")
     if path.is_dir():
-        return _reader_of_directory(path)
+        return _list_directory(path)
     if not path.is_file():
         raise InputError(f"{path}: expected a file or a directory, got a device, a pipe or another special file")
-    return _reader_by_content(path) or _reader_by_suffix(path)
+    if path.name.endswith(".index.json"):
+        return _list_directory(path.parent)
+    format_ = _format_by_content(path) or BY_SUFFIX.get(path.suffix.lower())
+    if format_ is None:
+        raise InputError(f"{path}: expected a checkpoint file ({', '.join(BY_SUFFIX)}), got the suffix {path.suffix!r}")
+    return format_.list_tensors(path)
 
 
-def _reader_by_content(path: Path) -> Reader | None:
-    """Return the reader of a format that begins with a signature of its own, whatever the file is called."""
+def _format_by_content(path: Path) -> Format | None:
+    """Return the format of a file that begins with a signature, whatever the file is called."""
     with path.open("rb") as file:
         head = file.read(32)
     if head.startswith(b"GGUF"):
-        return read_gguf
+        return GGUF
     if head.startswith(b"\x89HDF\r\n\x1a\n"):
-        return read_keras
+        return KERAS
     if TORCH_MAGIC in head:
-        return read_torch
+        return TORCH
     if is_archive(path):
         names = archive_entries(path, "zip archive")
         if KERAS_WEIGHTS in names:
-            return read_keras
+            return KERAS
         if any(name.endswith("/data.pkl") or name == "data.pkl" for name in names):
-            return read_torch
+            return TORCH
         if any(name.endswith(".npy") for name in names):
-            return read_npz
+            return NPZ
     return None
 
 
-def _reader_by_suffix(path: Path) -> Reader:
-    """Return the reader of a file that only its name identifies."""
-    if path.name.endswith(".index.json"):
-        return lambda index: _reader_of_directory(index.parent)(index.parent)
-    reader = READERS.get(path.suffix.lower())
-    if reader is None:
-        raise InputError(f"{path}: expected a checkpoint file ({', '.join(READERS)}), got the suffix {path.suffix!r}")
-    return reader
-
-
-def _reader_of_directory(path: Path) -> Reader:
-    """Return the reader of the one checkpoint in a directory."""
+def _list_directory(path: Path) -> Listing:
+    """List the tensors of the one checkpoint in a directory."""
     if shard_files(path, "*.safetensors"):
-        return read_safetensors
+        return SAFETENSORS.list_tensors(path)
     if (path / ".metadata").is_file():
-        return read_torch_distributed
+        return TORCH_DISTRIBUTED.list_tensors(path)
     if shard_files(path, *BIN_SHARDS):
-        return read_torch
-    alone = shard_files(path, *(f"*{suffix}" for suffix in READERS))
+        return TORCH.list_tensors(path)
+    alone = shard_files(path, *(f"*{suffix}" for suffix in BY_SUFFIX))
     if len(alone) == 1:
-        return lambda directory: _reader(alone[0])(alone[0])
+        return _list_checkpoint(alone[0])
     names = sorted(entry.name for entry in path.iterdir())
     found = ", ".join(names[:5]) + (", ..." if len(names) > 5 else "") if names else "nothing"
     raise InputError(
         f"{path}: expected *.safetensors, pytorch_model*.bin, a torch.distributed checkpoint, or one checkpoint file "
-        f"({', '.join(READERS)}), found {found}"
+        f"({', '.join(BY_SUFFIX)}), found {found}"
     )

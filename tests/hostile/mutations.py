@@ -170,7 +170,7 @@ def change_zip(file: Path, draw: random.Random) -> str:
     if pickles := [i for i, (info, _) in enumerate(members) if info.filename.endswith(".pkl")]:
         place = draw.choice([place, *pickles * 3])
     kind = draw.choice(["content", "content", "rename", "drop", "repeat", "deflate", "swap", "bomb"])
-    info, content = members[place]
+    info, _ = members[place]
     with zipfile.ZipFile(file, "w") as archive:
         for i, (member, data) in enumerate(members):
             name, packing = member.filename, member.compress_type

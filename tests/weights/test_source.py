@@ -72,9 +72,16 @@ def test_links_that_lead_nowhere(tmp_path):
             open_source(path)
 
 
-@pytest.mark.parametrize("source", [3, None, torch.zeros(3, 3), [nn.Linear(2, 2)]])
-def test_other_types_are_refused(source):
-    with pytest.raises(TypeError, match=r"expected a torch.nn.Module, a state dict"):
+@pytest.mark.parametrize(
+    ("source", "said"),
+    [
+        (3, "expected a torch.nn.Module, a state dict"),
+        (None, "expected a torch.nn.Module, a state dict"),
+        ([nn.Linear(2, 2)], "expected a list of arrays or a list of paths, got Linear"),
+    ],
+)
+def test_other_types_are_refused(source, said):
+    with pytest.raises(TypeError, match=said):
         open_source(source)
 
 

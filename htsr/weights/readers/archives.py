@@ -5,6 +5,10 @@ from pathlib import Path
 
 from htsr.errors import InputError
 
+# The signatures by which source.py tells archives and torch's older files from others.
+KERAS_WEIGHTS = "model.weights.h5"
+# torch.serialization.MAGIC_NUMBER as a pickle holds it.
+TORCH_MAGIC = 0x1950A86A20F9469CFC6C.to_bytes(10, "little")
 # Deflate compresses by at most 1032 to 1, and trained weights by hardly 2 to 1. An archive that unpacks to more than
 # MAX_GROWTH times its size, and to more than MAX_GROWN_BYTES, is a zip bomb or holds nothing worth analysing.
 MAX_GROWTH, MAX_GROWN_BYTES = 100, 2**28

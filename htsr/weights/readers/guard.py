@@ -26,7 +26,7 @@ from htsr.errors import InputError
 # Processor time and memory that reading a file's metadata may take: so much, and so much more for each byte of the file, since
 # protobuf and the older torch format hold the weights in the same piece. The metadata of a trained network of 100,000 tensors
 # takes under two seconds; the limits stay below what a person would call a hang.
-CPU_SECONDS, CPU_SECONDS_PER_BYTE = 5, 1 / 100e6
+CPU_SECONDS, CPU_SECONDS_PER_BYTE = 3, 1 / 100e6
 MEMORY_BYTES, MEMORY_PER_BYTE = 3 * 2**28, 3
 # A process that waits, for a disk for instance, uses no processor time; it may wait this many times longer.
 WAIT_FACTOR, WAIT_SECONDS = 4, 20

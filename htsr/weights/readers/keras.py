@@ -13,14 +13,13 @@ import torch
 from htsr.errors import InputError
 from htsr.weights.arrays import as_tensor
 from htsr.weights.inventory import Listing, StoredTensor
-from htsr.weights.readers.archives import archive_entries, is_archive, unreadable_file
+from htsr.weights.readers.archives import KERAS_WEIGHTS, archive_entries, is_archive, unreadable_file
 from htsr.weights.readers.hdf5 import check_hdf5, hdf5_datasets, open_hdf5
 from htsr.weights.readers.optional import import_optional
 from htsr.weights.recurrent import recurrent_type
 from htsr.weights.roles import LayerRole
 
 KIND = "Keras file"
-KERAS_WEIGHTS = "model.weights.h5"
 # Gates in Keras's order, by torch's letters and by their number. Keras has i, f, c, o for LSTM and z, r, h for GRU.
 GATES = {1: "", 3: "zrn", 4: "ifgo"}
 MAX_CONFIG_BYTES = 2**26

@@ -13,7 +13,7 @@ from htsr.weights.arrays import as_tensor
 from htsr.weights.inventory import Listing, StoredTensor
 from htsr.weights.names import clean_names
 from htsr.weights.readers.archives import archive_entries, unreadable_file
-from htsr.weights.readers.shards import config_beside
+from htsr.weights.readers.json_files import config_beside
 
 KIND = "npz archive"
 

@@ -9,7 +9,8 @@ from safetensors import SafetensorError, safe_open
 from htsr.weights.inventory import Listing, StoredTensor
 from htsr.weights.names import clean_names, natural_order
 from htsr.weights.readers.archives import unreadable_file
-from htsr.weights.readers.shards import check_shards_complete, config_beside, duplicate_tensor, shard_files
+from htsr.weights.readers.json_files import config_beside
+from htsr.weights.readers.shards import check_shards_complete, duplicate_tensor, shard_files
 
 # torch's names for the types of the format.
 DTYPES = {"F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat16"}

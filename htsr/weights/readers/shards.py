@@ -1,11 +1,16 @@
 """Find the files of a directory that make up one checkpoint."""
 
-import json
 import re
 from collections.abc import Iterable
 from pathlib import Path
 
 from htsr.errors import InputError
+from htsr.weights.readers.json_files import read_json
+
+# The largest published checkpoints have a few hundred shards.
+MAX_SHARDS = 10_000
+# Names under which Hugging Face's trainers save weights, unlike training_args.bin, optimizer.bin and so on.
+BIN_SHARDS = ("pytorch_model*.bin", "model*.bin", "adapter_model*.bin")
 
 
 def shard_files(directory: Path, *patterns: str) -> list[Path]:
@@ -22,16 +27,18 @@ def check_shards_complete(directory: Path, there: Iterable[str], suffix: str) ->
     there = set(there)
     expected: set[str] = set()
     for index in directory.glob(f"*.{suffix}.index.json"):
-        try:
-            expected |= set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())
-        except (ValueError, KeyError, AttributeError, TypeError, RecursionError) as err:
-            raise InputError(
-                f"{index}: expected a JSON object with a weight_map, got {type(err).__name__}: {err}"
-            ) from err
+        weight_map = read_json(index).get("weight_map")
+        if not isinstance(weight_map, dict) or not all(isinstance(name, str) for name in weight_map.values()):
+            raise InputError(f"{index}: expected a weight_map from the names of tensors to the names of files")
+        expected |= set(weight_map.values())
     for name in there:
         numbered = re.fullmatch(rf"(.*-)([0-9]{{1,6}})-of-([0-9]{{1,6}})\.{suffix}", name)
         if numbered:
             stem, number, count = numbered.groups()
+            if int(count) > MAX_SHARDS:
+                raise InputError(
+                    f"{directory}: {name} is one of {int(count):,} shards by its name; no checkpoint has that many"
+                )
             expected |= {f"{stem}{i:0{len(number)}d}-of-{count}.{suffix}" for i in range(1, int(count) + 1)}
     missing = sorted(str(name) for name in expected - there)
     if missing:
@@ -47,13 +54,3 @@ def duplicate_tensor(path: Path, key: str, first: Path, second: Path) -> InputEr
         f"{path}: the tensor {key!r} is in both {first.name} and {second.name}: expected the shards of one checkpoint; "
         "pass one file"
     )
-
-
-def config_beside(path: Path) -> dict[str, object]:
-    """Return the ``config.json`` in a directory or beside a file; empty if it is missing or damaged."""
-    config = (path if path.is_dir() else path.parent) / "config.json"
-    try:
-        found = json.loads(config.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError):
-        return {}
-    return found if isinstance(found, dict) else {}

@@ -1,21 +1,28 @@
-"""List the weights of a directory that ``torch.distributed.checkpoint`` wrote (also Megatron's ``torch_dist``)."""
+"""List the weights of a directory that ``torch.distributed.checkpoint`` wrote (also Megatron's ``torch_dist``).
 
+The metadata is unpickled once, to list the tensors. What is read later is described by plain numbers: which bytes of which file
+are which part of a tensor. Each part is a file of ``torch.save`` inside the shard.
+"""
+
+import io
+import math
 import pickle
-import warnings
-from collections.abc import Mapping
-from functools import partial
+import pickletools
+import zipfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
-from torch.distributed import checkpoint as dcp
-from torch.distributed.checkpoint.metadata import Metadata, StorageMeta, TensorStorageMetadata
+from torch.distributed.checkpoint.metadata import Metadata, TensorStorageMetadata
 
 from htsr.errors import InputError
-from htsr.weights.inventory import Listing, StoredTensor
+from htsr.weights.inventory import Listing, StoredTensor, never_read
 from htsr.weights.names import clean_names
 from htsr.weights.readers.archives import unreadable_file
-from htsr.weights.readers.shards import config_beside
+from htsr.weights.readers.json_files import config_beside
 from htsr.weights.state_dicts import BESIDE_MODEL, MODEL_KEYS
 
 KIND = "directory of torch.distributed.checkpoint"
@@ -33,6 +40,25 @@ ALLOWED = {
     "pathlib": {"Path", "PosixPath", "PurePosixPath", "WindowsPath"},
     "pathlib._local": {"Path", "PosixPath", "PurePosixPath", "WindowsPath"},
 }  # fmt: skip
+# Opcodes of a pickled tensor. None of them fills a dict, a set or a list, so unpickling takes a time in proportion to the bytes.
+OF_A_TENSOR = {
+    "PROTO", "FRAME", "GLOBAL", "STACK_GLOBAL", "MARK", "STOP", "REDUCE", "BINPERSID", "TUPLE", "TUPLE1", "TUPLE2", "TUPLE3",
+    "EMPTY_TUPLE", "NEWFALSE", "NEWTRUE", "NONE", "BININT", "BININT1", "BININT2", "LONG1", "BINUNICODE", "SHORT_BINUNICODE",
+    "BINPUT", "LONG_BINPUT", "BINGET", "LONG_BINGET", "MEMOIZE",
+}  # fmt: skip
+# Places between the edges of shards along all dimensions; a checkpoint of 1,024 ranks has some thousand.
+MAX_CELLS = 10**6
+
+
+@dataclass(frozen=True)
+class Shard:
+    """A box of a tensor: where it begins, its shape, and the bytes of a file that hold it."""
+
+    offsets: tuple[int, ...]
+    sizes: tuple[int, ...]
+    file: Path
+    start: int
+    length: int
 
 
 def read_torch_distributed(path: Path) -> Listing:
@@ -45,23 +71,47 @@ def read_torch_distributed(path: Path) -> Listing:
     in_model = {key: ".".join(place[1:]) for key, place in places.items() if len(place) > 1 and place[0] == model}
     names = clean_names(list(in_model.values()))
     plain = clean_names(list(places))
-    files: dict[str, list[tuple[str, int]]] = {}  # for each tensor, the file and the end of each shard
-    for index, stored in (metadata.storage_data or {}).items():
-        files.setdefault(index.fqn, []).append((stored.relative_path, stored.offset + stored.length))
+    stored = {(index.fqn, tuple(index.offset or ())): info for index, info in (metadata.storage_data or {}).items()}
     tensors = []
     for key, about in metadata.state_dict_metadata.items():
-        if model is not None and key not in in_model:
-            reason: str | None = BESIDE_MODEL
-        else:
-            reason = None if isinstance(about, TensorStorageMetadata) else "a pickled object, not a tensor"
-        shape: tuple[int, ...] = ()
-        dtype = ""
-        if isinstance(about, TensorStorageMetadata):
-            shape, dtype = tuple(about.size), str(about.properties.dtype).removeprefix("torch.")
-            reason = reason or _torn(path, files, key, about)
         name = names[in_model[key]] if key in in_model else plain[key]
-        tensors.append(StoredTensor(name, shape, dtype, partial(_read, path, key), longkey=key, reason=reason))
+        if not isinstance(about, TensorStorageMetadata):
+            why = BESIDE_MODEL if model is not None and key not in in_model else "a pickled object, not a tensor"
+            tensors.append(StoredTensor(name, (), "", never_read, longkey=key, reason=why))
+            continue
+        shape, dtype = tuple(map(int, about.size)), about.properties.dtype
+        shards = _shards(path, key, about, stored)
+        read = never_read if isinstance(shards, str) else Assembled(shape, dtype, shards)
+        reason = shards if isinstance(shards, str) else None
+        if model is not None and key not in in_model:
+            reason = BESIDE_MODEL
+        tensors.append(StoredTensor(name, shape, str(dtype).removeprefix("torch."), read, longkey=key, reason=reason))
     return Listing(str(path), tensors, config_beside(path))
+
+
+@dataclass(frozen=True)
+class Assembled:
+    """Reads a tensor, or some of its rows, from the shards that cover it."""
+
+    shape: tuple[int, ...]
+    dtype: torch.dtype
+    shards: tuple[Shard, ...]
+
+    def __call__(self, rows: slice | None) -> torch.Tensor:
+        """Return the tensor, or these rows of it."""
+        first, last = (0, self.shape[0] if self.shape else 1) if rows is None else (rows.start, rows.stop)
+        shape = (last - first, *self.shape[1:]) if self.shape else ()
+        missing = math.nan if self.dtype.is_floating_point else 0
+        whole = torch.full(shape, missing, dtype=torch.float32).to(self.dtype)
+        for shard in self.shards:
+            if not self.shape:
+                return _piece(shard, self.dtype)
+            low, high = max(first, shard.offsets[0]), min(last, shard.offsets[0] + shard.sizes[0])
+            if low < high:
+                others = tuple(slice(o, o + s) for o, s in zip(shard.offsets[1:], shard.sizes[1:], strict=True))
+                piece = _piece(shard, self.dtype)[low - shard.offsets[0] : high - shard.offsets[0]]
+                whole[(slice(low - first, high - first), *others)] = piece
+        return whole
 
 
 class _Unpickler(pickle.Unpickler):
@@ -90,39 +140,79 @@ def _metadata(path: Path) -> Metadata:
     return metadata
 
 
-def _torn(path: Path, files: Mapping[str, list[tuple[str, int]]], key: str, about: TensorStorageMetadata) -> str | None:
-    """Return why a tensor cannot be assembled; None if its shards exist and cover it."""
-    if sum(chunk.sizes.numel() for chunk in about.chunks) != about.size.numel():
-        return "its shards do not add up to its shape"
-    for file, end in files.get(key, []):
-        if Path(file).name != file or not (path / file).is_file():
-            return f"its shard {file!r:.80} is not in the directory"
-        if end > (path / file).stat().st_size:
-            return f"its shard {file!r:.80} is truncated"
-    return None
+def _shards(
+    path: Path, key: str, about: TensorStorageMetadata, stored: Mapping[tuple[str, tuple[int, ...]], Any]
+) -> tuple[Shard, ...] | str:
+    """Return the shards of a tensor, or why they do not make it up."""
+    if not isinstance(about.properties.dtype, torch.dtype):
+        return "its type is not one of torch's"
+    shards = []
+    for chunk in about.chunks:
+        offsets, sizes = tuple(map(int, chunk.offsets)), tuple(map(int, chunk.sizes))
+        info = stored.get((key, offsets)) or (stored.get((key, ())) if not any(offsets) else None)
+        if info is None:
+            return "its metadata does not say where a shard is"
+        if getattr(info, "transform_descriptors", None):
+            return "its shards are compressed by an extension of torch: load it with torch and save it without"
+        name, start, length = info.relative_path, int(info.offset), int(info.length)
+        file = path / str(name)
+        if not isinstance(name, str) or Path(name).name != name or not file.is_file() or _leads_out(file):
+            return f"its shard {str(name)!r:.80} is not in the directory"
+        if start < 0 or length < 0 or start + length > file.stat().st_size:
+            return f"its shard {name!r:.80} is truncated"
+        if math.prod(sizes) * about.properties.dtype.itemsize > length:
+            return f"its shard {name!r:.80} holds fewer bytes than its shape needs"
+        if math.prod(sizes):
+            shards.append(Shard(offsets, sizes, file, start, length))
+    return tuple(shards) if _cover_once(tuple(map(int, about.size)), shards) else "its shards do not cover its shape"
 
 
-class _Reader(dcp.FileSystemReader):
-    """A reader that does not execute the metadata."""
-
-    def read_metadata(self, *args: Any, **kwargs: Any) -> Metadata:
-        """Return the metadata from the safe unpickler."""
-        metadata = _metadata(Path(self.path))
-        metadata.storage_meta = metadata.storage_meta or StorageMeta()
-        metadata.storage_meta.load_id = self.load_id
-        return metadata
+def _leads_out(file: Path) -> bool:
+    """Return whether a link leads to a file elsewhere; the cache of huggingface_hub links to its own ``blobs``."""
+    if not file.is_symlink():
+        return False
+    home = file.parent.resolve()
+    cache = home.parent.parent / "blobs" if home.parent.name == "snapshots" else home
+    return not file.resolve().is_relative_to(cache)
 
 
-def _read(path: Path, key: str, rows: slice | None) -> torch.Tensor:
-    """Assemble a tensor from its shards and return it, or some of its rows."""
-    reader = _Reader(path)
-    about = reader.read_metadata().state_dict_metadata[key]
-    assert isinstance(about, TensorStorageMetadata)
-    tensor = torch.empty(about.size, dtype=about.properties.dtype)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # torch warns that there is no process group, which is intended
-            dcp.load({key: tensor}, storage_reader=reader, no_dist=True)
-    except (Exception, dcp.CheckpointException) as err:  # shards are pickles, and a damaged one can raise anything
-        raise unreadable_file(path, KIND, err) from err
-    return tensor if rows is None else tensor[rows]
+def _cover_once(shape: tuple[int, ...], shards: Sequence[Shard]) -> bool:
+    """Return whether the shards lie within the shape and cover each of its elements exactly once."""
+    if any(len(shard.offsets) != len(shape) or len(shard.sizes) != len(shape) for shard in shards):
+        return False
+    if sum(math.prod(shard.sizes) for shard in shards) != math.prod(shape):
+        return False
+    ends = [[(o, o + s) for o, s in zip(shard.offsets, shard.sizes, strict=True)] for shard in shards]
+    if any(low < 0 or high > side for box in ends for (low, high), side in zip(box, shape, strict=True)):
+        return False
+    edges = [sorted({edge for box in ends for edge in box[dim]}) for dim in range(len(shape))]
+    if math.prod(map(len, edges)) > MAX_CELLS:
+        return False
+    place = [{edge: i for i, edge in enumerate(line)} for line in edges]
+    count = np.zeros([len(line) for line in edges], dtype=np.int32)
+    for box in ends:  # with the right number of elements, boxes that do not overlap cover everything
+        count[tuple(slice(place[dim][low], place[dim][high]) for dim, (low, high) in enumerate(box))] += 1
+    return bool((count <= 1).all())
+
+
+def _piece(shard: Shard, dtype: torch.dtype) -> torch.Tensor:
+    """Return the tensor that one shard holds."""
+    with shard.file.open("rb") as file:
+        file.seek(shard.start)
+        content = io.BytesIO(file.read(shard.length))
+    with zipfile.ZipFile(content) as archive:
+        entries = archive.infolist()
+        if any(entry.compress_type != zipfile.ZIP_STORED for entry in entries):
+            raise ValueError(f"a shard in {shard.file.name} is compressed, which torch.save never does")
+        for entry in entries:
+            if entry.filename.endswith(".pkl"):
+                opcodes = {opcode.name for opcode, _, _ in pickletools.genops(archive.read(entry))}
+                if not opcodes <= OF_A_TENSOR:
+                    raise ValueError(f"a shard in {shard.file.name} holds more than a tensor")
+    content.seek(0)
+    tensor = torch.load(content, map_location="cpu", weights_only=True)
+    if not isinstance(tensor, torch.Tensor) or tuple(tensor.shape) != shard.sizes or tensor.dtype != dtype:
+        raise ValueError(
+            f"a shard in {shard.file.name} is not the {dtype} tensor of shape {shard.sizes} that is described"
+        )
+    return tensor.detach()

@@ -20,15 +20,12 @@ import torch
 from htsr.errors import InputError
 from htsr.weights.arrays import as_tensor
 from htsr.weights.inventory import Listing, StoredTensor
-from htsr.weights.readers.archives import archive_entries, is_archive, unreadable_file
-from htsr.weights.readers.shards import check_shards_complete, config_beside, duplicate_tensor, shard_files
+from htsr.weights.readers.archives import TORCH_MAGIC, archive_entries, is_archive, unreadable_file
+from htsr.weights.readers.json_files import config_beside
+from htsr.weights.readers.shards import BIN_SHARDS, check_shards_complete, duplicate_tensor, shard_files
 from htsr.weights.state_dicts import extract_state_dict, read_state_dict
 
 KIND = "torch checkpoint"
-# Names under which Hugging Face's trainers save weights, unlike training_args.bin, optimizer.bin and so on.
-BIN_SHARDS = ("pytorch_model*.bin", "model*.bin", "adapter_model*.bin")
-# torch.serialization.MAGIC_NUMBER as pickle encodes it.
-TORCH_MAGIC = 0x1950A86A20F9469CFC6C.to_bytes(10, "little")
 # Names that the pickle of a state dict imports.
 FOR_TENSORS = re.compile(
     r"torch\.(\w+Storage|_utils\.\w+|Size|device|nn\.parameter\.Parameter)|collections\.OrderedDict|(__builtin__|builtins)\.set"

@@ -59,6 +59,13 @@ def audit(source):
     return result
 
 
+@pytest.fixture(scope="module", autouse=True)
+def imported(tmp_path_factory):
+    """Import what an audit needs and start the guarded process: the limit is on reading, not on that."""
+    torch.save({"w": torch.randn(40, 30)}, tmp_path_factory.mktemp("first") / "w.pt")
+    htsr.analyze(tmp_path_factory.getbasetemp() / "first0" / "w.pt", progress=False)
+
+
 @pytest.fixture(scope="module")
 def originals(tmp_path_factory):
     """Return a function that writes the small model in a format, and returns the directory and the path to open."""

@@ -81,5 +81,5 @@ def test_a_missing_shard_is_named(tmp_path, with_index):
 def test_a_broken_index_is_named(tmp_path):
     save_file({"a.weight": torch.zeros(3, 2)}, tmp_path / "m.safetensors")
     (tmp_path / "m.safetensors.index.json").write_text("{")
-    with pytest.raises(InputError, match=r"m.safetensors.index.json: expected a JSON object with a weight_map"):
+    with pytest.raises(InputError, match=r"m.safetensors.index.json: expected a (JSON object|weight_map)"):
         open_source(tmp_path)

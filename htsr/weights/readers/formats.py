@@ -1,0 +1,75 @@
+"""The checkpoint formats, and the one boundary through which their readers are called.
+
+Whatever a reader raises comes out as an InputError that names the file. Readers whose libraries parse pickles, protobuf or HDF5
+run in the guarded process.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib import import_module
+from pathlib import Path
+
+from htsr.errors import InputError
+from htsr.weights.inventory import Listing
+from htsr.weights.readers.archives import unreadable_file
+from htsr.weights.readers.guard import guarded
+
+Reader = Callable[[Path], Listing]
+
+
+@dataclass(frozen=True)
+class Format:
+    """One format: where its reader is, and whether the reader runs in the guarded process.
+
+    Attributes:
+        kind: What people call a file of it.
+        reader: Name of a function ``(path) -> Listing`` in the module of this room that ``module`` names.
+        module: Name of that module; it is imported only when a file of the format is met.
+        guarded: Whether its headers are read in the guarded process.
+        metadata: Name of the file that is read to list a directory, if it is one file; else all of them are.
+    """
+
+    kind: str
+    module: str
+    reader: str
+    guarded: bool = True
+    metadata: str = ""
+
+    def list_tensors(self, path: Path) -> Listing:
+        """Return the tensors of a file or directory."""
+        reader: Reader = getattr(import_module(f"htsr.weights.readers.{self.module}"), self.reader)
+        if not self.guarded:
+            return _list_tensors(reader, self.kind, path)
+        return guarded(_list_tensors, reader, self.kind, path, path=path, size=self._size(path))
+
+    def _size(self, path: Path) -> int:
+        if not path.is_dir():
+            return path.stat().st_size
+        files = [path / self.metadata] if self.metadata else [file for file in path.iterdir() if file.is_file()]
+        return sum(file.stat().st_size for file in files)
+
+
+SAFETENSORS = Format("safetensors file", "safetensors", "read_safetensors", guarded=False)
+NPZ = Format("npz archive", "npz", "read_npz", guarded=False)
+TORCH = Format("torch checkpoint", "torch_files", "read_torch")
+TORCH_DISTRIBUTED = Format(
+    "directory of torch.distributed.checkpoint", "torch_distributed", "read_torch_distributed", metadata=".metadata"
+)
+GGUF = Format("GGUF file", "gguf", "read_gguf")
+ONNX = Format("ONNX file", "onnx", "read_onnx")
+KERAS = Format("Keras file", "keras", "read_keras")
+
+BY_SUFFIX = {
+    ".safetensors": SAFETENSORS, ".pt": TORCH, ".pth": TORCH, ".ckpt": TORCH, ".bin": TORCH, ".npz": NPZ, ".gguf": GGUF,
+    ".onnx": ONNX, ".keras": KERAS, ".h5": KERAS, ".hdf5": KERAS,
+}  # fmt: skip
+
+
+def _list_tensors(reader: Reader, kind: str, path: Path) -> Listing:
+    """Call a reader and turn whatever it stumbles over into an InputError with the file's name."""
+    try:
+        return reader(path)
+    except (InputError, OSError, MemoryError):
+        raise
+    except Exception as err:  # damage can make a parser raise anything
+        raise unreadable_file(path, kind, err) from err
