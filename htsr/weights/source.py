@@ -27,7 +27,7 @@ from htsr.weights.readers.formats import (
 )
 from htsr.weights.readers.peft import ADAPTER_CONFIG, read_peft
 from htsr.weights.readers.quantised import multiply_scales
-from htsr.weights.readers.remote import fetch_checkpoint, is_url
+from htsr.weights.readers.remote import fetch_checkpoint, is_url, keep_copies
 from htsr.weights.readers.shards import BIN_SHARDS, shard_files
 from htsr.weights.splitting import Splitting, split_into_layers
 from htsr.weights.state_dicts import read_state_dict
@@ -95,8 +95,8 @@ def _side_by_side(inventories: Sequence[Inventory], labels: Sequence[str]) -> In
 def _list(source: Source, base: Source | None = None) -> Listing:
     """List the tensors of a source, merged with its base if the source is an adapter that has one."""
     if is_url(source):
-        listing = _list(fetch_checkpoint(str(source)), base)
-        return replace(listing, source=str(source))
+        copies, path = fetch_checkpoint(str(source))
+        return keep_copies(_list(path, base), copies, str(source))
     if isinstance(source, str | os.PathLike) and (Path(source) / ADAPTER_CONFIG).is_file():
         return read_peft(Path(source), None if base is None else _list(base))
     if base is not None:
