@@ -41,13 +41,13 @@ def outcome(htsr, job: dict) -> dict:
         place = "".join(traceback.format_exception(err)[-4:])
         result = {"kind": "failed", "said": place}
     else:
-        result = {"kind": "rows", "said": judged(analysis)}
+        result = {"kind": "rows", "said": judged(analysis, job["values_are_true"])}
         if result["said"]:
             result["kind"] = "failed"
     return result | {"grew": peak() - start}
 
 
-def judged(analysis) -> str:
+def judged(analysis, values_are_true: bool) -> str:
     """What is wrong with an analysis; empty if nothing is."""
     details, skipped = analysis.details, analysis.skipped
     if not len(details) + len(skipped):
@@ -55,7 +55,7 @@ def judged(analysis) -> str:
     if (skipped["reason"] == "").any() or (details.loc[details["status"] == "failed", "reason"] == "").any():
         return "no row and no reason"
     norms = details["spectral_norm"].dropna()
-    if (norms > PLANTED / 10).any():
+    if values_are_true and (norms > PLANTED / 10).any():
         return "numbers from outside the checkpoint"
     repr(analysis), analysis.summary(), analysis.findings
     return ""
