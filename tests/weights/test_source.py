@@ -72,7 +72,7 @@ def test_links_that_lead_nowhere(tmp_path):
             open_source(path)
 
 
-@pytest.mark.parametrize("source", [3, None, torch.zeros(3, 3), [nn.Linear(2, 2)]])
+@pytest.mark.parametrize("source", [3, None, {"w"}, b"m.pt", nn.Linear])
 def test_other_types_are_refused(source):
     with pytest.raises(TypeError, match=r"expected a torch.nn.Module, a state dict"):
         open_source(source)
