@@ -91,3 +91,10 @@ def test_comparison_page(comparison):
 @pytest.mark.parametrize("weight", [torch.zeros(30, 20), torch.full((30, 20), float("nan"))])
 def test_a_comparison_page_without_numbers(weight):
     assert "layers in both" in comparison_page(htsr.compare({"w": weight}, {"w": weight.clone()}))
+
+
+def test_columns_are_explained_with_their_units():
+    W = torch.randn(60, 40, generator=torch.Generator().manual_seed(0))
+    page = comparison_page(htsr.compare({"w": W}, {"w": W.flip(0)}))
+    assert "<dt>angle_out</dt><dd>largest principal angle between the subspaces of the outputs (degrees)</dd>" in page
+    assert "<dt>overlap_out</dt><dd>mean squared cosine" in page
