@@ -1,16 +1,46 @@
 """See and steer the weight spectra of neural networks."""
 
+from typing import TYPE_CHECKING
+
 from htsr._version import __version__
-from htsr.audit.analysis import Analysis, LayerAnalysis, analyze
-from htsr.bulk import MarchenkoPasturFit, NoiseNull, fit_marchenko_pastur, noise_null, shuffle
-from htsr.comparison.compare import Comparison, compare
-from htsr.comparison.layer import LayerComparison
-from htsr.compat.crosscheck import crosscheck
 from htsr.errors import InputError
-from htsr.spectra.spectrum import Spectrum, esd
-from htsr.spectra.vectors import localization
-from htsr.tails import PowerLawFit, fit_power_law
-from htsr.training import History, Monitor
+
+if TYPE_CHECKING:
+    from htsr import optim
+    from htsr.audit.analysis import Analysis, analyze
+    from htsr.audit.layer import LayerAnalysis
+    from htsr.bulk.bulk_fit import MarchenkoPasturFit, fit_marchenko_pastur
+    from htsr.bulk.nulls import NoiseNull, noise_null
+    from htsr.bulk.shuffles import shuffle
+    from htsr.comparison.compare import Comparison, compare
+    from htsr.comparison.layer import LayerComparison
+    from htsr.compat.crosscheck import crosscheck
+    from htsr.spectra.spectrum import Spectrum, esd
+    from htsr.spectra.vectors import localization
+    from htsr.tails.power_law import PowerLawFit, fit_power_law
+    from htsr.training.monitor import Monitor
+    from htsr.training.store.history import History
+else:  # loading torch, pandas and scipy takes seconds, so each name loads its module when it is first used
+    from htsr.lazy import lazy_names
+
+    __getattr__, __dir__ = lazy_names(
+        __name__,
+        {
+            "audit.analysis": ["Analysis", "analyze"],
+            "audit.layer": ["LayerAnalysis"],
+            "bulk.bulk_fit": ["MarchenkoPasturFit", "fit_marchenko_pastur"],
+            "bulk.nulls": ["NoiseNull", "noise_null"],
+            "bulk.shuffles": ["shuffle"],
+            "comparison.compare": ["Comparison", "compare"],
+            "comparison.layer": ["LayerComparison"],
+            "compat.crosscheck": ["crosscheck"],
+            "spectra.spectrum": ["Spectrum", "esd"],
+            "spectra.vectors": ["localization"],
+            "tails.power_law": ["PowerLawFit", "fit_power_law"],
+            "training.monitor": ["Monitor"],
+            "training.store.history": ["History"],
+        },
+    )
 
 __all__ = [  # noqa: RUF022 - grouped by what they are for
     # audit a model
@@ -23,6 +53,8 @@ __all__ = [  # noqa: RUF022 - grouped by what they are for
     "noise_null", "NoiseNull", "shuffle", "localization",
     # watch a training run
     "Monitor", "History",
+    # train with HTMuon
+    "optim",
     # the rest
     "InputError", "__version__",
 ]  # fmt: skip

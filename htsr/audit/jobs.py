@@ -8,7 +8,6 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import partial
 
-import joblib
 import numpy as np
 import torch
 
@@ -42,6 +41,8 @@ def analyze_layers(
         The analyses; with one job and no device in order, with more jobs the biggest first, so that the last to finish is a
         small one.
     """
+    import joblib
+
     if joblib.effective_n_jobs(n_jobs) == 1:
         yield from _one_job(layers, settings)
         return
@@ -159,6 +160,8 @@ def _together(layers: list[Layer], settings: Settings) -> Iterator[LayerAnalysis
 
 
 def _as_they_are_done(tasks: Iterable[object], n_jobs: int | None) -> Iterator[list[LayerAnalysis]]:
+    import joblib
+
     try:
         parallel = joblib.Parallel(n_jobs=n_jobs, return_as="generator_unordered")
     except ValueError:  # a backend that can only return everything at the end, such as ray's

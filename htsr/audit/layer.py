@@ -21,6 +21,7 @@ from htsr.bulk import (
     shuffle,
 )
 from htsr.bulk.bbp import bbp_threshold
+from htsr.choices import Convention
 from htsr.spectra import metrics
 from htsr.spectra.spectrum import Spectrum, esd
 from htsr.spectra.vectors import localization
@@ -38,8 +39,6 @@ OVER_TRAINED, UNDER_TRAINED = 2.0, 6.0
 WEIGHTWATCHER_CUTOFF = 1e-5
 # ... and the pooled slices of a Conv2d are multiplied by sqrt(1/2).
 WEIGHTWATCHER_CONV2D_SCALE = 0.5
-
-Convention = Literal["htsr", "weightwatcher"]
 
 # Rounding the entries of an orthogonal matrix moves its eigenvalues, all 1, by up to 1.2 eps each way (the spectral norm of
 # the rounding noise is 0.6 eps for a square matrix); below this many eps of the stored type a spectrum counts as flat.

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from scipy.spatial import distance
+import scipy
 
 from htsr.bulk.bbp import bbp_threshold, spike_eigenvalue
 from htsr.bulk.bulk_fit import MarchenkoPasturFit, fit_marchenko_pastur
@@ -95,7 +95,7 @@ def rand_distance(evals: np.ndarray, shuffled: np.ndarray) -> float:
         Square root of the Jensen-Shannon divergence, natural logarithm, between the two rows of sorted eigenvalues, each
         scaled to sum 1 as if the index were the outcome. It is no distance between densities; see ``density_distance``.
     """
-    return float(distance.jensenshannon(evals, shuffled))
+    return float(scipy.spatial.distance.jensenshannon(evals, shuffled))
 
 
 def density_distance(evals: np.ndarray, shuffled: np.ndarray) -> float:
@@ -114,7 +114,7 @@ def density_distance(evals: np.ndarray, shuffled: np.ndarray) -> float:
     bins = max(2, round(np.sqrt(len(evals))))
     inner = pooled[np.linspace(0, len(pooled), bins + 1).astype(int)[1:-1]]
     counts = [np.bincount(np.searchsorted(inner, x, side="right"), minlength=bins) for x in (evals, shuffled)]
-    return float(distance.jensenshannon(*counts, base=2))
+    return float(scipy.spatial.distance.jensenshannon(*counts, base=2))
 
 
 def _shuffled_spectrum(W: torch.Tensor, generator: torch.Generator) -> Spectrum:

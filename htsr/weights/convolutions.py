@@ -2,11 +2,10 @@
 
 import itertools
 import math
-from typing import Literal, get_args
+from typing import get_args
 
+from htsr.choices import Conv
 from htsr.weights.parts import Part
-
-Conv = Literal["pool", "slices", "unfold"]
 
 
 def check_conv(conv: str) -> None:

@@ -23,7 +23,6 @@ from htsr.weights.readers.quantised import multiply_scales
 from htsr.weights.readers.remote import fetch, is_url
 from htsr.weights.readers.safetensors import read_safetensors
 from htsr.weights.readers.shards import shards
-from htsr.weights.readers.torch_distributed import read_torch_distributed
 from htsr.weights.readers.torch_files import MAGIC, SHARDS, read_torch
 from htsr.weights.state_dicts import read_state_dict
 from htsr.weights.weight_norm import multiply_norms
@@ -143,6 +142,8 @@ def _reader_of_directory(path: Path) -> Reader:
     if shards(path, "*.safetensors"):
         return read_safetensors
     if (path / ".metadata").is_file():
+        from htsr.weights.readers.torch_distributed import read_torch_distributed  # loads for two seconds
+
         return read_torch_distributed
     if shards(path, *SHARDS):
         return read_torch

@@ -1,0 +1,37 @@
+"""``htsr compare``: compare two checkpoints layer by layer."""
+
+import argparse
+from typing import TYPE_CHECKING
+
+from htsr.cli.arguments import add_table_options, positive_number
+
+if TYPE_CHECKING:
+    from htsr.cli.arguments import Commands
+
+
+def add_parser(commands: "Commands") -> argparse.ArgumentParser:
+    """Add the command and return its parser."""
+    parser = commands.add_parser("compare", help="compare two checkpoints layer by layer")
+    parser.add_argument("a", metavar="A", help="the earlier checkpoint, or the base: a file, a directory, or a URL")
+    parser.add_argument("b", metavar="B", help="the later checkpoint")
+    parser.add_argument(
+        "--rank",
+        type=positive_number,
+        default=10,
+        help="dimension of the leading subspaces whose angles are compared (default: 10)",
+    )
+    add_table_options(parser, "relative_change > 0.1")
+    return parser
+
+
+def run(options: argparse.Namespace) -> int:
+    """Run the command and return the exit status."""
+    from htsr.audit.analysis import details_frame
+    from htsr.cli.results import checked_conditions, deliver
+    from htsr.comparison.compare import compare
+    from htsr.comparison.layer import COMPARED
+    from htsr.report.save import comparison_json
+
+    conditions = checked_conditions(options, details_frame([], COMPARED))
+    comparison = compare(options.a, options.b, layers=options.layers, skip=options.skip, rank=options.rank)
+    return deliver(options, conditions, comparison, repr(comparison), comparison_json)
