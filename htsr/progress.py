@@ -1,5 +1,6 @@
 """The progress bar: tqdm's, on terminals and in notebooks."""
 
+import sys
 import warnings
 from typing import TYPE_CHECKING, Any
 
@@ -15,4 +16,6 @@ def tqdm(*args: Any, **options: Any) -> "Bar":
         warnings.simplefilter("ignore", TqdmWarning)
         from tqdm.auto import tqdm as bar
 
+    if sys.stderr is None:  # closed by the shell, or pythonw: there is nowhere to draw
+        options["disable"] = True
     return bar(*args, **options)

@@ -3,8 +3,8 @@
 from dataclasses import dataclass
 
 import numpy as np
-import torch
 import scipy
+import torch
 
 from htsr.bulk.bbp import bbp_threshold, spike_eigenvalue
 from htsr.bulk.bulk_fit import MarchenkoPasturFit, fit_marchenko_pastur

@@ -77,10 +77,16 @@ def _run(options: argparse.Namespace) -> int:
     from htsr.audit.analysis import analyze, details_frame
     from htsr.cli.results import checked_conditions, deliver
     from htsr.report.save import analysis_json
+    from htsr.spectra.devices import check_device
     from htsr.tails.resampling import MIN_RESAMPLES
 
     if 0 < options.bootstrap < MIN_RESAMPLES:
         options.parser.error(f"argument --bootstrap: expected 0 or at least {MIN_RESAMPLES}, got {options.bootstrap}")
+    if options.device is not None:
+        try:
+            check_device(options.device)
+        except ValueError as err:
+            options.parser.error(f"argument --device: {err}")
     conditions = checked_conditions(options, details_frame([]))
     journal = _journal(options)
     done = 0 if journal is None else len(list(journal.glob("*.npz")))

@@ -31,7 +31,7 @@ NEEDS = {
 def checked_conditions(options: argparse.Namespace, table: "pd.DataFrame") -> "list[Condition]":
     """Return the conditions of ``--fail-on``, after checking all that would otherwise fail only when the work is done.
 
-    The outputs must be writable, and the conditions must fit ``table``, an empty one with the columns of the result.
+    The outputs must be writable, and the conditions must fit ``table``, an empty table with the columns of the result.
     """
     from htsr.audit.conditions import Condition
     from htsr.report import check_output
