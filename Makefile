@@ -30,6 +30,7 @@ bench: .venv/.demo
 	$(BIN)/python benchmarks/limits.py
 	$(BIN)/python benchmarks/monitor_overhead.py
 	$(BIN)/python benchmarks/history_opening.py
+	$(BIN)/python benchmarks/import_time.py
 
 clean:
 	rm -rf .venv build *.egg-info htsr-demo

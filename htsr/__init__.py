@@ -1,42 +1,46 @@
-"""See and steer the weight spectra of neural networks.
+"""See and steer the weight spectra of neural networks."""
 
-Names resolve on first use, so that ``import htsr`` loads nothing heavy. Rooms are reachable as attributes, too:
-``htsr.training``, ``htsr.optim``.
-"""
-
-from importlib import import_module
-from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
 from htsr._version import __version__
+from htsr.errors import InputError
 
 if TYPE_CHECKING:
+    from htsr import optim
     from htsr.audit.analysis import Analysis, analyze
     from htsr.audit.layer import LayerAnalysis
-    from htsr.bulk import MarchenkoPasturFit, NoiseNull, fit_marchenko_pastur, noise_null, shuffle
+    from htsr.bulk.bulk_fit import MarchenkoPasturFit, fit_marchenko_pastur
+    from htsr.bulk.nulls import NoiseNull, noise_null
+    from htsr.bulk.shuffles import shuffle
     from htsr.comparison.compare import Comparison, compare
     from htsr.comparison.layer import LayerComparison
     from htsr.compat.crosscheck import crosscheck
-    from htsr.errors import InputError
     from htsr.spectra.spectrum import Spectrum, esd
     from htsr.spectra.vectors import localization
-    from htsr.tails import PowerLawFit, fit_power_law
-    from htsr.training import History, Monitor
+    from htsr.tails.power_law import PowerLawFit, fit_power_law
+    from htsr.training.monitor import Monitor
+    from htsr.training.store.history import History
+else:  # loading torch, pandas and scipy takes seconds, so each name loads its module when it is first used
+    from htsr.lazy import lazy_names
 
-_HOMES = {
-    "htsr.audit.analysis": ["Analysis", "analyze"],
-    "htsr.audit.layer": ["LayerAnalysis"],
-    "htsr.bulk": ["MarchenkoPasturFit", "NoiseNull", "fit_marchenko_pastur", "noise_null", "shuffle"],
-    "htsr.comparison.compare": ["Comparison", "compare"],
-    "htsr.comparison.layer": ["LayerComparison"],
-    "htsr.compat.crosscheck": ["crosscheck"],
-    "htsr.errors": ["InputError"],
-    "htsr.spectra.spectrum": ["Spectrum", "esd"],
-    "htsr.spectra.vectors": ["localization"],
-    "htsr.tails": ["PowerLawFit", "fit_power_law"],
-    "htsr.training": ["History", "Monitor"],
-}
-_HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
+    __getattr__, __dir__ = lazy_names(
+        __name__,
+        {
+            "audit.analysis": ["Analysis", "analyze"],
+            "audit.layer": ["LayerAnalysis"],
+            "bulk.bulk_fit": ["MarchenkoPasturFit", "fit_marchenko_pastur"],
+            "bulk.nulls": ["NoiseNull", "noise_null"],
+            "bulk.shuffles": ["shuffle"],
+            "comparison.compare": ["Comparison", "compare"],
+            "comparison.layer": ["LayerComparison"],
+            "compat.crosscheck": ["crosscheck"],
+            "spectra.spectrum": ["Spectrum", "esd"],
+            "spectra.vectors": ["localization"],
+            "tails.power_law": ["PowerLawFit", "fit_power_law"],
+            "training.monitor": ["Monitor"],
+            "training.store.history": ["History"],
+        },
+    )
 
 __all__ = [  # noqa: RUF022 - grouped by what they are for
     # audit a model
@@ -49,25 +53,8 @@ __all__ = [  # noqa: RUF022 - grouped by what they are for
     "noise_null", "NoiseNull", "shuffle", "localization",
     # watch a training run
     "Monitor", "History",
+    # train with HTMuon
+    "optim",
     # the rest
     "InputError", "__version__",
 ]  # fmt: skip
-
-
-def __getattr__(name: str) -> object:
-    if name in _HOME_OF:
-        value = getattr(import_module(_HOME_OF[name]), name)
-    elif not name.startswith("_") and find_spec(f"{__name__}.{name}") is not None:
-        value = import_module(f"{__name__}.{name}")
-    else:
-        from difflib import get_close_matches
-
-        close = get_close_matches(name, __all__, n=1)
-        hint = f"; did you mean {close[0]!r}?" if close else ""
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}{hint}")
-    globals()[name] = value
-    return value
-
-
-def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})

@@ -1,8 +1,9 @@
-"""The one exception that htsr raises for input it cannot use."""
+"""The exception that htsr raises for data that it cannot use."""
 
 
 class InputError(ValueError):
-    """Input that htsr cannot use: the message names what was expected, what came, and what to do.
+    """htsr cannot use a file, a model, a condition, or other data that the user brought.
 
-    Missing files stay ``FileNotFoundError`` and wrong argument types ``TypeError``, as everywhere in Python.
+    The message says what was expected, what came, and what to do. A missing path raises ``FileNotFoundError`` instead, an
+    argument of a wrong type ``TypeError``, and a setting that is out of range or unknown a plain ``ValueError``.
     """

@@ -1,4 +1,4 @@
-"""Files that are there whole or not at all."""
+"""Write files that appear complete or not at all."""
 
 import os
 from collections.abc import Iterator
@@ -11,14 +11,8 @@ from typing import BinaryIO
 def written_aside(path: Path) -> Iterator[BinaryIO]:
     """Open a file that appears at ``path`` complete, or not at all.
 
-    Bytes go to a hidden file beside it, are synced to disk, and the file is renamed, which is atomic. A process killed
-    at any moment leaves at most the hidden file.
-
-    Args:
-        path: Where the file is to appear.
-
-    Yields:
-        The file, open for writing bytes.
+    The context gives a hidden file beside it, open for writing bytes. At the end, the file is synced to disk and renamed,
+    which is atomic, so a process that is killed leaves at most the hidden file.
     """
     aside = path.with_name(f".{path.name}.{os.getpid()}")
     try:
@@ -33,7 +27,7 @@ def written_aside(path: Path) -> Iterator[BinaryIO]:
 
 
 def _sync_directory(path: Path) -> None:
-    """Make a rename durable, where the system lets directories be synced."""
+    """Make a rename durable if the system can sync directories."""
     with suppress(OSError):
         descriptor = os.open(path, os.O_RDONLY)
         try:

@@ -43,6 +43,7 @@ BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
         ("htmuon_kernel.py", ("| 6 | [0.003, 1] | 0.42 % |", "| iterate 6 bfloat16 |", "| 64x64 | eigh |")),
         ("htmuon_step.py", ("| HTMuon, default |", "| HTMuon, svd, interval 5 |", "| torch.optim.AdamW |")),
         ("monitor_overhead.py", ("| 10 | inline |", "| 100 | background |", "| 20 | 5.", "| 20 | no monitor |")),
+        ("import_time.py", ("| import torch |", "| htsr --help |", "| from htsr.optim import HTMuon |")),
         ("history_opening.py", ("| alpha() |", "| one spectrum |")),
         (
             "limits.py",

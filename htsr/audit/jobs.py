@@ -8,7 +8,6 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import partial
 
-import joblib
 import numpy as np
 import torch
 
@@ -30,6 +29,8 @@ def analyze_layers(
     layers: list[Layer], settings: Settings, *, n_jobs: int | None, from_files: bool
 ) -> Iterator[LayerAnalysis]:
     """Analyse layers, none of them tied, and yield each as it is done; only one job without a device keeps their order."""
+    import joblib
+
     if joblib.effective_n_jobs(n_jobs) == 1:
         yield from _one_job(layers, settings)
         return
@@ -151,6 +152,8 @@ def _together(layers: list[Layer], settings: Settings) -> Iterator[LayerAnalysis
 
 def _as_they_are_done(tasks: Iterable[object], n_jobs: int | None) -> Iterator[list[LayerAnalysis]]:
     """Run joblib tasks and yield each batch as soon as it is done, if the backend can."""
+    import joblib
+
     try:
         parallel = joblib.Parallel(n_jobs=n_jobs, return_as="generator_unordered")
     except ValueError:  # a backend that can only return everything at the end, such as ray's

@@ -13,6 +13,7 @@ from htsr.audit.findings import findings_of_row
 from htsr.audit.phases import phase
 from htsr.audit.row import Row, finished, tied_row
 from htsr.bulk import MarchenkoPasturFit, excess_kurtosis, fit_marchenko_pastur
+from htsr.choices import Convention
 from htsr.spectra.spectrum import Spectrum, esd
 from htsr.tails import PowerLawFit, fit_power_law
 from htsr.tails.power_law import MIN_SPREAD
@@ -27,8 +28,6 @@ if TYPE_CHECKING:
 WEIGHTWATCHER_CUTOFF = 1e-5
 # ... and the pooled slices of a Conv2d are multiplied by sqrt(1/2).
 WEIGHTWATCHER_CONV2D_SCALE = 0.5
-
-Convention = Literal["htsr", "weightwatcher"]
 
 # Rounding the entries of an orthogonal matrix moves its eigenvalues, all 1, by up to 1.2 eps each way (the spectral norm of
 # the rounding noise is 0.6 eps for a square matrix); below this many eps of the stored type a spectrum counts as flat.

@@ -15,7 +15,7 @@ import math
 from typing import Any
 
 import numpy as np
-from scipy import optimize
+import scipy
 
 
 def edges(N: float, M: float) -> tuple[float, float]:
@@ -34,7 +34,7 @@ def cdf(x: np.ndarray, N: float, M: float, kurtosis: float = 0.0) -> np.ndarray:
 def lower_mean(share: float, N: float, M: float, kurtosis: float = 0.0) -> float:
     """Return the expected mean of the lowest eigenvalues, a ``share`` in (0, 1) of all, to order 1 / M."""
     y = M / N
-    t = optimize.brentq(lambda angle: mass_above(angle, y) - (1 - share), 0, math.pi, xtol=1e-9)
+    t = scipy.optimize.brentq(lambda angle: mass_above(angle, y) - (1 - share), 0, math.pi, xtol=1e-9)
     sin, cos = math.sin(t), math.cos(t)
     sum_above = (t - sin * cos) / math.pi  # the density times lambda / N is 2 / pi sin^2 t
     # An eigenvalue that the terms of order 1 / M move across the quantile counts as the quantile: integrals of cos(u) - cos(t).

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import platformdirs
-from scipy import special, stats
+import scipy
 
 from htsr.bulk.bulk_fit import MAX_KURTOSIS, MIN_BULK_EIGENVALUES, fit_marchenko_pastur
 from htsr.bulk.wishart import wishart_eigenvalues
@@ -107,7 +107,7 @@ class NoiseNull:
             of 0.75; noise follows that law down to levels of 0.1 % (``tests/bulk/test_nulls.py``).
         """
         mean, deviation = _moments(self, "bulk_distance", False)
-        return float(np.maximum(stats.pearson3.sf((D - mean) / deviation, BULK_SKEWNESS), SMALLEST_P))
+        return float(np.maximum(scipy.stats.pearson3.sf((D - mean) / deviation, BULK_SKEWNESS), SMALLEST_P))
 
 
 @lru_cache(maxsize=1024)
@@ -161,7 +161,7 @@ def _share_below(null: NoiseNull, statistic: str, value: float) -> float:
     if count >= MIN_COUNT:
         return (1 + count) / (1 + len(draws))
     mean, deviation = _moments(null, statistic, True)
-    return max(SMALLEST_P, float(special.ndtr((np.log(value) - mean) / deviation)))
+    return max(SMALLEST_P, float(scipy.special.ndtr((np.log(value) - mean) / deviation)))
 
 
 # Layers of one shape ask for the same band and moments again and again, hence the caches.

@@ -3,8 +3,8 @@
 from dataclasses import dataclass
 
 import numpy as np
+import scipy
 import torch
-from scipy.spatial import distance
 
 from htsr.bulk.bbp import bbp_threshold, spike_eigenvalue
 from htsr.bulk.bulk_fit import MarchenkoPasturFit, fit_marchenko_pastur
@@ -96,7 +96,7 @@ def rand_distance(evals: np.ndarray, shuffled: np.ndarray) -> float:
         Square root of the Jensen-Shannon divergence (natural logarithm) between the two rows of sorted eigenvalues, each
         scaled to sum 1, as if the index were the outcome. This is not a distance between densities; ``density_distance`` is.
     """
-    return float(distance.jensenshannon(evals, shuffled))
+    return float(scipy.spatial.distance.jensenshannon(evals, shuffled))
 
 
 def density_distance(evals: np.ndarray, shuffled: np.ndarray) -> float:
@@ -115,7 +115,7 @@ def density_distance(evals: np.ndarray, shuffled: np.ndarray) -> float:
     bins = max(2, round(np.sqrt(len(evals))))
     inner = pooled[np.linspace(0, len(pooled), bins + 1).astype(int)[1:-1]]
     counts = [np.bincount(np.searchsorted(inner, x, side="right"), minlength=bins) for x in (evals, shuffled)]
-    return float(distance.jensenshannon(*counts, base=2))
+    return float(scipy.spatial.distance.jensenshannon(*counts, base=2))
 
 
 def _shuffled_spectrum(W: torch.Tensor, generator: torch.Generator) -> Spectrum:

@@ -3,7 +3,7 @@
 import math
 from functools import lru_cache
 
-from scipy import stats
+import scipy
 
 # A gamma distribution that matches the first three moments of the Tracy-Widom law of order 1
 # (Chiani 2014, "Distribution of the largest eigenvalue for real Wishart and Gaussian random matrices", Table 1).
@@ -47,4 +47,4 @@ def tracy_widom_edge(
 @lru_cache
 def _quantile(level: float) -> float:
     """Return the quantile of the Tracy-Widom law of order 1."""
-    return float(stats.gamma.ppf(level, _SHAPE, scale=_SCALE)) - _SHIFT
+    return float(scipy.stats.gamma.ppf(level, _SHAPE, scale=_SCALE)) - _SHIFT

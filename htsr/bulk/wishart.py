@@ -1,7 +1,7 @@
 """Draw eigenvalues of Gaussian noise without drawing the matrix: the bidiagonal model of the beta-Laguerre ensemble."""
 
 import numpy as np
-from scipy import linalg
+import scipy
 
 
 def wishart_eigenvalues(N: int, M: int, rng: np.random.Generator) -> np.ndarray:
@@ -16,7 +16,7 @@ def wishart_eigenvalues(N: int, M: int, rng: np.random.Generator) -> np.ndarray:
     below = rng.chisquare(np.arange(M - 1, 0, -1))
     diagonal = squares.copy()
     diagonal[1:] += below
-    evals = linalg.eigh_tridiagonal(
+    evals = scipy.linalg.eigh_tridiagonal(
         diagonal, np.sqrt(squares[:-1] * below), eigvals_only=True, lapack_driver="sterf", check_finite=False
     )
     return np.maximum(evals, 0.0)

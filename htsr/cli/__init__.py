@@ -1,4 +1,4 @@
-"""The command line: one file a command. Nothing heavy is imported before a command runs."""
+"""The command line: one file a command, each with the function that adds its parser and the one that runs it."""
 
 from htsr.cli.main import main
 

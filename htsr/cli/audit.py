@@ -4,59 +4,90 @@ import argparse
 import shutil
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING, get_args
 
-from htsr.cli.arguments import Commands, add_table_options, new_parser, number_of_jobs, whole_number
+from htsr.choices import Conv, Convention
+from htsr.cli.arguments import add_table_options, jobs, whole_number
 from htsr.errors import InputError
 
-# Findings on a terminal; all of them are in every file that is written.
+if TYPE_CHECKING:
+    from htsr.audit.analysis import Analysis
+    from htsr.cli.arguments import Commands
+
+# The terminal shows this many findings; every file that the command writes holds all of them.
 MAX_FINDINGS = 20
 
 
-def add_parser(commands: Commands) -> None:
-    """Describe the command."""
-    parser = new_parser(commands, "audit", "analyse every weight matrix of a checkpoint")
+def add_parser(commands: "Commands") -> argparse.ArgumentParser:
+    """Add the command and return its parser."""
+    parser = commands.add_parser("audit", help="analyse every weight matrix of a checkpoint")
     parser.add_argument("path", help="a checkpoint file (.safetensors, .pt, .gguf, ...), a directory, or a URL")
-    parser.add_argument("--base", metavar="PATH", help="the model that the LoRA adapter at PATH was trained on")
+    parser.add_argument(
+        "--base", metavar="PATH", help="the model below an adapter, if the audit is of a PEFT directory"
+    )
     add_table_options(parser, "alpha > 8")
     parser.add_argument(
-        "--min-eigenvalues", type=whole_number, default=0, metavar="N", help="leave out matrices with fewer eigenvalues"
+        "--min-eigenvalues",
+        type=whole_number,
+        default=0,
+        metavar="N",
+        help="leave out matrices with fewer eigenvalues",
     )
     parser.add_argument(
-        "--conv", default="pool", metavar="HOW", help="decompose convolutions by pool (the default), slices or unfold"
+        "--conv", choices=get_args(Conv), default="pool", help="how to decompose convolutions (default: pool)"
     )
     parser.add_argument("--per-head", action="store_true", help="cut attention weights into their heads")
     parser.add_argument(
-        "--convention",
-        default="htsr",
-        metavar="NAME",
-        help="scaling and cut-offs of htsr (the default) or weightwatcher",
+        "--convention", choices=get_args(Convention), default="htsr", help="scaling and cut-offs (default: htsr)"
     )
     parser.add_argument(
         "--bootstrap",
         type=whole_number,
         default=0,
         metavar="N",
-        help="resamples for intervals and goodness of fit: 0, the default, for none, or 20 and more",
+        help="number of resamples, such as 500, for the interval of alpha and the goodness of fit (default: 0, neither)",
     )
     parser.add_argument("--alternatives", action="store_true", help="compare each tail with other distributions")
     parser.add_argument("--randomize", action="store_true", help="shuffle each matrix and count correlation traps")
     parser.add_argument("--vectors", action="store_true", help="measure how localised the leading singular vectors are")
     parser.add_argument("--seed", type=whole_number, default=0, help="seed of resamples and shuffles (default: 0)")
     parser.add_argument(
-        "--n-jobs", type=number_of_jobs, metavar="N", help="layers analysed at a time; -1 for every core (default: 1)"
+        "--n-jobs", type=jobs, metavar="N", help="layers to analyse at a time; -1 for every core (default: 1)"
     )
     parser.add_argument("--device", metavar="DEVICE", help="where to compute, for instance cuda (default: the CPU)")
-    parser.add_argument("--resume", action="store_true", help="continue an interrupted audit with the same output")
-    parser.set_defaults(run=run)
+    parser.add_argument("--resume", action="store_true", help="continue an interrupted audit that had the same output")
+    return parser
 
 
-def run(options: argparse.Namespace) -> None:
-    """Analyse, print, write."""
+def run(options: argparse.Namespace) -> int:
+    """Run the command and return the exit status."""
+    try:
+        return _run(options)
+    except KeyboardInterrupt:
+        if options.output:
+            raise KeyboardInterrupt("add --resume to the same command to continue the audit") from None
+        raise
+
+
+def _run(options: argparse.Namespace) -> int:
+    """Analyse, show and write the result, and return the exit status."""
+    if options.resume and not options.output:
+        options.parser.error("--resume needs the -o FILE of the audit that was interrupted")
+
     from htsr.audit.analysis import analyze
     from htsr.audit.table import details_frame
-    from htsr.cli.delivery import checked_conditions, deliver
+    from htsr.cli.results import checked_conditions, deliver
     from htsr.report.save import analysis_json
+    from htsr.spectra.devices import check_device
+    from htsr.tails.resampling import MIN_RESAMPLES
 
+    if 0 < options.bootstrap < MIN_RESAMPLES:
+        options.parser.error(f"argument --bootstrap: expected 0 or at least {MIN_RESAMPLES}, got {options.bootstrap}")
+    if options.device is not None:
+        try:
+            check_device(options.device)
+        except ValueError as err:
+            options.parser.error(f"argument --device: {err}")
     conditions = checked_conditions(options, details_frame([]))
     journal = _journal(options)
     done = 0 if journal is None else len(list(journal.glob("*.npz")))
@@ -79,29 +110,33 @@ def run(options: argparse.Namespace) -> None:
         seed=options.seed,
     )
     if done:
-        print(f"{done} of {len(analysis)} layers were done", file=sys.stderr)
+        print(f"{done} of {len(analysis)} layers were already analysed", file=sys.stderr)
     if not len(analysis):
         reasons = "; ".join(
             f"{count} x {reason}" for reason, count in analysis.skipped["reason"].value_counts().items()
         )
         raise InputError(f"{options.path}: none of its {len(analysis.skipped)} tensors is a weight matrix ({reasons})")
-    found = analysis.findings
-    lines = [f"{name}: {finding}" for name, finding in found.head(MAX_FINDINGS).itertuples(index=False)]
-    if len(found) > MAX_FINDINGS:
-        lines.append(f"{len(found) - MAX_FINDINGS} more findings: write them with -o audit.html")
-    deliver(options, conditions, analysis, "\n".join([repr(analysis), *lines]), analysis_json)
+    status = deliver(options, conditions, analysis, _text(analysis), analysis_json)
     if journal is not None:
         shutil.rmtree(journal)
+    return status
 
 
 def _journal(options: argparse.Namespace) -> Path | None:
-    """Where an audit keeps what it has done: beside its first output, until that is written."""
+    """Return the folder beside the first output that keeps finished layers until that output is written, if there is one."""
     if not options.output:
-        if options.resume:
-            raise InputError("--resume needs an output: expected the -o FILE of the audit that was interrupted")
         return None
     first: Path = options.output[0]
     journal = first.with_name(f"{first.name}.partial")
     if journal.exists() and not options.resume:
         shutil.rmtree(journal)
     return journal
+
+
+def _text(analysis: "Analysis") -> str:
+    """Return the table and the first findings for a terminal."""
+    found = analysis.findings
+    lines = [f"{name}: {finding}" for name, finding in found.head(MAX_FINDINGS).itertuples(index=False)]
+    if len(found) > MAX_FINDINGS:
+        lines.append(f"{len(found) - MAX_FINDINGS} more findings: write them with -o audit.html")
+    return "\n".join([repr(analysis), *lines])

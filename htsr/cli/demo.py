@@ -1,27 +1,33 @@
-"""``htsr demo``: the main job on real input."""
+"""``htsr demo``: audit a trained Transformer, then train a small GPT with HTMuon."""
 
 import argparse
-from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from htsr.cli.arguments import Commands, new_parser, whole_number
+from htsr.cli.arguments import positive_number
+
+if TYPE_CHECKING:
+    from htsr.cli.arguments import Commands
 
 
-def add_parser(commands: Commands) -> None:
-    """Describe the command."""
-    parser = new_parser(commands, "demo", "audit a trained Transformer, then train a small GPT with HTMuon")
+def add_parser(commands: "Commands") -> argparse.ArgumentParser:
+    """Add the command and return its parser."""
+    parser = commands.add_parser("demo", help="audit a trained Transformer, then train a small GPT with HTMuon")
     parser.add_argument(
-        "-o", "--output", type=Path, default=Path("htsr-demo"), metavar="DIR",
-        help="where the pages go (default: htsr-demo)",
-    )  # fmt: skip
-    parser.add_argument(
-        "--steps", type=partial(whole_number, least=1), default=300, help="optimizer steps of each run (default: 300)"
+        "-o",
+        "--output",
+        type=Path,
+        default=Path("htsr-demo"),
+        metavar="DIR",
+        help="directory for the pages (default: htsr-demo)",
     )
-    parser.set_defaults(run=run)
+    parser.add_argument("--steps", type=positive_number, default=300, help="optimizer steps of each run (default: 300)")
+    return parser
 
 
-def run(options: argparse.Namespace) -> None:
-    """Run the demo."""
+def run(options: argparse.Namespace) -> int:
+    """Run the command and return the exit status."""
     from htsr.demo import run_demo
 
     run_demo(options.output, steps=options.steps, say=lambda line: print(line, flush=True))
+    return 0

@@ -2,20 +2,26 @@
 
 import argparse
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from htsr.cli.arguments import Commands, add_output, new_parser
+from htsr.choices import FORMATS
+from htsr.cli.arguments import add_output
 
-
-def add_parser(commands: Commands) -> None:
-    """Describe the command."""
-    parser = new_parser(commands, "report", "write the report of a training run that a Monitor watched")
-    parser.add_argument("run_dir", type=Path, metavar="RUN_DIR", help="the run's directory; it may still grow")
-    add_output(parser, default="; default: RUN_DIR/report.html")
-    parser.set_defaults(run=run)
+if TYPE_CHECKING:
+    from htsr.cli.arguments import Commands
 
 
-def run(options: argparse.Namespace) -> None:
-    """Read the run and write its report."""
+def add_parser(commands: "Commands") -> argparse.ArgumentParser:
+    """Add the command and return its parser."""
+    parser = commands.add_parser("report", help="write the report of a training run that a Monitor watched")
+    parser.add_argument("run_dir", type=Path, metavar="RUN_DIR", help="directory of the run, which may still grow")
+    formats = ", ".join(FORMATS)
+    add_output(parser, f"may repeat; the suffix picks the format ({formats}; default: RUN_DIR/report.html)")
+    return parser
+
+
+def run(options: argparse.Namespace) -> int:
+    """Run the command and return the exit status."""
     from htsr.report import check_output
     from htsr.training import History
 
@@ -26,3 +32,4 @@ def run(options: argparse.Namespace) -> None:
     print(history)
     for path in outputs:
         print(f"wrote {history.save(path)}")
+    return 0

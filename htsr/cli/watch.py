@@ -4,25 +4,31 @@ import argparse
 import shutil
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from htsr.cli.arguments import Commands, new_parser, seconds
+from htsr.cli.arguments import seconds
 
-
-def add_parser(commands: Commands) -> None:
-    """Describe the command."""
-    parser = new_parser(commands, "watch", "follow a training run in the terminal until it is closed")
-    parser.add_argument("run_dir", type=Path, metavar="RUN_DIR", help="the run's directory")
-    parser.add_argument("--interval", type=seconds, default=2.0, metavar="SECONDS", help="between looks (default: 2)")
-    parser.add_argument("--once", action="store_true", help="show the last capture and end")
-    parser.set_defaults(run=run)
+if TYPE_CHECKING:
+    from htsr.cli.arguments import Commands
 
 
-def run(options: argparse.Namespace) -> None:
-    """Show each new capture."""
+def add_parser(commands: "Commands") -> argparse.ArgumentParser:
+    """Add the command and return its parser."""
+    parser = commands.add_parser("watch", help="follow a training run in the terminal until its Monitor is closed")
+    parser.add_argument("run_dir", type=Path, metavar="RUN_DIR", help="directory of the run")
+    parser.add_argument(
+        "--interval", type=seconds, default=2.0, metavar="SECONDS", help="time between looks (default: 2)"
+    )
+    parser.add_argument("--once", action="store_true", help="show the last capture and exit")
+    return parser
+
+
+def run(options: argparse.Namespace) -> int:
+    """Run the command and return the exit status."""
     from htsr.training import History
     from htsr.training.live import watch
 
-    terminal = sys.stdout.isatty()
+    terminal = sys.stdout is not None and sys.stdout.isatty()
     watch(
         History(options.run_dir),
         interval=options.interval,
@@ -31,3 +37,4 @@ def run(options: argparse.Namespace) -> None:
         clear=terminal and not options.once,
         rows=max(10, shutil.get_terminal_size().lines - 10) if terminal else None,
     )
+    return 0

@@ -8,7 +8,7 @@ import math
 from typing import NamedTuple
 
 import numpy as np
-import scipy.linalg
+import scipy
 import torch
 
 from htsr.spectra.spectrum import BLOCK_ROWS, rounding_edge

@@ -10,31 +10,46 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 
 from htsr._version import __version__
+from htsr.choices import FORMATS
 from htsr.errors import InputError
-from htsr.report.history import history_page
-from htsr.report.pages import analysis_page, comparison_page
 
 if TYPE_CHECKING:
     from htsr.audit.analysis import Analysis
     from htsr.comparison.compare import Comparison
     from htsr.training import History
 
-FORMATS = (".html", ".csv", ".json", ".parquet")
-
 
 def save_analysis(analysis: "Analysis", path: Path) -> Path:
     """Write an analysis in the format of the suffix and return the path; see ``Analysis.save``."""
-    return _write(path, analysis.details, lambda: analysis_page(analysis), lambda: analysis_json(analysis))
+
+    def page() -> str:
+        from htsr.report.pages import analysis_page
+
+        return analysis_page(analysis)
+
+    return _write(path, analysis.details, page, lambda: analysis_json(analysis))
 
 
 def save_comparison(comparison: "Comparison", path: Path) -> Path:
     """Write a comparison in the format of the suffix and return the path; see ``Comparison.save``."""
-    return _write(path, comparison.details, lambda: comparison_page(comparison), lambda: comparison_json(comparison))
+
+    def page() -> str:
+        from htsr.report.pages import comparison_page
+
+        return comparison_page(comparison)
+
+    return _write(path, comparison.details, page, lambda: comparison_json(comparison))
 
 
 def save_history(history: "History", path: Path) -> Path:
     """Write a run in the format of the suffix and return the path; see ``History.save``."""
-    return _write(path, history.details, lambda: history_page(history), lambda: history_json(history))
+
+    def page() -> str:
+        from htsr.report.history import history_page
+
+        return history_page(history)
+
+    return _write(path, history.details, page, lambda: history_json(history))
 
 
 def _write(path: Path, details: pd.DataFrame, page: Callable[[], str], document: Callable[[], str]) -> Path:

@@ -2,14 +2,10 @@
 
 import itertools
 import math
-from typing import Literal, get_args
+from typing import get_args
 
+from htsr.choices import Conv
 from htsr.weights.parts import Part
-
-# "pool" keeps a kernel whole: its slices, one (out, in) matrix for each position, are decomposed separately and their
-# eigenvalues pooled. "slices" makes each slice a layer of its own, "[0,2]". "unfold" makes the kernel one matrix,
-# (out, in * positions), the one that im2col multiplies by.
-Conv = Literal["pool", "slices", "unfold"]
 
 
 def check_conv(conv: str) -> None:

@@ -1,4 +1,4 @@
-"""The command line as a person or a pipe meets it."""
+"""The audit command as a person or a pipe meets it."""
 
 import json
 import subprocess
@@ -7,26 +7,13 @@ import sys
 import pandas as pd
 import pytest
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import nn
 
 import htsr
 from htsr.cli import main
+from tests.cli.conftest import run
 from tests.conftest import pareto, planted
-
-
-@pytest.fixture
-def checkpoint(tmp_path):
-    torch.manual_seed(0)
-    model = nn.Sequential(nn.Linear(60, 40), nn.Linear(40, 30))
-    path = tmp_path / "model.safetensors"
-    save_file(model.state_dict(), path)
-    return path
-
-
-def run(capsys, *arguments):
-    status = main([str(argument) for argument in arguments])
-    return status, *capsys.readouterr()
 
 
 def test_audit_prints_the_table(checkpoint, capsys):
@@ -129,7 +116,9 @@ def test_one_failing_gate_of_several_is_enough(three_layers, capsys):
     ],
 )
 def test_a_condition_that_cannot_be_is_refused_before_the_work(checkpoint, capsys, condition, message, monkeypatch):
-    monkeypatch.setattr("htsr.cli.analyze", lambda *_, **__: pytest.fail("analysed before the condition was checked"))
+    monkeypatch.setattr(
+        "htsr.audit.analysis.analyze", lambda *_, **__: pytest.fail("analysed before the condition was checked")
+    )
     status, out, err = run(capsys, "audit", checkpoint, "--fail-on", condition)
     assert (status, out) == (2, "")
     assert err.count("\n") == 1
@@ -141,61 +130,6 @@ def test_a_gate_fails_also_when_nobody_reads_the_table(three_layers):
     result = subprocess.run(["bash", "-o", "pipefail", "-c", command], capture_output=True, text=True, check=False)
     assert result.returncode == 1
     assert "light" in result.stderr
-
-
-@pytest.fixture
-def tuned(checkpoint, tmp_path):
-    tensors = {name: tensor.clone() for name, tensor in load_file(checkpoint).items()}
-    tensors["0.weight"] += 0.1
-    tensors["2.weight"] = torch.randn(30, 20)
-    path = tmp_path / "tuned.safetensors"
-    save_file(tensors, path)
-    return path
-
-
-def test_compare(checkpoint, tuned, tmp_path, capsys):
-    outputs = [tmp_path / f"c{suffix}" for suffix in (".html", ".csv", ".json", ".parquet")]
-    written = [part for path in outputs for part in ("-o", path)]
-    status, out, err = run(capsys, "compare", checkpoint, tuned, *written)
-    assert status == 0
-    assert "2 layers in both (1 unchanged" in out
-    assert "1 without a partner" in out
-    assert err == ""
-    assert all(f"wrote {path}" in out for path in outputs)
-    row = htsr.compare(checkpoint, tuned)["0"].row
-    assert pd.read_csv(outputs[1]).loc[0, "relative_change"] == row["relative_change"]
-    assert "no such name in A" in outputs[0].read_text()
-
-
-def test_compare_json_gate_and_selection(checkpoint, tuned, capsys):
-    status, out, err = run(capsys, "compare", checkpoint, tuned, "--json", "--skip", "3", "--skip", "2")
-    assert (status, out) == (2, "")
-    assert "'3' matches none" in err
-    status, out, err = run(capsys, "compare", checkpoint, tuned, "--json", "--layers", "dense", "--skip", "2")
-    assert status == 0
-    assert json.loads(out)["unmatched"] == []  # layer 2 is in B only, and left out
-    gate = ("--fail-on", "relative_change > 0.5")
-    status, out, err = run(capsys, "compare", checkpoint, tuned, "--json", "--rank", "3", *gate)
-    assert status == 1
-    document = json.loads(out)
-    assert [row["subspace_rank"] for row in document["details"]] == [3, 3]
-    assert "relative_change > 0.5: holds for 1 layer: 0 (" in err
-
-
-@pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
-        (["{a}", "{missing}"], "no such file"),
-        (["{a}", "{a}", "--fail-on", "alpha > 8"], "did you mean alpha"),
-        (["{a}", "{a}", "-o", "x.docx"], "expected a suffix"),
-    ],
-)
-def test_compare_of_bad_input(checkpoint, tmp_path, capsys, arguments, message):
-    places = {"a": checkpoint, "missing": tmp_path / "none.safetensors"}
-    status, out, err = run(capsys, "compare", *[argument.format(**places) for argument in arguments])
-    assert (status, out) == (2, "")
-    assert message in err
-    assert err.count("\n") == 1
 
 
 def broken(tmp_path, kind):
@@ -244,7 +178,9 @@ def test_bad_input_is_one_line_and_status_2(tmp_path, capsys, kind, message):
 def test_an_output_that_cannot_be_is_refused_before_the_work(
     checkpoint, tmp_path, capsys, output, message, monkeypatch
 ):
-    monkeypatch.setattr("htsr.cli.analyze", lambda *_, **__: pytest.fail("analysed before the output was checked"))
+    monkeypatch.setattr(
+        "htsr.audit.analysis.analyze", lambda *_, **__: pytest.fail("analysed before the output was checked")
+    )
     status, _, err = run(capsys, "audit", checkpoint, "-o", tmp_path / output)
     assert status == 2
     assert message in err
@@ -254,47 +190,6 @@ def test_a_layer_pattern_without_match(checkpoint, capsys):
     status, _, err = run(capsys, "audit", checkpoint, "--layers", "encoder*")
     assert status == 2
     assert "matches none of the 2 layers" in err
-
-
-@pytest.mark.parametrize(
-    "arguments", [[], ["audit"], ["audit", "a", "--convention", "x"], ["demo", "--steps", "0"], ["nonsense"]]
-)
-def test_wrong_usage_is_status_2(arguments, capsys):
-    with pytest.raises(SystemExit) as stop:
-        main(arguments)
-    assert stop.value.code == 2
-
-
-def test_help_and_version(capsys):
-    for arguments, shown in (
-        (["--help"], "audit"),
-        (["audit", "--help"], ".safetensors"),
-        (["--version"], htsr.__version__),
-    ):
-        with pytest.raises(SystemExit) as stop:
-            main(arguments)
-        assert stop.value.code == 0
-        assert shown in capsys.readouterr().out
-
-
-def test_python_dash_m_and_a_reader_that_leaves(checkpoint):
-    command = f"{sys.executable} -m htsr audit {checkpoint} | head -1"
-    result = subprocess.run(["bash", "-o", "pipefail", "-c", command], capture_output=True, text=True, check=False)
-    assert result.returncode == 0
-    assert "2 layers" in result.stdout
-    assert result.stderr == ""
-
-
-@pytest.mark.parametrize("redirect", ["| cat", ">&-", "2>&- >&-"])
-def test_streams_that_cannot_show_everything(tmp_path, redirect):
-    path = tmp_path / "x.safetensors"
-    save_file({"层²": torch.randn(60, 40)}, path)
-    command = f"PYTHONIOENCODING=ascii {sys.executable} -m htsr audit {path} {redirect}"
-    result = subprocess.run(["bash", "-o", "pipefail", "-c", command], capture_output=True, text=True, check=False)
-    assert result.returncode == 0
-    assert "Traceback" not in result.stderr
-    if "cat" in redirect:
-        assert "\\u5c42" in result.stdout
 
 
 def test_findings_traps_and_vectors(tmp_path, capsys):

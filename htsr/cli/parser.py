@@ -1,0 +1,34 @@
+"""The parser of the command line. It loads neither torch nor numpy, so that --help and mistakes are answered at once."""
+
+import argparse
+from collections.abc import Sequence
+from typing import Any
+
+from htsr._version import __version__
+from htsr.cli import audit, compare, demo, report, watch
+
+EPILOG = (
+    "Exit status: 0 if all is well, 1 if a --fail-on condition holds, 2 for bad input, 70 for a bug of htsr, 130 after Ctrl-C. "
+    "Set the environment variable HTSR_DEBUG=1 to see the traceback of an error."
+)
+
+
+class Parser(argparse.ArgumentParser):
+    """A parser that takes options by their full names only: an abbreviation would break when an option is added."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(allow_abbrev=False, **options)
+
+
+def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
+    """Return the options of a command, with the function that runs it as ``run`` and its parser as ``parser``."""
+    parser = Parser(prog="htsr", description="See and steer the weight spectra of neural networks.", epilog=EPILOG)
+    parser.add_argument("--version", action="version", version=f"htsr {__version__}")
+    commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
+    for command in (audit, compare, report, watch, demo):
+        added = command.add_parser(commands)
+        added.set_defaults(run=command.run, parser=added)
+    options, unknown = parser.parse_known_args(arguments)
+    if unknown:  # parse_args would show the usage of htsr instead of the command's
+        options.parser.error(f"unrecognized arguments: {' '.join(unknown)}")
+    return options

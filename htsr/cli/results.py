@@ -1,0 +1,70 @@
+"""How a command hands over a table of layers: the checks before the work, then text, JSON, files and gates."""
+
+import argparse
+import os
+import sys
+from collections.abc import Callable
+from typing import TYPE_CHECKING, TextIO, TypeVar
+
+from htsr.errors import InputError
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from htsr.audit.analysis import Analysis
+    from htsr.audit.conditions import Condition
+    from htsr.comparison.compare import Comparison
+
+Result = TypeVar("Result", "Analysis", "Comparison")
+
+
+def checked_conditions(options: argparse.Namespace, table: "pd.DataFrame") -> "list[Condition]":
+    """Return the conditions of ``--fail-on``, after checking all that would otherwise fail only when the work is done.
+
+    The outputs must be writable, and the conditions must fit ``table``, an empty table with the columns of the result.
+    """
+    from htsr.audit.columns import BY_NAME
+    from htsr.audit.conditions import Condition
+    from htsr.report import check_output
+
+    for path in options.output:
+        check_output(path)
+    conditions = [Condition(text) for text in options.fail_on]
+    for condition in conditions:
+        condition.check_columns(table)
+        for column in condition.columns:
+            option = BY_NAME[column].needs
+            if option and not getattr(options, option, True):
+                raise InputError(f"{condition.text!r}: only --{option} computes {column}; add it")
+    return conditions
+
+
+def deliver(
+    options: argparse.Namespace,
+    conditions: "list[Condition]",
+    result: Result,
+    text: str,
+    document: Callable[[Result], str],
+) -> int:
+    """Show a result as ``text``, write it wherever the user asked for it, and return the exit status that the gates give."""
+    people = sys.stderr if options.json else sys.stdout
+    _print(text, people)
+    if options.json:
+        _print(document(result), sys.stdout)
+    for path in options.output:
+        _print(f"wrote {result.save(path)}", people)
+    verdicts = [condition.check(result.details) for condition in conditions]
+    for verdict in verdicts:
+        if doubts := verdict.doubts():
+            print(f"htsr: {doubts}", file=sys.stderr)
+        if verdict.holds:
+            print(f"htsr: failed on {verdict}", file=sys.stderr)
+    return int(any(verdict.holds for verdict in verdicts))
+
+
+def _print(text: str, stream: TextIO) -> None:
+    """Print, and go on in silence if the reader, for instance head, has left: files and gates do not depend on it."""
+    try:
+        print(text, file=stream, flush=True)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
