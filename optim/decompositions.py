@@ -6,39 +6,22 @@ Shapes: b matrices, m rows, n >= m columns.
 import torch
 from torch import Tensor
 
-# Singular values below this many eps of the largest are rounding: in float32 and float64 SVDs of exactly rank-deficient
-# matrices with sides of 128 to 2048 they came out at 2 to 7 eps.
+# Singular values below this many eps of the largest count as rounding: in float32 and float64 SVDs of exactly
+# rank-deficient matrices with sides of 128 to 2048, those that should be zero came out at 2 to 7 eps.
 RANK_TOLERANCE = 16
 
 
 def svd_power(X_bmn: Tensor, power: float, scale: str) -> Tensor:
-    """U diag(s^p) V^T by the singular value decomposition.
-
-    Args:
-        X_bmn: Finite matrices, float32 or float64.
-        power: p.
-        scale: See ``spectral_power``.
-
-    Returns:
-        Shape (b, m, n).
-    """
+    """Return U diag(s^p) V^T of finite float32 or float64 matrices by the singular value decomposition."""
     U, S, Vh = torch.linalg.svd(X_bmn, full_matrices=False)
     return (U * _powers(S, power, scale, RANK_TOLERANCE * torch.finfo(S.dtype).eps)[:, None, :]) @ Vh
 
 
 def eigh_power(X_bmn: Tensor, power: float, scale: str) -> Tensor:
-    """(X X^T)^((p - 1) / 2) X by the eigenvalue decomposition of the Gram matrix in float64.
+    """Return (X X^T)^((p - 1) / 2) X of finite matrices with m <= n by the float64 eigenvalues of X X^T.
 
-    Squaring costs half the digits: relative to the largest, singular values of float32 matrices are right down to the
-    float32 rank tolerance, those of float64 matrices to about 1e-7, below which they count as zero.
-
-    Args:
-        X_bmn: Finite matrices with m <= n, float32 or float64.
-        power: p.
-        scale: See ``spectral_power``.
-
-    Returns:
-        Shape (b, m, n), dtype of ``X_bmn``.
+    Squaring costs half the digits. Relative to the largest singular value, those of float32 matrices are right down to the
+    float32 rank tolerance and those of float64 matrices down to about 1e-7; smaller ones count as zero.
     """
     top = X_bmn.abs().amax((-2, -1), keepdim=True).clamp_min(torch.finfo(X_bmn.dtype).tiny)
     X = (X_bmn / top).double()
@@ -52,7 +35,7 @@ def eigh_power(X_bmn: Tensor, power: float, scale: str) -> Tensor:
 
 
 def _powers(S: Tensor, power: float, scale: str, tolerance: float) -> Tensor:
-    """The singular values of the result; those below the tolerance stay zero, also for p <= 0."""
+    """Return the singular values of the result; those below the tolerance become zero, also for p <= 0."""
     top = S.amax(-1, keepdim=True)
     nonzero = S > tolerance * top
     powers = torch.where(nonzero, (S if scale == "raw" else S / top) ** power, 0)

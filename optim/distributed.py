@@ -1,4 +1,4 @@
-"""Matrices dealt out over ranks: each is collected by one rank, which computes its update, and sent back.
+"""Matrices shared out over ranks: one rank collects each matrix, computes its update and sends it back.
 
 Every rank enters the same collectives in the same order at every step, whether it has gradients or not:
 
@@ -12,7 +12,7 @@ mesh dimension, and every rank computes it.
 
 import heapq
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,97 +20,63 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
+from htsr.optim.rule import UpdateRule
+from htsr.optim.stacks import compute_updates
+
 
 @dataclass
-class Job:
+class UpdateJob:
     """One parameter's update in one step.
 
     Attributes:
         parameter: The parameter, on every rank.
-        direction: This rank's part of the momentum to raise.
-        memory: This rank's part of what the update keeps, by name, one-dimensional.
-        memory_counts: Entries of each memory on all ranks together.
-        cost: Of computing it, in any unit.
+        rule: The rule of its group in this step.
+        momentum: This rank's part of the momentum whose spectrum is raised.
+        memory: This rank's part of what its updates keep, by name, one-dimensional; overwritten.
     """
 
     parameter: Tensor
-    direction: Tensor
+    rule: UpdateRule
+    momentum: Tensor
     memory: dict[str, Tensor]
-    memory_counts: tuple[int, ...]
-    cost: float
 
-
-# Whole directions and memories in, whole updates and new memories out.
-Compute = Callable[[list[Job], list[Tensor], list[dict[str, Tensor]]], list[tuple[Tensor, dict[str, Tensor]]]]
+    @property
+    def cost(self) -> float:
+        """Operations that the update takes, up to a constant."""
+        shapes = self.rule.reading.shapes(self.parameter.shape)
+        return float(sum(b * m * n * min(m, n) for b, m, n in shapes))
 
 
 def is_dtensor(tensor: Tensor) -> bool:
-    """Whether a tensor is a ``torch.distributed`` DTensor, without importing it.
-
-    Args:
-        tensor: Any tensor.
-
-    Returns:
-        True for DTensors.
-    """
+    """Return whether a tensor is a ``torch.distributed`` DTensor, without importing that class."""
     module = sys.modules.get("torch.distributed.tensor")
     return module is not None and isinstance(tensor, module.DTensor)
 
 
-def local(tensor: Tensor) -> Tensor:
-    """This rank's part of a tensor, sharing its memory.
-
-    Args:
-        tensor: Any tensor.
-
-    Returns:
-        The part of a DTensor; anything else itself.
-    """
+def local_part(tensor: Tensor) -> Tensor:
+    """Return this rank's part of a DTensor, sharing its memory, and any other tensor itself."""
     return tensor.to_local() if is_dtensor(tensor) else tensor  # type: ignore[attr-defined]
 
 
 def local_gradient(p: Tensor) -> Tensor | None:
-    """This rank's part of the gradient, placed like its parameter.
-
-    Args:
-        p: A parameter.
-
-    Returns:
-        The part, or None without a gradient.
-    """
+    """Return this rank's part of the gradient, placed like its parameter, or None without a gradient."""
     grad: Any = p.grad
     if grad is not None and is_dtensor(p) and grad.placements != p.placements:  # type: ignore[attr-defined]
         grad = grad.redistribute(placements=p.placements)  # type: ignore[attr-defined]
-    return None if grad is None else local(grad)
+    return None if grad is None else local_part(grad)
 
 
-def flat_zeros(count: int, p: Tensor, dtype: torch.dtype) -> Tensor:
-    """Zeros to keep beside a parameter: sharded like it where it is sharded on dimension 0, so checkpoints can reshard.
-
-    Args:
-        count: How many.
-        p: The parameter.
-        dtype: Of the zeros.
-
-    Returns:
-        A tensor or DTensor of shape (count,).
-    """
+def zeros_beside(p: Tensor, count: int, dtype: torch.dtype) -> Tensor:
+    """Return ``count`` zeros, sharded like a parameter that is sharded on dimension 0, so that checkpoints can reshard."""
     if shard_dimension(p) is None:
-        return torch.zeros(count, dtype=dtype, device=local(p).device)
+        return torch.zeros(count, dtype=dtype, device=local_part(p).device)
     from torch.distributed.tensor import zeros
 
     return zeros(count, dtype=dtype, device_mesh=p.device_mesh, placements=p.placements)  # type: ignore[attr-defined]
 
 
 def shard_dimension(p: Tensor) -> int | None:
-    """The mesh dimension that a parameter is dealt out over.
-
-    Args:
-        p: A parameter.
-
-    Returns:
-        The one whose placement is ``Shard(0)``, if all others replicate; else None.
-    """
+    """Return the mesh dimension whose placement is ``Shard(0)`` if all others replicate the parameter, else None."""
     if not is_dtensor(p):
         return None
     placements = p.placements  # type: ignore[attr-defined]
@@ -118,39 +84,22 @@ def shard_dimension(p: Tensor) -> int | None:
     if len(sharded) != 1:
         return None
     (dimension,) = sharded
-    # strided shards, of FSDP over tensor parallelism, are another class
+    # FSDP over tensor parallelism makes strided shards, which are another class
     return dimension if type(placements[dimension]).__name__ == "Shard" and placements[dimension].dim == 0 else None
 
 
-def agree(activity: Tensor, params: Sequence[Tensor], process_group: dist.ProcessGroup | None) -> Tensor:
-    """The largest of each number over all ranks that share any of the parameters.
-
-    Args:
-        activity: One number for each parameter, the same parameters on every rank.
-        params: The parameters.
-        process_group: Over which replicated matrices are dealt out.
-
-    Returns:
-        The largest.
-    """
+def max_over_ranks(values: Tensor, params: Sequence[Tensor], process_group: dist.ProcessGroup | None) -> Tensor:
+    """Return the largest of each value over the ranks of the process group and of the meshes of the parameters."""
     groups = [] if process_group is None else [process_group]
     meshes = dict.fromkeys(p.device_mesh for p in params if is_dtensor(p))  # type: ignore[attr-defined]
     groups += [mesh.get_group(dimension) for mesh in meshes for dimension in range(mesh.ndim)]
     for group in groups:
-        dist.all_reduce(activity, dist.ReduceOp.MAX, group=group)
-    return activity
+        dist.all_reduce(values, dist.ReduceOp.MAX, group=group)
+    return values
 
 
-def deal(costs: Sequence[float], ranks: int) -> list[int]:
-    """Owners of jobs: the dearest first, each to the rank with the least to do.
-
-    Args:
-        costs: Of the jobs.
-        ranks: How many ranks there are.
-
-    Returns:
-        The owner of each job.
-    """
+def assign_owners(costs: Sequence[float], ranks: int) -> list[int]:
+    """Return the rank that does each job: the most expensive first, each given to the rank with the least to do."""
     owners = [0] * len(costs)
     loads = [(0.0, rank) for rank in range(ranks)]
     for i in sorted(range(len(costs)), key=lambda i: (-costs[i], i)):
@@ -159,16 +108,10 @@ def deal(costs: Sequence[float], ranks: int) -> list[int]:
     return owners
 
 
-def run_jobs(jobs: list[Job], compute: Compute, process_group: dist.ProcessGroup | None) -> list[Tensor]:
-    """Compute every update once, wherever its owner is; the memories are overwritten.
+def run_jobs(jobs: Sequence[UpdateJob], process_group: dist.ProcessGroup | None) -> list[Tensor]:
+    """Return this rank's part of every update and overwrite the memories; every rank passes the same jobs.
 
-    Args:
-        jobs: The same jobs on every rank.
-        compute: What an owner does.
-        process_group: Over which replicated matrices are dealt out; None if every rank computes them.
-
-    Returns:
-        This rank's part of the update of every job.
+    Owners compute sharded matrices, and replicated ones if there is a process group; every rank computes the rest.
     """
     by_mesh: dict[Any, list[int]] = {}
     for i, job in enumerate(jobs):
@@ -179,35 +122,49 @@ def run_jobs(jobs: list[Job], compute: Compute, process_group: dist.ProcessGroup
     for (mesh, dtensors), indices in by_mesh.items():
         members = [jobs[i] for i in indices]
         if mesh is not None:
-            results = _run_sharded(members, compute, mesh[0].get_group(mesh[1]))
+            results = _run_sharded(members, mesh[0].get_group(mesh[1]))
         elif dtensors:
-            results = _run_gathered(members, compute)
+            results = _run_gathered(members)
         elif process_group is not None:
-            results = _run_replicated(members, compute, process_group)
+            results = _run_replicated(members, process_group)
         else:
-            results = _run_here(members, compute)
+            results = _run_here(members)
         for i, update in zip(indices, results, strict=True):
             updates[i] = update
     return updates
 
 
-def _run_here(jobs: list[Job], compute: Compute) -> list[Tensor]:
-    results = compute(jobs, [job.direction for job in jobs], [job.memory for job in jobs])
+def _compute(
+    jobs: Sequence[UpdateJob],
+    momenta: Sequence[Tensor] | None = None,
+    memories: Sequence[dict[str, Tensor]] | None = None,
+) -> list[tuple[Tensor, dict[str, Tensor]]]:
+    """Return the updates and new memories of jobs, whose own momenta and memories are whole unless others are given."""
+    return compute_updates(
+        [job.rule for job in jobs],
+        [job.momentum for job in jobs] if momenta is None else momenta,
+        [job.memory for job in jobs] if memories is None else memories,
+    )
+
+
+def _run_here(jobs: list[UpdateJob]) -> list[Tensor]:
+    """Compute all updates on this rank."""
+    results = _compute(jobs)
     for job, (_, memory) in zip(jobs, results, strict=True):
         _overwrite(job.memory, memory)
     return [update for update, _ in results]
 
 
-def _run_gathered(jobs: list[Job], compute: Compute) -> list[Tensor]:
-    """All of every matrix on every rank."""
+def _run_gathered(jobs: list[UpdateJob]) -> list[Tensor]:
+    """Gather every matrix on every rank, compute all updates everywhere, and keep this rank's parts."""
     from torch.distributed.tensor import DTensor, Replicate
 
     whole = []
     for job in jobs:
         p: Any = job.parameter
-        sharded = DTensor.from_local(job.direction, p.device_mesh, p.placements, shape=p.shape, stride=p.stride())
+        sharded = DTensor.from_local(job.momentum, p.device_mesh, p.placements, shape=p.shape, stride=p.stride())
         whole.append(sharded.full_tensor())
-    results = compute(jobs, whole, [job.memory for job in jobs])
+    results = _compute(jobs, whole)
     updates = []
     for job, (update, memory) in zip(jobs, results, strict=True):
         p = job.parameter
@@ -217,16 +174,16 @@ def _run_gathered(jobs: list[Job], compute: Compute) -> list[Tensor]:
     return updates
 
 
-def _run_replicated(jobs: list[Job], compute: Compute, group: dist.ProcessGroup) -> list[Tensor]:
-    """Every rank has all of every matrix already; the owners' results go to all."""
+def _run_replicated(jobs: list[UpdateJob], group: dist.ProcessGroup) -> list[Tensor]:
+    """Compute each matrix, which every rank has whole, on its owner, and send the results to all ranks."""
     ranks, rank = dist.get_world_size(group), dist.get_rank(group)
-    owners = deal([job.cost for job in jobs], ranks)
+    owners = assign_owners([job.cost for job in jobs], ranks)
     own = [job for job, owner in zip(jobs, owners, strict=True) if owner == rank]
-    results = compute(own, [job.direction for job in own], [job.memory for job in own]) if own else []
-    sizes = [[job.direction.numel(), *(kept.numel() for kept in job.memory.values())] for job in jobs]
+    results = _compute(own)
+    sizes = [[job.momentum.numel(), *(kept.numel() for kept in job.memory.values())] for job in jobs]
     length = max(sum(sum(size) for size, owner in zip(sizes, owners, strict=True) if owner == r) for r in range(ranks))
     dtype = _common_dtype(jobs)
-    mine = torch.zeros(length, dtype=dtype, device=jobs[0].direction.device)
+    mine = torch.zeros(length, dtype=dtype, device=jobs[0].momentum.device)
     torch.cat(
         [part.reshape(-1).to(dtype) for update, memory in results for part in (update, *memory.values())] or [mine[:0]],
         out=mine[: sum(sum(size) for size, owner in zip(sizes, owners, strict=True) if owner == rank)],
@@ -238,17 +195,17 @@ def _run_replicated(jobs: list[Job], compute: Compute, group: dist.ProcessGroup)
     for job, owner, size in zip(jobs, owners, sizes, strict=True):
         parts = everyones[position[owner] : position[owner] + sum(size)].split(size)
         position[owner] += sum(size)
-        updates.append(parts[0].view(job.direction.shape))
+        updates.append(parts[0].view(job.momentum.shape))
         _overwrite(job.memory, dict(zip(job.memory, parts[1:], strict=True)))
     return updates
 
 
-def _run_sharded(jobs: list[Job], compute: Compute, group: dist.ProcessGroup) -> list[Tensor]:
-    """Rows go to the owner, rows of the update come back; memories travel the same way."""
+def _run_sharded(jobs: list[UpdateJob], group: dist.ProcessGroup) -> list[Tensor]:
+    """Send rows of the momentum and the memories to the owner of each matrix, and rows of its update back."""
     ranks, rank = dist.get_world_size(group), dist.get_rank(group)
-    owners = deal([job.cost for job in jobs], ranks)
-    dtype, device = _common_dtype(jobs), jobs[0].direction.device
-    fields = [[job.direction, *job.memory.values()] for job in jobs]
+    owners = assign_owners([job.cost for job in jobs], ranks)
+    dtype, device = _common_dtype(jobs), jobs[0].momentum.device
+    fields = [[job.momentum, *job.memory.values()] for job in jobs]
     lengths = [[_lengths(shape, ranks) for shape in _whole_shapes(job)] for job in jobs]  # job, field, rank
     by_owner = [[i for i, owner in enumerate(owners) if owner == r] for r in range(ranks)]
     own = by_owner[rank]
@@ -265,11 +222,11 @@ def _run_sharded(jobs: list[Job], compute: Compute, group: dist.ProcessGroup) ->
     sizes = [[length[r] for i in own for length in lengths[i]] for r in range(ranks)]
     from_ranks = [list(chunk.split(size)) for chunk, size in zip(received.split(here), sizes, strict=True)]
     whole = iter([torch.cat(shards) for shards in zip(*from_ranks, strict=True)])
-    directions, memories = [], []
+    momenta, memories = [], []
     for i in own:
-        directions.append(next(whole).view(jobs[i].parameter.shape).to(jobs[i].direction.dtype))
+        momenta.append(next(whole).view(jobs[i].parameter.shape).to(jobs[i].momentum.dtype))
         memories.append({name: next(whole).to(kept.dtype) for name, kept in jobs[i].memory.items()})
-    results = compute([jobs[i] for i in own], directions, memories) if own else []
+    results = _compute([jobs[i] for i in own], momenta, memories)
 
     outgoing: list[list[Tensor]] = [[] for _ in range(ranks)]
     for i, (update, memory) in zip(own, results, strict=True):
@@ -283,27 +240,29 @@ def _run_sharded(jobs: list[Job], compute: Compute, group: dist.ProcessGroup) ->
     updates: list[Tensor] = [torch.empty(0)] * len(jobs)
     arrived = iter(returned.split([length[rank] for indices in by_owner for i in indices for length in lengths[i]]))
     for i in (i for indices in by_owner for i in indices):
-        updates[i] = next(arrived).view(jobs[i].direction.shape)
+        updates[i] = next(arrived).view(jobs[i].momentum.shape)
         _overwrite(jobs[i].memory, {name: next(arrived) for name in jobs[i].memory})
     return updates
 
 
-def _whole_shapes(job: Job) -> list[torch.Size]:
-    """Of the parameter and of what is kept beside it, as they are on no single rank."""
-    return [job.parameter.shape, *(torch.Size([kept]) for kept in job.memory_counts)]
+def _whole_shapes(job: UpdateJob) -> list[torch.Size]:
+    """Return the shapes of the parameter and of each memory, all ranks together."""
+    counts = job.rule.memory_counts(job.parameter.shape)
+    return [job.parameter.shape, *(torch.Size([counts[name]]) for name in job.memory)]
 
 
 def _lengths(shape: torch.Size, ranks: int) -> list[int]:
-    """Entries on each rank of a tensor sharded on dimension 0, by torch.chunk's rule."""
+    """Return how many elements each rank has of a tensor sharded on dimension 0, by torch.chunk's rule."""
     rows, columns = shape[0], shape[1:].numel()
     chunk = -(-rows // ranks)
     return [max(0, min(chunk, rows - r * chunk)) * columns for r in range(ranks)]
 
 
-def _common_dtype(jobs: list[Job]) -> torch.dtype:
-    dtype = jobs[0].direction.dtype
+def _common_dtype(jobs: list[UpdateJob]) -> torch.dtype:
+    """Return a dtype that holds the momenta and the memories of all jobs."""
+    dtype = jobs[0].momentum.dtype
     for job in jobs:
-        for part in (job.direction, *job.memory.values()):
+        for part in (job.momentum, *job.memory.values()):
             dtype = torch.promote_types(dtype, part.dtype)
     return dtype
 

@@ -11,13 +11,14 @@ GROUPING = ("embeddings_and_head", "stacks", "splits")
 
 
 def optimizer_cls_and_kwargs(model: nn.Module, **settings: Any) -> tuple[type[HTMuon], dict[str, Any]]:
-    """What ``transformers.Trainer(..., optimizer_cls_and_kwargs=...)`` takes.
+    """Return what ``transformers.Trainer(..., optimizer_cls_and_kwargs=...)`` takes.
 
-    The Trainer's ``learning_rate`` and ``weight_decay`` do not reach optimizers given in this way; its scheduler does.
+    The Trainer does not pass its ``learning_rate`` and ``weight_decay`` to optimizers given in this way; its scheduler
+    does act on them.
 
     Args:
-        model: The model that is given to the Trainer.
-        **settings: ``HTMuon``'s and ``parameter_groups``', e.g. ``lr=0.02, power=0.125``.
+        model: The model that the Trainer trains.
+        **settings: Settings of ``HTMuon`` and of ``parameter_groups``, such as ``lr=0.02, power=0.125``.
 
     Returns:
         The class and its arguments.

@@ -3,28 +3,27 @@
 Shapes: b matrices, m rows, n columns; a parameter is a list of such stacks, its pieces.
 """
 
+from collections.abc import Mapping
 from functools import lru_cache
 from math import prod
-from typing import Literal, NamedTuple, get_args
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
-from htsr.errors import InputError
-
-Layout = Literal["flatten", "stack", "transposed"]
+from htsr.optim.settings import READING, Layout, check_settings
 
 
 class Reading(NamedTuple):
     """How a parameter is read as matrices.
 
     Attributes:
-        layout: ``"flatten"``: one matrix (out, in * kernel), of a Linear or a convolution. ``"stack"``: the last two
-            dimensions are (out, in), those before count matrices, as of experts. ``"transposed"``: (in, out), as in
-            transformers' Conv1D.
-        split: Rows of every matrix that belong together: a number of equal parts, or the size of each. Query, key and
-            value in one matrix are 3, attention heads as many as there are.
-        split_dim: 0 to split rows, 1 to split columns, e.g. the heads that an attention output reads.
+        layout: ``"flatten"`` reads one matrix (out, in * kernel), as of a Linear or a convolution. ``"stack"`` reads
+            the last two dimensions as (out, in) and those before as a count of matrices, such as experts.
+            ``"transposed"`` reads (in, out), as in transformers' Conv1D.
+        split: Rows that are updated on their own: a number of equal parts, or the size of each part. Query, key and
+            value in one matrix are 3 parts; attention heads are as many parts as there are heads.
+        split_dim: 0 to split rows, 1 to split columns, such as those of an attention output that read one head each.
     """
 
     layout: Layout = "flatten"
@@ -32,10 +31,10 @@ class Reading(NamedTuple):
     split_dim: int = 0
 
     def pieces(self, tensor: Tensor) -> list[Tensor]:
-        """Stacks of matrices.
+        """Read a tensor as stacks of matrices.
 
         Args:
-            tensor: Of a parameter's shape.
+            tensor: A tensor with the shape of the parameter.
 
         Returns:
             Stacks of shape (b, m, n), views where that is possible.
@@ -54,11 +53,11 @@ class Reading(NamedTuple):
         return list(stack.split(list(self.split), self.split_dim + 1))
 
     def join(self, pieces: list[Tensor], shape: torch.Size) -> Tensor:
-        """The inverse of ``pieces``.
+        """Put pieces together again: the inverse of ``pieces``.
 
         Args:
-            pieces: As ``pieces`` returns them.
-            shape: Of the parameter.
+            pieces: Stacks as ``pieces`` returns them.
+            shape: The shape of the parameter.
 
         Returns:
             A tensor of that shape.
@@ -71,37 +70,35 @@ class Reading(NamedTuple):
         return (stack.mT if self.layout == "transposed" else stack).reshape(shape)
 
     def shapes(self, shape: torch.Size) -> list[torch.Size]:
-        """Shapes of the pieces of a parameter.
+        """Return the shape (b, m, n) of each piece of a parameter.
 
         Args:
-            shape: Of the parameter.
+            shape: The shape of the parameter.
 
         Returns:
-            One (b, m, n) for each piece.
+            One shape a piece.
         """
         return list(_shapes(self, shape))
 
     def check(self, shape: torch.Size, label: str) -> None:
-        """Refuse a reading that a parameter does not have.
+        """Refuse a parameter that cannot be read in this way.
 
         Args:
-            shape: Of the parameter.
-            label: What to call it.
+            shape: The shape of the parameter.
+            label: What the message calls the parameter.
 
         Raises:
-            InputError: If the layout is unknown, needs more dimensions, or the split does not add up.
+            TypeError: If a field has the wrong type.
+            ValueError: If the layout is unknown or needs other dimensions, or if the split does not add up.
         """
-        if self.layout not in get_args(Layout):
-            raise InputError(f"expected layout to be one of {', '.join(get_args(Layout))}, got {self.layout!r}")
+        check_settings(self._asdict())
         if self.layout == "transposed" and len(shape) != 2:
-            raise InputError(f"expected two dimensions for layout='transposed', got {label}")
+            raise ValueError(f"expected two dimensions for layout='transposed', got {label}")
         if self.split is None:
             return
         columns = shape[-1] if self.layout == "stack" else prod(shape[1:])
         rows = shape[-2] if self.layout == "stack" else shape[0]
         sides = (columns, rows) if self.layout == "transposed" else (rows, columns)
-        if self.split_dim not in {0, 1}:
-            raise InputError(f"expected split_dim 0 (rows) or 1 (columns), got {self.split_dim!r}")
         side = sides[self.split_dim]
         if isinstance(self.split, int):
             fits = self.split > 0 and side % self.split == 0
@@ -109,7 +106,15 @@ class Reading(NamedTuple):
             fits = sum(self.split) == side and all(size > 0 for size in self.split)
         if not fits:
             what = "columns" if self.split_dim else "rows"
-            raise InputError(f"expected a split that adds up to {side} {what}, got {self.split!r} for {label}")
+            raise ValueError(f"expected a split that adds up to {side} {what}, got {self.split!r} for {label}")
+
+
+def reading_of(group: Mapping[str, Any]) -> Reading:
+    """Return how the parameters of a group are read as matrices."""
+    fields = {name: group[name] for name in READING}
+    if isinstance(fields["split"], list):  # JSON has no tuples
+        fields["split"] = tuple(fields["split"])
+    return Reading(**fields)
 
 
 @lru_cache(maxsize=4096)

@@ -1,4 +1,4 @@
-"""Powers of the singular values by Newton-Schulz steps: matrix products only, the same products for every power.
+"""Powers of the singular values by Newton-Schulz steps: only matrix products, and the same ones for every power.
 
 Shapes: b matrices, m rows, n >= m columns.
 """
@@ -11,9 +11,9 @@ from torch import Tensor
 
 from htsr.optim.quintics import TABLES, power_weights, rank_weights
 
-# Six steps are 12 n/m + 6 products of m x m matrices in the direct form, 5 n/m + 18 in the Gram form.
+# Six steps take 12 n/m + 6 products of m x m matrices in the direct form and 5 n/m + 18 in the Gram form.
 GRAM_FORM_FROM_ASPECT = 2.5
-START_SIZE = 8.0  # rows of the matrix whose Gram matrix is taken first are at most this long
+START_SIZE = 8.0  # largest norm of a row of the matrix whose Gram matrix is taken first
 LANCZOS_STEPS = 32
 
 Weights = tuple[float, ...] | Tensor
@@ -23,23 +23,14 @@ Coefficients = tuple[tuple[float, float, float], ...]
 def newton_schulz_power(
     G_bmn: Tensor, power: float, *, steps: int, dtype: torch.dtype, scale: str, compiled: bool = False
 ) -> Tensor:
-    """Raise the singular values of matrices to a power by Newton-Schulz steps.
+    """Return finite matrices with their singular values raised to a power, shape (b, m, n), float32 or float64.
 
-    Args:
-        G_bmn: Finite matrices.
-        power: p.
-        steps: 5 to 9; ``quintics.TABLES`` has the domain of each.
-        dtype: Of the matrix products. The iterates are also summed in bfloat16 where that is the dtype, else in that of
-            ``G_bmn``, float32 at least.
-        scale: ``raw``, ``spectral`` or ``match_muon``; see ``spectral_power``.
-        compiled: Run it through ``torch.compile``.
-
-    Returns:
-        Shape (b, m, n), float32 or float64.
+    ``dtype`` is that of the matrix products. The iterates are summed in bfloat16 if that is ``dtype``, and otherwise in the
+    dtype of ``G_bmn``, but at least in float32.
     """
     number = torch.promote_types(G_bmn.dtype, torch.float32)
     weights, for_rank = _constants(power, steps, number, G_bmn.device)
-    if compiled:  # numbers would be constants of the compiled code, which would be made anew for every p
+    if compiled:  # weights as tensors: torch.compile would take numbers as constants, and compile again for every p
         return _compiled()(G_bmn, weights, for_rank, power, steps, dtype, scale)
     return _iterate(G_bmn, power_weights(power, steps), for_rank, power, steps, dtype, scale)
 
@@ -47,13 +38,13 @@ def newton_schulz_power(
 def _iterate(
     G: Tensor, weights: Weights, for_rank: Tensor, power: float, steps: int, dtype: torch.dtype, scale: str
 ) -> Tensor:
-    """Normalise to Schatten-4 norm 1, which the first Gram matrix gives for nothing, sum the iterates, set the scale."""
+    """Divide by the Schatten-4 norm, which the first Gram matrix gives for free, sum the iterates and set the scale."""
     number = for_rank.dtype
     tall = G.shape[-2] > G.shape[-1]
     tiny = torch.finfo(number).tiny
     top = torch.maximum(G.amax((-2, -1), keepdim=True), -G.amin((-2, -1), keepdim=True)).to(number).clamp_min(16 * tiny)
-    start = START_SIZE / max(G.shape[-2:]) ** 0.5 / top  # no square leaves the range of float32 or, of A, of float16
-    # scaled before it is rounded, so that the rounding does not depend on the scale of G
+    start = START_SIZE / max(G.shape[-2:]) ** 0.5 / top  # keeps squares in float32's range, and A in float16's
+    # scale before rounding, so that the rounding does not depend on the scale of G
     X = (G * start).to(torch.bfloat16 if dtype == torch.bfloat16 else number)
     X = X.mT.contiguous() if tall else X
     A = _gram(X.to(dtype))
@@ -79,7 +70,7 @@ def _iterate(
 def _direct_form(
     X: Tensor, A: Tensor, weights: Weights, coefficients: Coefficients, dtype: torch.dtype, number: torch.dtype
 ) -> tuple[Tensor, Tensor]:
-    """The weighted sum of the iterates X_{k+1} = a X_k + (b A_k + c A_k^2) X_k, and the traces of the A_k."""
+    """Return the weighted sum of the iterates X_{k+1} = a X_k + (b A_k + c A_k^2) X_k, and the traces that give the rank."""
     Y, X, traces = X * weights[0], X.to(dtype), []
     for k, (a, b, c) in enumerate(coefficients):
         A = _gram(X) if k else A
@@ -91,14 +82,14 @@ def _direct_form(
 
 
 def _accumulate(Y: Tensor, X: Tensor, weight: float | Tensor) -> Tensor:
-    """``Y + weight X``, in place where the weight is a number."""
+    """Return ``Y + weight X``, computed in place if the weight is a number."""
     return Y + (X * weight).to(Y.dtype) if isinstance(weight, Tensor) else Y.add_(X, alpha=weight)
 
 
 def _gram_form(
     X: Tensor, A: Tensor, weights: Weights, coefficients: Coefficients, dtype: torch.dtype, number: torch.dtype
 ) -> tuple[Tensor, Tensor]:
-    """The same with X_k = Q_k X and A_k = Q_k A Q_k, so that most products are of m x m matrices."""
+    """Return the same as ``_direct_form`` by X_k = Q_k X and A_k = Q_k A Q_k, so that most products are m x m."""
     Y, X, traces = X * weights[0], X.to(dtype), []
     restart, last = len(coefficients) // 2, len(coefficients)
     for first, end in ((0, restart), (restart, last)):
@@ -113,7 +104,7 @@ def _gram_form(
             if k + 1 < end:
                 A = Z @ A @ Z
         Y += (P.to(dtype) @ X).to(Y.dtype)
-        if end < last:  # rounding in A hides s^2 < eps; half way the small s have grown, and A is computed anew
+        if end < last:  # rounding in A hides s^2 < eps; by now the small s have grown, so compute A again
             X = Q @ X
             A = _gram(X)
     return Y, torch.cat(traces, -1)
@@ -124,13 +115,13 @@ def _gram(X: Tensor) -> Tensor:
 
 
 def _traces(A: Tensor, B: Tensor, a: float, dtype: torch.dtype) -> Tensor:
-    """Traces of A and A (a + B), shape (b, 2)."""
+    """Return the traces of A and A (a + B), shape (b, 2)."""
     trace = A.diagonal(dim1=-2, dim2=-1).sum(-1, dtype=dtype)
     return torch.stack([trace, a * trace + (A * B).sum((-2, -1), dtype=dtype)], -1)
 
 
 def _largest_eigenvalue(A: Tensor) -> Tensor:
-    """Of symmetric matrices with eigenvalues >= 0, by the Lanczos iteration from a fixed random start; shape (b, 1, 1)."""
+    """Return the largest eigenvalues of positive semidefinite matrices, shape (b, 1, 1), by the Lanczos iteration."""
     start = torch.randn(A.shape[-1], 1, generator=torch.Generator().manual_seed(0), dtype=torch.float64).to(A)
     v = (start / start.norm()).expand(len(A), -1, -1)
     previous, beta = torch.zeros_like(v), torch.zeros(len(A), 1, 1, dtype=A.dtype, device=A.device)
@@ -150,7 +141,7 @@ def _largest_eigenvalue(A: Tensor) -> Tensor:
 
 @lru_cache(maxsize=1024)
 def _constants(power: float, steps: int, dtype: torch.dtype, device: torch.device) -> tuple[Tensor, Tensor]:
-    """Weights of the iterates and of the traces, on the device."""
+    """Return the weights of the iterates and of the traces, on the device."""
     weights, for_rank = power_weights(power, steps), rank_weights(steps)
     return torch.tensor(weights, dtype=dtype, device=device), torch.tensor(for_rank, dtype=dtype, device=device)
 

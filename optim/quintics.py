@@ -7,17 +7,19 @@ is Soft-Muon's, Y. Pande 2026, who gives weights for p = 0.1 and (2, -1.5, 0.5) 
 """
 
 from functools import lru_cache
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
 
 
 class Quintics(NamedTuple):
-    """Coefficients of Newton-Schulz steps, and where their weighted iterates follow x^p.
+    """Coefficients of Newton-Schulz steps, and the domain on which their weighted iterates follow x^p.
 
     Attributes:
-        low: They follow x^p on [low, 1]; below, the sum falls linearly to zero.
+        low: Lower end of the domain [low, 1]; below it the sum falls linearly to zero.
         coefficients: (a, b, c) of each step.
     """
 
@@ -96,16 +98,8 @@ POINTS = 300
 LAWSON_ROUNDS = 60
 
 
-def iterates(x: NDArray[np.float64], steps: int) -> NDArray[np.float64]:
-    """The iterates x_0, ..., x_steps.
-
-    Args:
-        x: Numbers in [0, 1], shape (n,).
-        steps: Which table, 5 to 9.
-
-    Returns:
-        Shape (n, steps + 1).
-    """
+def iterates(x: "NDArray[np.float64]", steps: int) -> "NDArray[np.float64]":
+    """Return the iterates x_0, ..., x_steps of n numbers, shape (n, steps + 1)."""
     columns = [x]
     for a, b, c in TABLES[steps].coefficients:
         square = columns[-1] ** 2
@@ -113,50 +107,32 @@ def iterates(x: NDArray[np.float64], steps: int) -> NDArray[np.float64]:
     return np.stack(columns, axis=1)
 
 
-def domain(power: float, steps: int) -> float:
-    """Where the domain [low, 1] of the weighted iterates begins.
+def domain_start(power: float, steps: int) -> float:
+    """Return the lower end of the domain of the weighted iterates, as a multiple of the Schatten-4 norm.
 
-    Below p = 0 it begins three times higher than the table's: a power that rises towards small values asks for large
-    weights of opposite signs, and a third of the reach buys half the error back.
-
-    Args:
-        power: p.
-        steps: Which table, 5 to 9.
-
-    Returns:
-        The lower end, as a multiple of the Schatten-4 norm.
+    For p < 0 it lies three times higher than the table's. Such a power rises towards small values and needs large weights
+    of opposite signs; giving up a third of the reach halves the error.
     """
     return TABLES[steps].low * (3 if power < 0 else 1)
 
 
 @lru_cache(maxsize=4096)
 def power_weights(power: float, steps: int) -> tuple[float, ...]:
-    """Weights w of the iterates for which sum_k w_k x_k is closest to x^power, in the largest relative error.
+    """Return the ``steps + 1`` weights w for which sum_k w_k x_k has the least largest relative error against x^power.
 
-    Args:
-        power: Any real number. The error grows below 0.
-        steps: Which table, 5 to 9.
-
-    Returns:
-        ``steps + 1`` weights; for 0 <= power <= 1 none is negative beyond rounding.
+    For 0 <= power <= 1 no weight is negative beyond rounding; for powers below 0 the error grows.
     """
-    x = np.geomspace(domain(power, steps), 1, POINTS)
+    x = np.geomspace(domain_start(power, steps), 1, POINTS)
     return tuple(_lawson(iterates(x, steps) / x[:, None] ** power).tolist())
 
 
 @lru_cache(maxsize=16)
 def rank_weights(steps: int) -> tuple[float, ...]:
-    """Weights of x_k^2 and x_k x_{k+1}, k < steps, whose sum is closest to 1 on the table's domain.
+    """Return the ``2 * steps`` weights of x_k^2 and x_k x_{k+1} whose sum is closest to 1 on the table's domain.
 
-    Of matrices these are the traces of A_k and A_k Z_k, where X_{k+1} = Z_k X_k and A_k = X_k X_k^T; Newton-Schulz steps
-    compute both on their way. Their weighted sum counts the singular values in the domain, each for 1 within 2.2 % with up
-    to 6 steps and 3.5 % with more, which is the squared Frobenius norm of the polar factor.
-
-    Args:
-        steps: Which table, 5 to 9.
-
-    Returns:
-        ``2 * steps`` weights, two for each k.
+    For matrices these terms are the traces of A_k and A_k Z_k, where X_{k+1} = Z_k X_k and A_k = X_k X_k^T, which
+    Newton-Schulz steps compute on their way. Their weighted sum counts the singular values in the domain, each as 1 within
+    2.2 % with up to 6 steps and 3.5 % with more. That count is the squared Frobenius norm of the polar factor.
     """
     x = iterates(np.geomspace(TABLES[steps].low, 1, POINTS), steps)
     features = np.stack([x[:, :-1] ** 2, x[:, :-1] * x[:, 1:]], axis=2)
@@ -164,21 +140,13 @@ def rank_weights(steps: int) -> tuple[float, ...]:
 
 
 def largest_error(power: float, steps: int) -> float:
-    """Largest relative error of the weighted iterates against x^power, in exact arithmetic.
-
-    Args:
-        power: Any real number.
-        steps: Which table, 5 to 9.
-
-    Returns:
-        The error on ``[domain(power, steps), 1]``, as a fraction.
-    """
-    x = np.geomspace(domain(power, steps), 1, 20_000)
+    """Return the largest relative error of the weighted iterates against x^power on the domain, as a fraction."""
+    x = np.geomspace(domain_start(power, steps), 1, 20_000)
     return float(np.abs(iterates(x, steps) @ power_weights(power, steps) / x**power - 1).max())
 
 
-def _lawson(basis: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Coefficients c with the least largest |basis @ c - 1|, by Lawson's reweighted least squares (C. Lawson 1961)."""
+def _lawson(basis: "NDArray[np.float64]") -> "NDArray[np.float64]":
+    """Return the coefficients c with the least largest |basis @ c - 1|, by Lawson's reweighted least squares (C. Lawson 1961)."""
     weights: NDArray[np.float64] = np.ones(len(basis))
     best: NDArray[np.float64] = np.zeros(basis.shape[1])
     best_error = np.inf

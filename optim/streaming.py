@@ -8,22 +8,13 @@ from torch import Tensor
 
 
 def streaming_power(X_bmn: Tensor, power: float, scale: str, basis_bmm: Tensor) -> tuple[Tensor, Tensor]:
-    """U diag(s^p) V^T with the left singular vectors that one QR step makes of ``basis_bmm``.
+    """Return U diag(s^p) V^T with the left singular vectors that one QR step makes of ``basis_bmm``, and the new basis.
 
-    Right only where successive matrices have nearly the same singular vectors: one step does not separate singular values
-    that lie close together.
-
-    Args:
-        X_bmn: Finite matrices with m <= n, float32 or float64.
-        power: p.
-        scale: See ``spectral_power``.
-        basis_bmm: What the last call returned, or zeros to start.
-
-    Returns:
-        The power, shape (b, m, n), and the new basis, shape (b, m, m).
+    The basis is what the last call returned, or zeros at first. The result is right only if successive matrices have nearly
+    the same singular vectors, because one step does not separate singular values that lie close together.
 
     Notes:
-        The small side is iterated on, whichever it is; HTMuon's code iterates on the columns, and of a wide matrix gets
+        This iterates on the small side, whichever it is. HTMuon's code iterates on the columns, and for a wide matrix gets
         vectors that are not orthogonal.
     """
     tiny = torch.finfo(X_bmn.dtype).tiny

@@ -1,29 +1,28 @@
-"""The update of a stack of matrices: the spectral power, Muon between, rows normalised, the learning rate adjusted.
+"""The update of a stack of matrices: its spectral power, its size between two powers, its rows, its learning rate.
 
 Shapes: b matrices, m rows, n columns, k = min(m, n).
 """
 
-import math
-from typing import Any, Literal, NamedTuple, get_args
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from htsr.errors import InputError
-from htsr.optim.spectral_power import Method, raise_spectra
+from htsr.optim.rule import UpdateRule
+from htsr.optim.settings import Method
+from htsr.optim.spectral_power import power_of_stack
 
-AdjustLR = Literal["original", "match_rms_adamw", "spectral"]
 ROW_EPS = 1e-10  # HTMuon's code, normuon_generalized_ht_update_v2
 
 
-class Memory(NamedTuple):
-    """What an update keeps of a stack of matrices between steps, beside the momentum; empty where not asked for.
+class UpdateMemory(NamedTuple):
+    """What updates keep of a stack between steps, beside the momentum; None where the rule does not ask for it.
 
     Attributes:
         row_second_moment: Moving average of the mean square of each row of the update, shape (b, m, 1).
-        basis: Of ``method="stream"``, shape (b, k, k).
-        norm_ratio: Frobenius norm of the last spectral update over that of its momentum, to p where the scale is raw.
-            Shape (b, 1, 1).
+        basis: Left or right singular vectors for ``method="stream"``, shape (b, k, k).
+        norm_ratio: Frobenius norm of the last spectral update, divided by that of its momentum, raised to p if the
+            scale is raw. Shape (b, 1, 1).
     """
 
     row_second_moment: Tensor | None = None
@@ -31,97 +30,35 @@ class Memory(NamedTuple):
     norm_ratio: Tensor | None = None
 
 
-def memory_shapes(group: dict[str, Any], shape: torch.Size) -> dict[str, tuple[int, int]]:
-    """What a group's settings keep of a stack.
+def matrix_update(momentum_bmn: Tensor, rule: UpdateRule, memory: UpdateMemory) -> tuple[Tensor, UpdateMemory]:
+    """Return what a step subtracts from the weights before the learning rate, and the memory for the next step.
 
-    Args:
-        group: The settings.
-        shape: (b, m, n) of the stack.
-
-    Returns:
-        The two last dimensions of each memory that is kept.
+    The memory is zero before the first step. The update is float32 or float64. No argument is changed.
     """
-    _, m, n = shape
-    shapes = {}
-    if group["row_normalize"]:
-        shapes["row_second_moment"] = (m, 1)
-    if group["method"] == "stream":
-        shapes["basis"] = (min(m, n), min(m, n))
-    if group["interval"] > 1 and group["scale"] != "match_muon":
-        shapes["norm_ratio"] = (1, 1)
-    return shapes
-
-
-def matrix_update(D_bmn: Tensor, group: dict[str, Any], memory: Memory) -> tuple[Tensor, Memory]:
-    """What is subtracted from the weights, but for the learning rate.
-
-    Args:
-        D_bmn: Momentum of matrices of one shape.
-        group: Settings.
-        memory: Of the last step; zeros before the first.
-
-    Returns:
-        The update, float32 or float64, and the new memory.
-    """
-    spectral_step = group["step"] % group["interval"] == 0
-    basis, ratio, second_moment = memory.basis, memory.norm_ratio, memory.row_second_moment
-    steps, dtype, compiled = group["steps"], group["dtype"], group["compile"]
-    if spectral_step:
-        Y, new_basis = raise_spectra(
-            D_bmn, group["power"], group["method"], group["scale"], steps, dtype, basis, compiled
+    second_moment, basis, ratio = memory
+    if rule.takes_power:
+        Y, basis = power_of_stack(
+            momentum_bmn, rule.power, rule.method, rule.scale, rule.steps, rule.dtype, basis, rule.compile
         )
-        basis = new_basis if basis is not None else None
     else:
-        method: Method = "iterate" if group["method"] == "iterate" else "auto"
-        Y, _ = raise_spectra(D_bmn, 0.0, method, "match_muon", steps, dtype, None, compiled)
+        method: Method = "iterate" if rule.method == "iterate" else "auto"
+        Y, _ = power_of_stack(momentum_bmn, 0.0, method, "match_muon", rule.steps, rule.dtype, None, rule.compile)
     if ratio is not None:
-        degree = group["power"] if group["scale"] == "raw" else 0
+        degree = rule.power if rule.scale == "raw" else 0
         tiny = torch.finfo(Y.dtype).tiny
-        size = _norm(D_bmn.to(Y.dtype)).clamp_min(tiny) ** degree
-        if spectral_step:
+        size = _norm(momentum_bmn.to(Y.dtype)).clamp_min(tiny) ** degree
+        if rule.takes_power:
             ratio = _norm(Y) / size
         else:
             Y = Y * torch.where(ratio > 0, ratio * size / _norm(Y).clamp_min(tiny), 1.0)
     if second_moment is not None:
-        Y, second_moment = _normalize_rows(Y, second_moment, group["row_beta"])
-    factor = lr_factor(group["adjust_lr"], *D_bmn.shape[-2:])
-    return Y.mul_(factor) if factor != 1 else Y, Memory(second_moment, basis, ratio)
-
-
-def lr_factor(adjust_lr: AdjustLR, rows: int, columns: int) -> float:
-    """What the learning rate of a matrix is multiplied by.
-
-    Args:
-        adjust_lr: ``"original"``: sqrt(max(1, rows / columns)), K. Jordan 2024, torch.optim.Muon's default.
-            ``"match_rms_adamw"``: 0.2 sqrt(max(rows, columns)), which gives the update AdamW's usual root mean square
-            (Moonlight, arXiv 2502.16982). ``"spectral"``: sqrt(rows / columns), for which one learning rate serves all
-            widths (Yang et al. 2023, arXiv 2310.17813).
-        rows: Outputs.
-        columns: Inputs.
-
-    Returns:
-        The factor.
-    """
-    if adjust_lr == "original":
-        return math.sqrt(max(1, rows / columns))
-    return 0.2 * math.sqrt(max(rows, columns)) if adjust_lr == "match_rms_adamw" else math.sqrt(rows / columns)
-
-
-def check_adjust_lr(adjust_lr: str) -> None:
-    """Refuse an unknown adjustment.
-
-    Args:
-        adjust_lr: The name given.
-
-    Raises:
-        InputError: If it is unknown.
-    """
-    if adjust_lr not in get_args(AdjustLR):
-        raise InputError(f"expected adjust_lr to be one of {', '.join(get_args(AdjustLR))}, got {adjust_lr!r}")
+        Y, second_moment = _normalize_rows(Y, second_moment, rule.row_beta)
+    factor = rule.lr_factor(*momentum_bmn.shape[-2:])
+    return Y.mul_(factor) if factor != 1 else Y, UpdateMemory(second_moment, basis, ratio)
 
 
 def _normalize_rows(Y: Tensor, second_moment: Tensor, beta: float) -> tuple[Tensor, Tensor]:
-    """HTNorMuon: rows over their running root mean square, then back to the Frobenius norm they had together."""
+    """Divide rows by their running root mean square, then restore each matrix's Frobenius norm, as HTNorMuon does."""
     norm = _norm(Y)
     second_moment = second_moment.lerp(Y.square().mean(-1, keepdim=True), 1 - beta)
     Y = Y / (second_moment + ROW_EPS).sqrt()
@@ -129,6 +66,6 @@ def _normalize_rows(Y: Tensor, second_moment: Tensor, beta: float) -> tuple[Tens
 
 
 def _norm(Y: Tensor) -> Tensor:
-    """Frobenius norms, shape (b, 1, 1), also where squares leave the range of the dtype."""
+    """Return Frobenius norms, shape (b, 1, 1), without leaving the range of the dtype when squaring."""
     top = Y.abs().amax((-2, -1), keepdim=True).clamp_min(torch.finfo(Y.dtype).tiny)
     return torch.linalg.matrix_norm(Y / top, keepdim=True) * top

@@ -6,7 +6,7 @@ import pytest
 import torch.distributed as dist
 import torch.multiprocessing as mp
 
-from htsr.optim.distributed import deal
+from htsr.optim.distributed import assign_owners
 from tests.optim import distributed_workers as workers
 
 pytestmark = pytest.mark.skipif(not dist.is_available() or not dist.is_gloo_available(), reason="torch without gloo")
@@ -33,7 +33,7 @@ def test_two_and_four_processes_follow_a_single_one(tmp_path):
 
 def test_matrices_are_dealt_out_evenly():
     costs = [5, 1, 4, 1, 3, 2]
-    owners = deal(costs, 2)
+    owners = assign_owners(costs, 2)
     assert sorted(sum(c for c, o in zip(costs, owners, strict=True) if o == rank) for rank in range(2)) == [8, 8]
-    assert deal(costs, 1) == [0] * 6
-    assert deal([], 3) == []
+    assert assign_owners(costs, 1) == [0] * 6
+    assert assign_owners([], 3) == []

@@ -328,5 +328,3 @@ def test_settings_of_other_tools_may_stand_in_a_group():
 def test_a_set_of_parameters_is_refused():
     with pytest.raises(TypeError, match="set"):
         HTMuon([{"params": set(weights((4, 4)))}])
-    with pytest.raises(ValueError, match="got None"):
-        HTMuon(weights((4, 4)), power=None)

@@ -401,7 +401,7 @@ def test_experts_and_splits_by_name():
     assert readings["attention.out_proj.weight"] == ("flatten", None)
     assert all(group["power"] == 0.5 for group in groups if group["algorithm"] == "htmuon")
     HTMuon(groups)
-    with pytest.raises(ValueError, match=r"'\*.qvk' fits none"):
+    with pytest.raises(ValueError, match=r"'\*.qvk' matches none"):
         parameter_groups(model, splits={"*.qvk": 3})
 
 

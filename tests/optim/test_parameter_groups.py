@@ -86,7 +86,7 @@ def test_a_block_that_ends_inside_has_no_head():
 
 
 def test_unknown_or_idle_settings_are_errors():
-    with pytest.raises(TypeError, match="got pwoer"):
+    with pytest.raises(TypeError, match=r"got 'pwoer' \(did you mean 'power'\?\)"):
         parameter_groups(GPT(), pwoer=0.5)
     with pytest.raises(ValueError, match="no matrices that power could apply to"):
         parameter_groups(nn.LayerNorm(4), power=0.5)

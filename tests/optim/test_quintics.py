@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from htsr.optim.quintics import TABLES, domain, iterates, largest_error, power_weights, rank_weights
+from htsr.optim.quintics import TABLES, domain_start, iterates, largest_error, power_weights, rank_weights
 
 POWERS = [i / 20 for i in range(21)]
 # What the comment above the tables says, for p in [0, 1].
@@ -21,8 +21,8 @@ def test_errors_over_the_whole_domain(steps):
 
 @pytest.mark.parametrize(("steps", "low"), [(5, 1e-2), (6, 3e-3), (7, 1e-3), (8, 3e-4), (9, 1e-4)])
 def test_domains(steps, low):
-    assert domain(0.5, steps) == low
-    assert domain(-0.1, steps) == 3 * low
+    assert domain_start(0.5, steps) == low
+    assert domain_start(-0.1, steps) == 3 * low
 
 
 @pytest.mark.parametrize("steps", TABLES)

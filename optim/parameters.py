@@ -1,0 +1,38 @@
+"""The parameters of a group: what messages call them, and which ones HTMuon refuses."""
+
+from typing import Any
+
+from torch import Tensor
+
+from htsr.errors import InputError
+from htsr.optim.matrices import Reading
+
+
+def tensor_of(item: Tensor | tuple[str, Tensor]) -> Tensor:
+    """Return the tensor of an item of ``params``, which may be a pair of name and tensor."""
+    return item[1] if isinstance(item, tuple) else item
+
+
+def label_of(group: dict[str, Any], index: int) -> str:
+    """Return what messages call a parameter of a group: its name, if the group has names, and its shape."""
+    names = group.get("param_names")
+    return _label(names[index] if names else None, group["params"][index])
+
+
+def check_parameter(item: Tensor | tuple[str, Tensor], algorithm: str, reading: Reading) -> None:
+    """Raise InputError if the algorithm cannot update a parameter, ValueError if the reading does not fit its shape."""
+    p = tensor_of(item)
+    label = _label(item[0] if isinstance(item, tuple) else None, p)
+    if not p.is_floating_point():
+        raise InputError(f"expected real floating-point parameters, got {label} with dtype {p.dtype}")
+    if algorithm == "htmuon":
+        if p.ndim < 2:
+            raise InputError(
+                f"expected matrices in a group with algorithm='htmuon', got {label}: put it in a group with "
+                "algorithm='adamw', or let htsr.optim.parameter_groups(model) make the groups"
+            )
+        reading.check(p.shape, label)
+
+
+def _label(name: str | None, p: Tensor) -> str:
+    return f"{repr(name) if name else 'a parameter'} of shape {tuple(p.shape)}"
