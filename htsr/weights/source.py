@@ -15,20 +15,20 @@ from htsr.weights.inventory import Inventory, Listing
 from htsr.weights.modules import read_module
 from htsr.weights.names import distinct_ends
 from htsr.weights.readers.archives import KERAS_WEIGHTS, TORCH_MAGIC, archive_entries, is_archive
+from htsr.weights.readers.directories import list_directory
 from htsr.weights.readers.formats import (
     BY_SUFFIX,
     GGUF,
     KERAS,
     NPZ,
-    SAFETENSORS,
     TORCH,
-    TORCH_DISTRIBUTED,
     Format,
+    refuse_pointer,
 )
 from htsr.weights.readers.peft import ADAPTER_CONFIG, read_peft
 from htsr.weights.readers.quantised import multiply_scales
 from htsr.weights.readers.remote import fetch_checkpoint, is_url, keep_copies
-from htsr.weights.readers.shards import BIN_SHARDS, shard_files
+from htsr.weights.readers.shards import sibling_parts
 from htsr.weights.splitting import Splitting, split_into_layers
 from htsr.weights.state_dicts import read_state_dict
 from htsr.weights.weight_norm import multiply_norms
@@ -145,15 +145,17 @@ def _list_checkpoint(path: Path) -> Listing:
     if not path.exists():
         raise FileNotFoundError(f"{path}: no such file or directory")
     if path.is_dir():
-        return _list_directory(path)
+        return list_directory(path, _list_checkpoint)
     if not path.is_file():
         raise InputError(f"{path}: expected a file or a directory, got a device, a pipe or another special file")
     if path.name.endswith(".index.json"):
-        return _list_directory(path.parent)
+        return list_directory(path.parent, _list_checkpoint)
+    refuse_pointer(path)
     format_ = _format_by_content(path) or BY_SUFFIX.get(path.suffix.lower())
     if format_ is None:
         raise InputError(f"{path}: expected a checkpoint file ({', '.join(BY_SUFFIX)}), got the suffix {path.suffix!r}")
-    return format_.list_tensors(path)
+    files = sibling_parts(path) if format_ is GGUF else [path]
+    return format_.list_tensors(path, files)
 
 
 def _format_by_content(path: Path) -> Format | None:
@@ -175,22 +177,3 @@ def _format_by_content(path: Path) -> Format | None:
         if any(name.endswith(".npy") for name in names):
             return NPZ
     return None
-
-
-def _list_directory(path: Path) -> Listing:
-    """List the tensors of the one checkpoint in a directory."""
-    if shard_files(path, "*.safetensors"):
-        return SAFETENSORS.list_tensors(path)
-    if (path / ".metadata").is_file():
-        return TORCH_DISTRIBUTED.list_tensors(path)
-    if shard_files(path, *BIN_SHARDS):
-        return TORCH.list_tensors(path)
-    alone = shard_files(path, *(f"*{suffix}" for suffix in BY_SUFFIX))
-    if len(alone) == 1:
-        return _list_checkpoint(alone[0])
-    names = sorted(entry.name for entry in path.iterdir())
-    found = ", ".join(names[:5]) + (", ..." if len(names) > 5 else "") if names else "nothing"
-    raise InputError(
-        f"{path}: expected *.safetensors, pytorch_model*.bin, a torch.distributed checkpoint, or one checkpoint file "
-        f"({', '.join(BY_SUFFIX)}), found {found}"
-    )

@@ -4,7 +4,7 @@ Whatever a reader raises comes out as an InputError that names the file. Readers
 run in the guarded process.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
@@ -13,8 +13,11 @@ from htsr.errors import InputError
 from htsr.weights.inventory import Listing
 from htsr.weights.readers.archives import unreadable_file
 from htsr.weights.readers.guard import guarded
+from htsr.weights.readers.shards import Chosen, choose_shards
 
-Reader = Callable[[Path], Listing]
+Reader = Callable[..., Listing]
+# What git-lfs leaves in place of a file that was not fetched begins so; a pointer has some 130 bytes.
+POINTER, MAX_POINTER_BYTES = b"version https://git-lfs.github.com/spec/v1", 1024
 
 
 @dataclass(frozen=True)
@@ -23,10 +26,12 @@ class Format:
 
     Attributes:
         kind: What people call a file of it.
-        reader: Name of a function ``(path) -> Listing`` in the module of this room that ``module`` names.
+        reader: Name of a function in the module of this room that ``module`` names: ``(path) -> Listing``, or
+            ``(path, files) -> Listing`` if a checkpoint of the format can have several files.
         module: Name of that module; it is imported only when a file of the format is met.
         guarded: Whether its headers are read in the guarded process.
-        metadata: Name of the file that is read to list a directory, if it is one file; else all of them are.
+        metadata: Name of the file that is read to list a directory, if it is one file.
+        shards: Suffix of the files of a checkpoint, if it can have several.
     """
 
     kind: str
@@ -34,28 +39,33 @@ class Format:
     reader: str
     guarded: bool = True
     metadata: str = ""
+    shards: str = ""
 
-    def list_tensors(self, path: Path) -> Listing:
-        """Return the tensors of a file or directory."""
+    def list_tensors(self, path: Path, files: Sequence[Path] = ()) -> Listing:
+        """Return the tensors of a file, of a directory, or of these files of one."""
+        if self.shards and not files:
+            chosen = choose_shards(path, self.shards) if path.is_dir() else Chosen([path])
+            if chosen is None:
+                raise InputError(f"{path}: expected *.{self.shards}, found none")
+            files = chosen.files
+        for file in files:
+            refuse_pointer(file)
+        arguments = [path, list(files)] if self.shards else [path]
         reader: Reader = getattr(import_module(f"htsr.weights.readers.{self.module}"), self.reader)
         if not self.guarded:
-            return _list_tensors(reader, self.kind, path)
-        return guarded(_list_tensors, reader, self.kind, path, path=path, size=self._size(path))
-
-    def _size(self, path: Path) -> int:
-        if not path.is_dir():
-            return path.stat().st_size
-        files = [path / self.metadata] if self.metadata else [file for file in path.iterdir() if file.is_file()]
-        return sum(file.stat().st_size for file in files)
+            return _list_tensors(reader, self.kind, *arguments)
+        read = [path / self.metadata] if self.metadata else files or [path]
+        size = sum(file.stat().st_size for file in read)
+        return guarded(_list_tensors, reader, self.kind, *arguments, path=path, size=size)
 
 
-SAFETENSORS = Format("safetensors file", "safetensors", "read_safetensors", guarded=False)
+SAFETENSORS = Format("safetensors file", "safetensors", "read_safetensors", guarded=False, shards="safetensors")
 NPZ = Format("npz archive", "npz", "read_npz", guarded=False)
-TORCH = Format("torch checkpoint", "torch_files", "read_torch")
+TORCH = Format("torch checkpoint", "torch_files", "read_torch", shards="bin")
 TORCH_DISTRIBUTED = Format(
     "directory of torch.distributed.checkpoint", "torch_distributed", "read_torch_distributed", metadata=".metadata"
 )
-GGUF = Format("GGUF file", "gguf", "read_gguf")
+GGUF = Format("GGUF file", "gguf", "read_gguf", shards="gguf")
 ONNX = Format("ONNX file", "onnx", "read_onnx")
 KERAS = Format("Keras file", "keras", "read_keras")
 
@@ -65,11 +75,22 @@ BY_SUFFIX = {
 }  # fmt: skip
 
 
-def _list_tensors(reader: Reader, kind: str, path: Path) -> Listing:
+def _list_tensors(reader: Reader, kind: str, path: Path, *files: Sequence[Path]) -> Listing:
     """Call a reader and turn whatever it stumbles over into an InputError with the file's name."""
     try:
-        return reader(path)
+        return reader(path, *files)
     except (InputError, OSError, MemoryError):
         raise
     except Exception as err:  # damage can make a parser raise anything
         raise unreadable_file(path, kind, err) from err
+
+
+def refuse_pointer(path: Path) -> None:
+    """Refuse the text that git-lfs leaves in place of a file that was not fetched."""
+    if path.stat().st_size > MAX_POINTER_BYTES:
+        return
+    with path.open("rb") as file:
+        if file.read(len(POINTER)) == POINTER:
+            raise InputError(
+                f"{path}: a git-lfs pointer, not the file itself: run `git lfs pull` in the repository, or download the file"
+            )

@@ -1,5 +1,6 @@
 """List the weights of a GGUF file; the gguf package of llama.cpp dequantises them."""
 
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -17,35 +18,44 @@ PLAIN = {"F32": "float32", "F16": "float16", "F64": "float64", "BF16": "bfloat16
 INTEGERS = {"I8": "int8", "I16": "int16", "I32": "int32", "I64": "int64"}
 
 
-def read_gguf(path: Path) -> Listing:
-    """List the tensors of a GGUF file in the order of the file, with their sides as (out, in)."""
+def read_gguf(path: Path, files: Sequence[Path]) -> Listing:
+    """List the tensors of a GGUF file, or of all parts of a split one, with their sides as (out, in)."""
     gguf = import_optional("gguf", "gguf", path)
-    try:
-        reader = _bounded_reader(gguf)(path)
-        config = {
-            name: field.contents()
-            for name, field in reader.fields.items()
-            if len(field.data) == 1 and len(field.parts) < 8
-        }
-        tensors = []
-        for tensor in reader.tensors:
-            kind = tensor.tensor_type
-            shape = tuple(int(side) for side in reversed(tensor.shape))
-            plain = PLAIN.get(kind.name) or INTEGERS.get(kind.name)
-            rows = (*shape[:-1], int(tensor.n_bytes) // max(int(np.prod(shape[:-1], dtype=object)), 1))
-            tensors.append(
-                StoredTensor(
-                    key=str(tensor.name),
-                    shape=shape,
-                    dtype=plain or kind.name,
-                    read=partial(_read, path, int(tensor.data_offset), rows, int(kind)),
-                    quantised=plain is None,
-                    note="" if plain else f"dequantised from {kind.name}",
-                )
-            )
-    except Exception as err:  # gguf checks little, so damage can raise anything
-        raise unreadable_file(path, KIND, err) from err
+    tensors: list[StoredTensor] = []
+    config: dict[str, object] = {}
+    for file in files:
+        try:
+            own, fields = _tensors(gguf, file)
+        except Exception as err:  # gguf checks little, so damage can raise anything
+            raise unreadable_file(file, KIND, err) from err
+        tensors += own
+        config = config or fields
     return Listing(str(path), tensors, config)
+
+
+def _tensors(gguf: Any, path: Path) -> tuple[list[StoredTensor], dict[str, object]]:
+    """Return the tensors of one file in its order, and the short fields of its header."""
+    reader = _bounded_reader(gguf)(path)
+    config = {
+        name: field.contents() for name, field in reader.fields.items() if len(field.data) == 1 and len(field.parts) < 8
+    }
+    tensors = []
+    for tensor in reader.tensors:
+        kind = tensor.tensor_type
+        shape = tuple(int(side) for side in reversed(tensor.shape))
+        plain = PLAIN.get(kind.name) or INTEGERS.get(kind.name)
+        rows = (*shape[:-1], int(tensor.n_bytes) // max(int(np.prod(shape[:-1], dtype=object)), 1))
+        tensors.append(
+            StoredTensor(
+                key=str(tensor.name),
+                shape=shape,
+                dtype=plain or kind.name,
+                read=partial(_read, path, int(tensor.data_offset), rows, int(kind)),
+                quantised=plain is None,
+                note="" if plain else f"dequantised from {kind.name}",
+            )
+        )
+    return tensors, config
 
 
 def _bounded_reader(gguf: Any) -> Any:

@@ -16,8 +16,8 @@ import torch
 
 from htsr.errors import InputError
 from htsr.weights.inventory import Listing, ReadRows, StoredTensor
-from htsr.weights.readers.safetensors import read_safetensors
-from htsr.weights.readers.torch_files import read_torch
+from htsr.weights.readers.formats import SAFETENSORS, TORCH
+from htsr.weights.readers.shards import choose_shards
 
 ADAPTER_CONFIG = "adapter_config.json"
 PREFIX = "base_model.model."
@@ -28,7 +28,7 @@ def read_peft(path: Path, base: Listing | None = None) -> Listing:
     """List the change that an adapter makes to each weight as ``[delta]``, after the merged weights if there is a base."""
     # Adapters other than LoRA are listed by the tensors that they store.
     config = _config(path)
-    listing = read_safetensors(path) if list(path.glob("*.safetensors")) else read_torch(path)
+    listing = (SAFETENSORS if choose_shards(path, "safetensors") else TORCH).list_tensors(path)
     kind = str(config.get("peft_type", "LORA")).upper()
     if kind != "LORA":
         note = f"stored by a {kind} adapter: a factor of the change that it makes, not the change itself"

@@ -1,5 +1,6 @@
 """List the weights of a ``.safetensors`` file, or of a directory of shards with or without an index."""
 
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
@@ -10,7 +11,7 @@ from htsr.weights.inventory import Listing, StoredTensor
 from htsr.weights.names import clean_names, natural_order
 from htsr.weights.readers.archives import unreadable_file
 from htsr.weights.readers.json_files import config_beside
-from htsr.weights.readers.shards import check_shards_complete, duplicate_tensor, shard_files
+from htsr.weights.readers.shards import duplicate_tensor
 
 # torch's names for the types of the format.
 DTYPES = {"F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat16"}
@@ -22,11 +23,8 @@ DTYPES |= {
 }
 
 
-def read_safetensors(path: Path) -> Listing:
-    """List the tensors of a file or of all shards of a directory in natural order, reading only the headers."""
-    files = shard_files(path, "*.safetensors") if path.is_dir() else [path]
-    if path.is_dir():
-        check_shards_complete(path, {file.name for file in files}, "safetensors")
+def read_safetensors(path: Path, files: Sequence[Path]) -> Listing:
+    """List the tensors of the files of a checkpoint in natural order, reading only the headers."""
     where: dict[str, tuple[Path, tuple[int, ...], str]] = {}
     for file in files:
         for key, shape, dtype in _header(file):

@@ -10,7 +10,7 @@ import pickletools
 import re
 import warnings
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import lru_cache, partial
 from pathlib import Path
@@ -22,7 +22,7 @@ from htsr.weights.arrays import as_tensor
 from htsr.weights.inventory import Listing, StoredTensor
 from htsr.weights.readers.archives import TORCH_MAGIC, archive_entries, is_archive, unreadable_file
 from htsr.weights.readers.json_files import config_beside
-from htsr.weights.readers.shards import BIN_SHARDS, check_shards_complete, duplicate_tensor, shard_files
+from htsr.weights.readers.shards import duplicate_tensor
 from htsr.weights.state_dicts import extract_state_dict, read_state_dict
 
 KIND = "torch checkpoint"
@@ -34,11 +34,8 @@ FOR_TENSORS = re.compile(
 MAX_OPCODES = 100_000
 
 
-def read_torch(path: Path) -> Listing:
-    """List the tensors of a file, or of the ``pytorch_model*.bin`` shards of a directory, in the order of the file."""
-    files = shard_files(path, *BIN_SHARDS) if path.is_dir() else [path]
-    if path.is_dir():
-        check_shards_complete(path, {file.name for file in files}, "bin")
+def read_torch(path: Path, files: Sequence[Path]) -> Listing:
+    """List the tensors of the files of a checkpoint, in the order of the files."""
     tensors: list[StoredTensor] = []
     owner: dict[str, Path] = {}
     for file in files:

@@ -1,0 +1,107 @@
+"""Tell which checkpoint a directory holds: one model, the modules of a pipeline, or something that must be converted first."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+from htsr.errors import InputError
+from htsr.weights.inventory import Listing, StoredTensor, never_read
+from htsr.weights.readers.formats import BY_SUFFIX, SAFETENSORS, TORCH, TORCH_DISTRIBUTED
+from htsr.weights.readers.json_files import read_json
+from htsr.weights.readers.shards import BESIDE, choose_shards, files_with_suffix, sibling_parts
+
+# Files that list the parts of a pipeline, each in a folder of its own: sentence-transformers, diffusers.
+PIPELINES = ("modules.json", "model_index.json")
+MAX_PARTS = 100
+ListPath = Callable[[Path], Listing]
+
+
+def list_directory(path: Path, list_file: ListPath) -> Listing:
+    """List the tensors of the checkpoint in a directory; other files of weights are listed, not read."""
+    for name in PIPELINES:
+        if (path / name).exists():
+            return _list_pipeline(path, name, list_file)
+    _refuse_deepspeed(path)
+    for suffix, format_ in (("safetensors", SAFETENSORS), ("bin", TORCH)):
+        if suffix == "bin" and (path / ".metadata").is_file():
+            return TORCH_DISTRIBUTED.list_tensors(path)
+        chosen = choose_shards(path, suffix)
+        if chosen is not None:
+            listing = format_.list_tensors(path, chosen.files)
+            return _with_files(listing, path, {file.name for file in chosen.files})
+    alone = [file for file in files_with_suffix(path, *BY_SUFFIX) if file.suffix.lower() != ".bin"]
+    if alone and len(alone) == len(sibling_parts(alone[0])):  # one file, or all parts of one
+        return list_file(alone[0])
+    names = sorted(entry.name for entry in path.iterdir())
+    found = ", ".join(names[:5]) + (", ..." if len(names) > 5 else "") if names else "nothing"
+    raise InputError(
+        f"{path}: expected *.safetensors, pytorch_model*.bin, a torch.distributed checkpoint, or one checkpoint file "
+        f"({', '.join(BY_SUFFIX)}), found {found}"
+    )
+
+
+def _with_files(listing: Listing, path: Path, read: set[str]) -> Listing:
+    """Return the listing with a reason for every other file of weights in the directory."""
+    names = [file.name for file in files_with_suffix(path, *BY_SUFFIX) if file.name not in read]
+    return replace(listing, tensors=[*listing.tensors, *(_unread(name, BESIDE) for name in names)])
+
+
+def _unread(name: str, reason: str) -> StoredTensor:
+    return StoredTensor(name, (), "", never_read, reason=f"a file: {reason}")
+
+
+def _list_pipeline(path: Path, name: str, list_file: ListPath) -> Listing:
+    """List the parts of a pipeline side by side; a part in a folder of its own has the folder's name before its tensors."""
+    tensors: list[StoredTensor] = []
+    config: dict[str, object] = {}
+    for folder in _parts(path, name):
+        part = path / folder
+        if not part.is_dir() or not files_with_suffix(part, *BY_SUFFIX):
+            continue  # a tokenizer, a scheduler, a pooling layer: no weights
+        own = _list_root(path, list_file) if not folder else list_directory(part, list_file)
+        config = config or dict(own.config)
+        prefix = f"{folder.replace('/', '.')}." if folder else ""
+        tensors += [
+            replace(tensor, key=f"{prefix}{tensor.key}", longkey=f"{prefix}{tensor.longkey or tensor.key}")
+            for tensor in own.tensors
+        ]
+    if not tensors:
+        raise InputError(f"{path}: {name} names no folder with a file of weights ({', '.join(BY_SUFFIX)})")
+    return Listing(str(path), tensors, config)
+
+
+def _list_root(path: Path, list_file: ListPath) -> Listing:
+    """List the checkpoint that stands beside a file of modules, not in a folder of its own."""
+    for suffix, format_ in (("safetensors", SAFETENSORS), ("bin", TORCH)):
+        if chosen := choose_shards(path, suffix):
+            return _with_files(format_.list_tensors(path, chosen.files), path, {file.name for file in chosen.files})
+    return list_file(files_with_suffix(path, *BY_SUFFIX)[0])
+
+
+def _parts(path: Path, name: str) -> list[str]:
+    """Return the folders of the parts that a file of modules names, the directory itself as an empty text."""
+    if name == "modules.json":
+        found = read_json(path / name, of=list)
+        folders = [str(part.get("path", "")) for part in found if isinstance(part, dict)]
+    else:
+        folders = [
+            key
+            for key, value in read_json(path / name).items()
+            if not key.startswith("_") and isinstance(value, list) and (path / key).is_dir()
+        ]
+    for folder in folders:
+        if Path(folder).is_absolute() or ".." in Path(folder).parts:
+            raise InputError(f"{path / name}: expected folders inside the directory, got {folder!r:.100}")
+    if len(folders) > MAX_PARTS:
+        raise InputError(f"{path / name}: expected at most {MAX_PARTS} parts, got {len(folders):,}")
+    return list(dict.fromkeys(folders))
+
+
+def _refuse_deepspeed(path: Path) -> None:
+    """Refuse the directory of a training with DeepSpeed's ZeRO, which spreads each weight over files of all ranks."""
+    steps = [entry for entry in [path, *path.glob("global_step*")] if entry.is_dir()]
+    if any(next(step.glob("*zero_pp_rank_*_optim_states.pt"), None) for step in steps):
+        raise InputError(
+            f"{path}: a checkpoint of DeepSpeed's ZeRO, whose weights are spread over the files of all ranks: consolidate it "
+            f"with `python zero_to_fp32.py {path} OUTPUT` (DeepSpeed saves the script beside it) and audit OUTPUT"
+        )

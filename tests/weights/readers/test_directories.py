@@ -1,0 +1,164 @@
+"""The files that make up a checkpoint: an index names them, a well-known name, or numbers; the rest is listed."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import save_file
+
+import htsr
+from htsr import InputError
+from htsr.weights import open_source
+
+
+def state(count=2, prefix="layers", shape=(24, 16)):
+    return {f"{prefix}.{k}.weight": torch.randn(shape) for k in range(count)}
+
+
+def names(path):
+    return [layer.name for layer in open_source(path).layers]
+
+
+def skipped(path):
+    return {item.name: item.reason for item in open_source(path).skipped}
+
+
+def index(path, weight_map, name="model.safetensors.index.json"):
+    (path / name).write_text(json.dumps({"weight_map": weight_map}))
+
+
+@pytest.mark.parametrize(
+    "beside", ["consolidated.safetensors", "model.fp16.safetensors", "extra.safetensors", "pytorch_model.bin"]
+)
+@pytest.mark.parametrize("shard", ["model-00001-of-00001.safetensors", "part.safetensors"])
+def test_the_index_names_the_shards_and_other_files_are_listed(tmp_path, beside, shard):
+    tensors = state()
+    save_file(tensors, tmp_path / shard)
+    index(tmp_path, dict.fromkeys(tensors, shard))
+    same = {f"other.{k}": v.clone() for k, v in tensors.items()}
+    torch.save(same, tmp_path / beside) if beside.endswith("bin") else save_file(same, tmp_path / beside)
+    assert names(tmp_path) == ["layers.0", "layers.1"]
+    assert "pass this file" in skipped(tmp_path)[beside]
+
+
+def test_of_several_indices_that_without_a_variant_is_read(tmp_path):
+    for variant in ("", ".fp16", ".non_ema"):
+        shard = f"model{variant}-00001-of-00001.safetensors"
+        save_file(state(), tmp_path / shard)
+        index(tmp_path, dict.fromkeys(state(), shard), f"model.safetensors.index{variant}.json")
+    index(
+        tmp_path, dict.fromkeys(state(), "model.fp16-00001-of-00001.safetensors"), "model.fp16.safetensors.index.json"
+    )
+    assert names(tmp_path) == ["layers.0", "layers.1"]
+    assert "model.fp16-00001-of-00001.safetensors" in skipped(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["model", "diffusion_pytorch_model", "open_clip_model"])
+def test_a_well_known_name_comes_first(tmp_path, name):
+    save_file(state(), tmp_path / f"{name}.safetensors")
+    save_file(state(3, "same"), tmp_path / f"{name}.fp16.safetensors")
+    torch.save({"state": {}}, tmp_path / "optimizer.pt")
+    assert names(tmp_path) == ["layers.0", "layers.1"]
+    assert set(skipped(tmp_path)) == {f"{name}.fp16.safetensors", "optimizer.pt"}
+
+
+@pytest.mark.parametrize("hidden", ["._model.safetensors", ".model.safetensors.tmp.safetensors", "._pytorch_model.bin"])
+def test_hidden_files_are_no_shards(tmp_path, hidden):
+    save_file(state(), tmp_path / "model.safetensors")
+    (tmp_path / hidden).write_bytes(b"\x00\x05\x16\x07" + bytes(200))
+    assert names(tmp_path) == ["layers.0", "layers.1"]
+
+
+@pytest.mark.parametrize("missing", [1, 2, 3])
+def test_a_missing_shard_is_named(tmp_path, missing):
+    for i in range(1, 4):
+        if i != missing:
+            save_file(state(1, f"l{i}"), tmp_path / f"model-{i:05d}-of-00003.safetensors")
+    with pytest.raises(InputError, match=f"1 of 3 shards are missing: model-0000{missing}-of-00003"):
+        open_source(tmp_path)
+
+
+def test_a_name_that_promises_too_many_shards_is_refused(tmp_path):
+    save_file(state(), tmp_path / "m-1-of-999999.safetensors")
+    with pytest.raises(InputError, match="999,999 shards"):
+        open_source(tmp_path)
+
+
+def test_shards_of_other_names_are_taken_together(tmp_path):
+    save_file(state(1, "a"), tmp_path / "first.safetensors")
+    save_file(state(1, "b"), tmp_path / "second.safetensors")
+    assert names(tmp_path) == ["a.0", "b.0"]
+
+
+@pytest.mark.parametrize("count", [2, 3])
+@pytest.mark.parametrize("part", [1, 2])
+def test_a_split_gguf_is_found_from_any_part(tmp_path, count, part):
+    gguf = pytest.importorskip("gguf", reason="gguf is not installed")
+    for i in range(count):
+        writer = gguf.GGUFWriter(tmp_path / f"m-{i + 1:05d}-of-{count:05d}.gguf", "llama")
+        writer.add_tensor(f"blk.{i}.attn_q.weight", np.random.default_rng(i).normal(size=(32, 16)).astype("f4"))
+        writer.write_header_to_file()
+        writer.write_kv_data_to_file()
+        writer.write_tensors_to_file()
+        writer.close()
+    expected = [f"blk.{i}.attn_q" for i in range(count)]
+    assert names(tmp_path) == expected
+    assert names(tmp_path / f"m-{part:05d}-of-{count:05d}.gguf") == expected
+    (tmp_path / f"m-00001-of-{count:05d}.gguf").unlink()
+    with pytest.raises(InputError, match="shards are missing"):
+        open_source(tmp_path / f"m-00002-of-{count:05d}.gguf")
+
+
+def test_the_modules_of_a_sentence_transformer(tmp_path):
+    save_file(state(), tmp_path / "model.safetensors")
+    for folder in ("1_Pooling", "2_Dense", "3_Normalize"):
+        (tmp_path / folder).mkdir()
+    save_file({"linear.weight": torch.randn(20, 16)}, tmp_path / "2_Dense" / "model.safetensors")
+    modules = [{"idx": i, "path": path} for i, path in enumerate(["", "1_Pooling", "2_Dense", "3_Normalize"])]
+    (tmp_path / "modules.json").write_text(json.dumps(modules))
+    assert names(tmp_path) == ["layers.0", "layers.1", "2_Dense.linear"]
+    assert len(htsr.analyze(tmp_path, bulk=False)) == 3
+
+
+def test_the_parts_of_a_pipeline(tmp_path):
+    for folder in ("unet", "vae", "scheduler"):
+        (tmp_path / folder).mkdir()
+    save_file(state(1), tmp_path / "unet" / "diffusion_pytorch_model.safetensors")
+    save_file(state(1), tmp_path / "vae" / "diffusion_pytorch_model.safetensors")
+    about = {"_class_name": "X", "unet": ["diffusers", "U"], "vae": ["diffusers", "V"], "scheduler": ["diffusers", "S"]}
+    (tmp_path / "model_index.json").write_text(json.dumps(about))
+    assert names(tmp_path) == ["unet.layers.0", "vae.layers.0"]
+
+
+@pytest.mark.parametrize("folder", ["../elsewhere", "/etc", "a/../../b"])
+def test_a_part_outside_the_directory_is_refused(tmp_path, folder):
+    (tmp_path / "modules.json").write_text(json.dumps([{"path": folder}]))
+    with pytest.raises(InputError, match="inside the directory"):
+        open_source(tmp_path)
+
+
+@pytest.mark.parametrize("content", ["{", "[1]", '{"a": 1}', "[[]]", "9" * 5000])
+def test_a_broken_list_of_modules_is_an_input_error(tmp_path, content):
+    (tmp_path / "modules.json").write_text(content)
+    with pytest.raises(InputError, match=r"modules.json"):
+        open_source(tmp_path)
+
+
+@pytest.mark.parametrize("folder", ["", "global_step100"])
+def test_deepspeeds_parts_are_refused_with_the_way_out(tmp_path, folder):
+    place = tmp_path / folder
+    place.mkdir(exist_ok=True)
+    torch.save({}, place / "bf16_zero_pp_rank_0_mp_rank_00_optim_states.pt")
+    torch.save({"module": {}}, place / "mp_rank_00_model_states.pt")
+    with pytest.raises(InputError, match="zero_to_fp32"):
+        open_source(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["model.safetensors", "pytorch_model.bin", "m.gguf", "m.onnx", "m.pt"])
+def test_a_pointer_of_git_lfs_is_named(tmp_path, name):
+    (tmp_path / name).write_text("version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 123\n")
+    with pytest.raises(InputError, match="git lfs pull"):
+        open_source(tmp_path / name)
+    with pytest.raises(InputError, match="git lfs pull"):
+        open_source(tmp_path)
