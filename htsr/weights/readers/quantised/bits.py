@@ -7,7 +7,7 @@ from torch.nn import functional as F
 
 
 def unpack(words: torch.Tensor, bits: int, count: int) -> torch.Tensor:
-    """Return ``count`` unsigned integers from each row of 32-bit words, in which they follow each other from the lowest bit on."""
+    """Return ``count`` unsigned integers from each row of 32-bit words, which hold them in turn from the lowest bit on."""
     common = math.gcd(bits, 32)
     per_span, span = 32 // common, bits // common  # numbers that fill a whole number of words, and how many words
     words = F.pad(words.view(torch.int32), (0, -words.shape[-1] % span)).unflatten(-1, (-1, span))

@@ -55,7 +55,7 @@ def multiply_scales(listing: Listing) -> Listing:
     """Return the listing with quantised weights multiplied out as their libraries do it, and the tensors beside them skipped."""
     groups = group_siblings(listing.tensors, listing.config)
     weights = {group.main.key: group for group in groups}
-    owner = {key: group.main.key for group in groups if group.beside for key in group.beside}
+    owner = {key: group.main.key for group in groups for key in group.beside}
     is_quantised = bool(owner) or any(
         isinstance(listing.config.get(key), Mapping) for key in ("quantization_config", "quantization")
     )
@@ -72,7 +72,7 @@ def multiply_scales(listing: Listing) -> Listing:
                 found if found.key in (stored.key, *({found.key} - keys)) else replace(found, key=stored.key)
             )
         elif is_quantised and ORPHAN.fullmatch(stored.key):
-            tensors.append(replace(stored, reason="part of a quantised weight that this source does not hold"))
+            tensors.append(replace(stored, reason="scales of a quantised weight, activation or cache"))
         else:
             tensors.append(stored)
     return replace(listing, tensors=tensors)

@@ -47,9 +47,9 @@ def dequantise_gptq(group: Group) -> StoredTensor | str | None:
     layout = group.settings.get("checkpoint_format") or group.settings.get("format")
     if layout is None and group.settings.get("quant_method") == "gptq":
         layout = "gptq"
-    if layout is not None and layout not in OFFSETS:
+    if layout is not None and not (isinstance(layout, str) and layout in OFFSETS):
         return f"its checkpoint_format {layout!r:.50} is none of {', '.join(OFFSETS)}"
-    offset = None if layout is None else OFFSETS[str(layout)]
+    offset = None if layout is None else OFFSETS[layout]
     read = _Gptq(main.read, zeros.read, scales.read, read_of(index), inputs, size, bits, offset)
     return group.dequantised((out, inputs), read, f"GPTQ, {bits} bits")
 

@@ -22,10 +22,9 @@ BESIDE = re.compile(
 )
 # Tensors about activations and caches, of which a weight is independent.
 ACTIVATIONS = re.compile(
-    r"(input|output|act|activation|[qkv]|kv|kv_cache|prob|softmax)_(scale(_inv|_ub|_2)?|zero_point|global_scale|amax)"
-    r"|scale_input|scale_output|weight_(input|output)_scale"
+    r"(weight_)?(input|output|act|activation|[qkv]|kv|kv_cache|prob|softmax)_(scale(_inv|_ub|_2)?|zero_point|global_scale|amax)"
+    r"|scale_input|scale_output"
 )
-BIAS = re.compile(r"(weight_)?bias")
 # The tensor of bitsandbytes that holds the shape of a 4-bit weight; it names the weight even when that is stored in a float type.
 QUANT_STATE = re.compile(r"weight_quant_state_bitsandbytes_(nf4|fp4)")
 
@@ -57,12 +56,14 @@ class Group:
 
     def dequantised(self, shape: Sequence[int], read: ReadRows, how: str) -> StoredTensor:
         """Return the weight as it is after dequantisation, under the name that its layer gives it."""
-        name = self.shared.rstrip("._")
-        key = f"{name}.weight".lstrip(".") if self.shared.endswith(".") or not self.shared else name
+        module = self.shared.rstrip("._")
+        key = module
         if self.part == "weight":
             key = self.main.key
-        path = self.main.longkey.removesuffix(self.main.key[len(self.shared) :])
-        longkey = path + key[len(self.shared) :] if self.main.longkey and key.startswith(self.shared) else ""
+        elif not module or "." in self.shared[len(module) :]:
+            key = f"{module}.weight".lstrip(".")
+        end = self.main.key.removeprefix(module)
+        longkey = self.main.longkey and self.main.longkey.removesuffix(end) + key.removeprefix(module)
         note = f"dequantised from {how}"
         return replace(
             self.main, key=key, longkey=longkey, shape=tuple(shape), read=read, quantised=True, identity=None, note=note
@@ -99,15 +100,11 @@ def _group(
     parts, beside = {}, set()
     for key in _with_prefix(keys, shared):
         rest = key.removeprefix(shared)
-        child = rest.startswith((".", f"{part}.")) if found is None else rest.startswith(f"{part}.")
-        if key == stored.key or ("." in rest.lstrip(".") and not child) or (found is None and rest[0] not in "._"):
-            continue
-        name = re.sub(r"[._]+", "_", rest).strip("_")
-        if found is None:
-            name = f"weight_{name.removeprefix('weight_')}" if BESIDE.search(name) else ""
-        elif shared.endswith("_") and not shared.endswith("._") and not BESIDE.search(name):
-            name = ""
-        if not BESIDE.search(name) or BIAS.fullmatch(name):
+        if found is None:  # experts.w1_scale is to experts.w1 what fc.weight_scale is to fc.weight
+            rest = part + rest if rest.startswith((".", "_")) else ""
+        name = re.sub(r"[._]+", "_", rest).removeprefix("_").replace("weight_weight_", "weight_")
+        in_other_module = "." in rest and not rest.startswith(f"{part}.")
+        if key == stored.key or in_other_module or not BESIDE.search(name):
             continue
         beside.add(key)
         if not ACTIVATIONS.fullmatch(name):

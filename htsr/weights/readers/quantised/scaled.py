@@ -1,7 +1,7 @@
 """Weights with one integer or 8-bit float an element, times scales for the whole tensor, each row or each block.
 
-DeepSeek (blocks), FBGEMM and compressed-tensors (tensor, row, group or block), SmoothQuant, torchao and optimum-quanto (rows), and
-MXFP8 (32 columns; OCP Microscaling Formats 1.0, section 5.2) all store such weights, under different names.
+DeepSeek (blocks), FBGEMM and compressed-tensors (tensor, row, group or block), SmoothQuant, torchao and optimum-quanto (rows),
+and MXFP8 (32 columns; OCP Microscaling Formats 1.0, section 5.2) all store such weights, under different names.
 """
 
 from collections.abc import Iterator, Mapping

@@ -38,10 +38,9 @@ class Spread:
         values = values.view(torch.float8_e8m0fnu) if self.exponents and values.dtype == torch.uint8 else values
         values = values.to(torch.float32).reshape(-1, *self.counts[1:])
         for dim, (count, block, side) in enumerate(zip(self.counts, self.blocks, self.shape, strict=True)):
-            if count in (1, side) and not (dim == 0 and count == side and rows and not own_rows):
-                continue
-            start, stop, _ = rows.indices(side) if rows and dim == 0 else (0, side, 1)
-            values = values.index_select(dim, torch.arange(start, stop) // block)
+            if count > 1 and not (dim == 0 and own_rows):
+                elements = torch.arange(side)[rows if dim == 0 and rows is not None else slice(None)]
+                values = values.index_select(dim, elements // block)
         return values
 
     @property
