@@ -3,7 +3,6 @@
 import numpy as np
 import pytest
 import torch
-from safetensors.torch import save_file
 
 import htsr
 from htsr.weights import open_source

@@ -103,7 +103,7 @@ def _group(
         if found is None:  # experts.w1_scale is to experts.w1 what fc.weight_scale is to fc.weight
             rest = part + rest if rest.startswith((".", "_")) else ""
         name = re.sub(r"[._]+", "_", rest).removeprefix("_").replace("weight_weight_", "weight_")
-        in_other_module = "." in rest and not rest.startswith(f"{part}.")
+        in_other_module = "." in rest and not rest.startswith(f"{part.split('.')[0]}.")
         if key == stored.key or in_other_module or not BESIDE.search(name):
             continue
         beside.add(key)
