@@ -3,7 +3,6 @@
 import numpy as np
 import pytest
 import torch
-from safetensors.torch import save_file
 
 import htsr
 from htsr.weights import open_source
@@ -12,58 +11,6 @@ from htsr.weights import open_source
 @pytest.fixture
 def weight():
     return torch.randn(200, 144, generator=torch.Generator().manual_seed(0))
-
-
-def fp8(weight, scale):
-    return (weight / scale).to(torch.float8_e4m3fn)
-
-
-@pytest.mark.parametrize("suffix", ["_scale", "_scale_inv"])
-@pytest.mark.parametrize("shape", [(), (1,), (200, 1), (200,), (2, 2)])
-def test_scales_are_multiplied_out(tmp_path, weight, suffix, shape):
-    scale = torch.rand(shape) + 0.5
-    full = scale.reshape(-1, 1) if scale.ndim < 2 else scale
-    if shape == (2, 2):  # blocks of 128 x 128; the last ones are cut off
-        full = full.repeat_interleave(128, 0)[:200].repeat_interleave(128, 1)[:, :144]
-    stored = fp8(weight, full)
-    save_file({"fc.weight": stored, f"fc.weight{suffix}": scale}, tmp_path / "m.safetensors")
-    inventory = open_source(tmp_path / "m.safetensors")
-    (layer,) = inventory.layers
-    torch.testing.assert_close(layer.load(), stored.float() * full)
-    assert (layer.dtype, layer.note) == ("float8_e4m3fn", "float8_e4m3fn, multiplied by its scales")
-    assert [x.reason for x in inventory.skipped] == ["scales of a quantised weight"]
-
-
-def test_int8_of_bitsandbytes(weight):
-    scale = weight.abs().amax(1)
-    stored = (weight / scale[:, None] * 127).round().to(torch.int8)
-    (layer,) = open_source({"fc.weight": stored, "fc.SCB": scale}).layers
-    torch.testing.assert_close(layer.load(), weight, atol=0.02, rtol=0)
-
-
-def test_scales_that_do_not_fit(weight):
-    inventory = open_source({"fc.weight": fp8(weight, 1), "fc.weight_scale": torch.ones(7, 3)})
-    assert not inventory.layers
-    assert "do not fit" in inventory.skipped[0].reason
-
-
-@pytest.mark.parametrize(
-    "tensors",
-    [
-        {
-            "qweight": torch.zeros(4, 8, dtype=torch.int32),
-            "scales": torch.randn(4, 8),
-            "qzeros": torch.zeros(4, 1).int(),
-        },
-        {"weight_packed": torch.zeros(4, 8, dtype=torch.int32), "weight_scale": torch.randn(4, 8)},
-        {"weight": torch.zeros(64, 1, dtype=torch.uint8), "weight.absmax": torch.randn(4)},
-        {"blocks": torch.zeros(4, 8, 2, 16, dtype=torch.uint8), "scales": torch.zeros(4, 8, 2, dtype=torch.uint8)},
-    ],
-)
-def test_packed_weights_say_what_to_do(tensors):
-    inventory = open_source({f"fc.{key}": value for key, value in tensors.items()})
-    assert not inventory.layers
-    assert "dequantise it first" in inventory.skipped[0].reason
 
 
 def test_torch_quantized_tensors(weight):
