@@ -1,12 +1,16 @@
 """Failures that the training survives."""
 
 import logging
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 from htsr.training.store.writer import NoWriter, RunWriter
 
 logger = logging.getLogger(__name__)
+
+# Failures of one kind that are listed and written. A bad scalar fails at every step, and a training may have millions.
+MAX_LISTED = 1000
 
 
 class Failures:
@@ -16,7 +20,7 @@ class Failures:
         self.listed: list[tuple[int, str]] = []
         self._writer = writer
         self._first: Exception | None = None  # only the first is kept: a traceback may hold a copy of the model
-        self._logged: set[tuple[str, str]] = set()
+        self._counts: Counter[tuple[str, str, str]] = Counter()
 
     @contextmanager
     def surviving(self, what: str, step: int) -> Iterator[None]:
@@ -24,12 +28,14 @@ class Failures:
         try:
             yield
         except Exception as err:  # whatever it is, hours of training must not end because of it
+            kind = (what, type(err).__name__, str(getattr(err, "errno", "")))
+            self._counts[kind] += 1
+            if self._counts[kind] > MAX_LISTED:
+                return
             message = f"{what}: {type(err).__name__}: {err}"
             self.listed.append((step, message))
             self._first = self._first or err
-            kind = (what, str(err.errno) if isinstance(err, OSError) and err.errno else str(err))
-            if kind not in self._logged:  # a full disk fails at every capture, and one report of it is enough
-                self._logged.add(kind)
+            if self._counts[kind] == 1:  # a full disk fails at every capture, and one report of it is enough
                 logger.exception("%s at step %d failed; the training goes on", what, step)
             self._writer.event(step, "failed", message)
 
