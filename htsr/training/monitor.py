@@ -40,8 +40,9 @@ class Monitor:
     The Monitor counts steps with the optimizer's own step hook, so it counts correctly under gradient accumulation and when a
     loss scaler skips a step. Several optimizers, such as Muon and AdamW or the two of a GAN, take turns in the order of their
     first steps, and a training step begins with one that does not come later in that order than the one before it. A GAN whose
-    discriminator steps five times for each step of the generator therefore makes five. The Monitor captures the weights before the first step, every ``every`` steps, and once more at
-    ``close()``; that last capture has neither gradients nor updates, since it does not belong to a step.
+    discriminator steps five times for each step of the generator therefore makes five. The Monitor captures the weights before
+    the first step, every ``every`` steps, and once more at ``close()``; that last capture has neither gradients nor updates,
+    since it does not belong to a step.
     Once the constructor has returned, no failure of the Monitor stops the training: it is logged and listed in ``failed``.
     The Monitor does not touch the training itself: weights are bit for bit what they are without it.
     Keep the Monitor in a variable: it watches until ``close()``, or until nothing refers to it any more.
@@ -58,8 +59,8 @@ class Monitor:
         log: The Monitor calls ``log(metrics, step)`` at each capture, on the training's thread, with tags such as
             ``htsr/alpha/median`` and ``htsr/update_rms/group0``. ``wandb.log`` and most trackers' methods fit as they are;
             ``htsr.training.trackers`` has some that also draw histograms.
-        log_layers: Layers whose own metrics ``log`` gets, too, with tags such as ``htsr/alpha/<layer>``: True for all, or patterns
-            as in ``analyze``.
+        log_layers: Layers whose own metrics ``log`` gets, too, with tags such as ``htsr/alpha/<layer>``: True for all, or
+            patterns as in ``analyze``.
         layers: Layers to watch, as in ``analyze``.
         skip: Layers to leave out, as in ``analyze``.
         capture: What to capture: ``weights``, ``gradients``, ``momentum``, ``updates`` (the change that the last step made).
@@ -199,8 +200,7 @@ class Monitor:
             **scalars: Numbers to keep with the step, as with ``record``.
         """
         with self.surviving("step"):
-            if self._closed:
-                raise RuntimeError("expected an open Monitor, got a step after close()")
+            _refuse_closed(self._closed)
             self._count_step()
             if not self._hooks and self._permission.to_capture(self.step_count):
                 self._capture()
@@ -218,9 +218,7 @@ class Monitor:
         numbers: dict[str, float] = {}
         for name, value in scalars.items():
             with self.surviving(f"record({name})"):
-                if name == "step":
-                    raise ValueError("a scalar cannot be called 'step': that is the name of the Monitor's own step")
-                numbers[name] = float(value)
+                numbers[name] = _scalar(name, value)
         if numbers:
             with self.surviving("record"):
                 self._writer.record(self.step_count, numbers)
@@ -345,6 +343,18 @@ class Monitor:
         for capture in self._capturer.finished():
             with self._budget.spending():
                 self._reporter.report(capture, self)
+
+
+def _scalar(name: str, value: object) -> float:
+    """Return a scalar as a number; refuse the name of the Monitor's own step."""
+    if name == "step":
+        raise ValueError("a scalar cannot be called 'step': that is the name of the Monitor's own step")
+    return float(value)  # type: ignore[arg-type]
+
+
+def _refuse_closed(closed: bool) -> None:
+    if closed:
+        raise RuntimeError("expected an open Monitor, got a step after close()")
 
 
 def _weakly(method: Callable[..., None]) -> Callable[..., None]:

@@ -35,11 +35,8 @@ def tags(
         prefix = "htsr/" if quantity == WEIGHTS else f"htsr/{quantity}_"
         for metric in LOGGED:
             values = pd.Series(rows[metric].to_numpy(), index=rows["name"]).dropna()
-            metrics |= {
-                f"{prefix}{metric}/{name}": float(value)
-                for name, value in values.items()
-                if layers is None or name in layers
-            }
+            named = values if layers is None else values[values.index.isin(layers)]
+            metrics |= {f"{prefix}{metric}/{name}": float(value) for name, value in named.items()}
             if len(values):
                 metrics[f"{prefix}{metric}/median"] = float(values.median())
     several = len({group.get("optimizer") for group in groups}) > 1
