@@ -49,7 +49,7 @@ class MonitorOfTraining:
         self._end()
         self.monitor = None
         try:
-            self.monitor = Monitor(model, optimizers, **{**defaults, **self._options})  # type: ignore[arg-type]
+            self.monitor = Monitor(model, optimizers, **{**defaults, **self._options})
         except OSError:
             logger.exception("could not open the run directory; the training goes on without a Monitor")
             return

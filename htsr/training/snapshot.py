@@ -86,9 +86,7 @@ class Camera:
         own = {id(p) for p in parameters_of(optimizer)}
         others = {id(p) for other in self._optimizers for p in parameters_of(other)} - own
         places = self._places()
-        read: dict[
-            int, bool
-        ] = {}  # whether this process needs the values of a parameter's gradient, or only whether there is one
+        read: dict[int, bool] = {}  # by the parameter's id: whether this process needs the gradient's values
         for layer in self.inventory().layers:
             place = places(layer) if layer.tied_to is None else None
             if place is not None and id(place[0]) not in others:
@@ -97,8 +95,9 @@ class Camera:
                 needed = _is_mine(layer, mine) or hasattr(gradient, "full_tensor")  # all processes gather a sharded one
                 if needed > read.get(id(parameter), -1):
                     read[id(parameter)] = needed
-                    copied = needed and isinstance(gradient, Tensor)
-                    self._gradients[id(parameter)] = gradient.detach().clone() if copied else gradient
+                    if needed and isinstance(gradient, Tensor):
+                        gradient = gradient.detach().clone()
+                    self._gradients[id(parameter)] = gradient
 
     def unstepped(self) -> list[str]:
         """Return the names of the trainable parameters that no optimizer holds; none if nobody named an optimizer."""
