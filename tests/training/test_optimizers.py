@@ -11,6 +11,7 @@ import htsr
 from htsr.training.optimizers import Turns, labels_of
 
 EVERYTHING = ("weights", "gradients", "momentum", "updates")
+QUICK = {"bulk": False, "bootstrap": 0}
 
 
 class Pair(nn.Module):
@@ -76,7 +77,7 @@ def test_calls_make_up_training_steps(pattern, steps):
 def test_muon_beside_adamw(accumulate, as_sequence):
     model = mlp()
     muon, adamw = muon_and_adamw(model)
-    with htsr.Monitor(model, as_sequence([muon, adamw]), every=1, capture=EVERYTHING) as monitor:
+    with htsr.Monitor(model, as_sequence([muon, adamw]), every=1, capture=EVERYTHING, **QUICK) as monitor:
         before = model[0].weight.detach().clone()
         train_together(model, (muon, adamw), 1, accumulate)
         after = model[0].weight.detach().clone()
@@ -100,7 +101,7 @@ def test_weights_are_bit_identical_with_several_optimizers():
     def weights(watched):
         model = mlp()
         optimizers = muon_and_adamw(model)
-        monitor = htsr.Monitor(model, optimizers, every=2, capture=EVERYTHING) if watched else None
+        monitor = htsr.Monitor(model, optimizers, every=2, capture=EVERYTHING, **QUICK) if watched else None
         train_together(model, optimizers, 5)
         if monitor is not None:
             monitor.close()
@@ -114,7 +115,9 @@ def test_three_optimizers_are_told_apart_in_groups_and_tags():
     model = nn.Sequential(nn.Linear(20, 24), nn.Linear(24, 18), nn.Linear(18, 16))
     optimizers = [torch.optim.Adam(layer.parameters(), lr=10.0**-n) for n, layer in enumerate(model, start=2)]
     seen = {}
-    with htsr.Monitor(model, optimizers, every=1, log=lambda metrics, step: seen.update({step: metrics})) as monitor:
+    with htsr.Monitor(
+        model, optimizers, every=1, log=lambda metrics, step: seen.update({step: metrics}), **QUICK
+    ) as monitor:
         train_together(model, optimizers, 3)
     assert monitor.history.steps == [0, 1, 2, 3]
     groups = monitor.history.groups.query("step == 3")
@@ -137,7 +140,7 @@ def test_a_gan_makes_as_many_steps_as_its_discriminator(ratio, generator_first):
         gradients[monitor.step_count, layer.in_features] = layer.weight.grad.clone()
         optimizer.zero_grad()
 
-    monitor = htsr.Monitor(model, [g, d], every=1, capture=EVERYTHING)
+    monitor = htsr.Monitor(model, [g, d], every=1, capture=EVERYTHING, **QUICK)
     for _ in range(3):
         if generator_first:
             step(g, model.g)
@@ -166,7 +169,7 @@ def test_closures_of_lbfgs_beside_another_optimizer():
     model = Pair()
     lbfgs, sgd = torch.optim.LBFGS(model.g.parameters(), max_iter=3), torch.optim.SGD(model.d.parameters(), lr=0.1)
     inputs = torch.randn(8, 20)
-    with htsr.Monitor(model, [lbfgs, sgd], every=1, capture=("weights", "gradients")) as monitor:
+    with htsr.Monitor(model, [lbfgs, sgd], every=1, capture=("weights", "gradients"), **QUICK) as monitor:
         for _ in range(3):
 
             def closure():
@@ -192,7 +195,7 @@ def test_a_loss_scaler_that_leaves_out_one_of_two_optimizers():
     model = Pair()
     g, d = (torch.optim.SGD(part.parameters(), lr=0.1) for part in (model.g, model.d))
     scaler = torch.amp.GradScaler("cpu", init_scale=256.0)
-    with htsr.Monitor(model, [g, d], every=1, capture=EVERYTHING[:2]) as monitor:
+    with htsr.Monitor(model, [g, d], every=1, capture=EVERYTHING[:2], **QUICK) as monitor:
         for number in range(5):
             g.zero_grad()
             d.zero_grad()
@@ -212,7 +215,7 @@ def test_a_loss_scaler_that_leaves_out_one_of_two_optimizers():
 def test_a_step_that_raises_is_not_counted():
     model = mlp()
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
-    with htsr.Monitor(model, optimizer, every=1) as monitor:
+    with htsr.Monitor(model, optimizer, every=1, **QUICK) as monitor:
         with pytest.raises(ZeroDivisionError):
             optimizer.step(lambda: 1 / 0)
         train_together(model, [optimizer], 2)
@@ -226,7 +229,7 @@ def test_an_optimizer_of_another_model_is_refused(which, tmp_path):
     stranger, own = torch.optim.AdamW(other.parameters()), torch.optim.SGD(model.parameters(), lr=0.1)
     given = {"only": stranger, "first": [stranger, own], "second": [own, stranger]}[which]
     with pytest.raises(htsr.InputError, match="AdamW holds none of the parameters of Sequential"):
-        htsr.Monitor(model, given, run_dir=tmp_path / "run")
+        htsr.Monitor(model, given, run_dir=tmp_path / "run", **QUICK)
     assert not (tmp_path / "run").exists()
 
 
@@ -238,14 +241,14 @@ def test_what_is_no_optimizer_is_refused(given, error, message):
     model = mlp()
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
     with pytest.raises(error, match=message):
-        htsr.Monitor(model, [optimizer, optimizer] if given == "twice" else given)
+        htsr.Monitor(model, [optimizer, optimizer] if given == "twice" else given, **QUICK)
 
 
 def test_parameters_that_no_optimizer_holds_are_named(caplog):
     model = mlp()
     model[0].bias.requires_grad_(False)
     with caplog.at_level(logging.WARNING):
-        monitor = htsr.Monitor(model, torch.optim.SGD([model[0].weight], lr=0.1), every=1)
+        monitor = htsr.Monitor(model, torch.optim.SGD([model[0].weight], lr=0.1), every=1, **QUICK)
     monitor.close()
     events = monitor.history.events.query("kind == 'unstepped'")
     assert events["message"].tolist() == [
@@ -267,13 +270,11 @@ def empty_a_group(model, optimizer):
     optimizer.param_groups[0]["params"] = optimizer.param_groups[0]["params"][:2]
 
 
-@pytest.mark.parametrize(
-    ("change", "count"), [(replace_a_layer, 2), (replace_all, 4), (empty_a_group, 2)], ids=lambda x: str(x)
-)
+@pytest.mark.parametrize(("change", "count"), [(replace_a_layer, 2), (replace_all, 4), (empty_a_group, 2)])
 def test_parameters_that_the_optimizer_loses_are_told_once(change, count):
     model = mlp()
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
-    monitor = htsr.Monitor(model, optimizer, every=1, capture=EVERYTHING)
+    monitor = htsr.Monitor(model, optimizer, every=1, capture=EVERYTHING, **QUICK)
     train_together(model, [optimizer], 1)
     change(model, optimizer)
     train_together(model, [optimizer], 3)
@@ -289,6 +290,6 @@ def test_a_group_that_counts_its_steps_does_not_disturb_the_history():
     model = mlp()
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
     optimizer.param_groups[0].update(step=70, group="x")
-    with htsr.Monitor(model, optimizer, every=1) as monitor:
+    with htsr.Monitor(model, optimizer, every=1, **QUICK) as monitor:
         train_together(model, [optimizer], 1)
     assert monitor.history.groups[["step", "group"]].to_numpy().tolist() == [[0, 0], [1, 0]]
