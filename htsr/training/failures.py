@@ -14,12 +14,16 @@ MAX_LISTED = 1000
 
 
 class Failures:
-    """Survives exceptions: each is listed and written as an event, and the first of its kind is logged."""
+    """Survives exceptions: each is listed and written as an event, and the first of its kind is logged.
 
-    def __init__(self, writer: RunWriter | NoWriter) -> None:
+    With ``keep_first`` the very first is kept for ``raise_any``, although its traceback may hold a copy of the model.
+    """
+
+    def __init__(self, writer: RunWriter | NoWriter, *, keep_first: bool = False) -> None:
         self.listed: list[tuple[int, str]] = []
         self._writer = writer
-        self._first: Exception | None = None  # only the first is kept: a traceback may hold a copy of the model
+        self._keep_first = keep_first
+        self._first: Exception | None = None
         self._counts: Counter[tuple[str, str, str]] = Counter()
 
     @contextmanager
@@ -34,14 +38,15 @@ class Failures:
                 return
             message = f"{what}: {type(err).__name__}: {err}"
             self.listed.append((step, message))
-            self._first = self._first or err
+            if self._keep_first:
+                self._first = self._first or err
             if self._counts[kind] == 1:  # a full disk fails at every capture, and one report of it is enough
                 logger.exception("%s at step %d failed; the training goes on", what, step)
             self._writer.event(step, "failed", message)
 
     def raise_any(self) -> None:
         """Raise a ``RuntimeError`` from the first failure, if there was one."""
-        if self._first is not None:
+        if self.listed:
             raise RuntimeError(
                 f"{len(self.listed)} failures while monitoring, the first: {self.listed[0][1]}"
             ) from self._first

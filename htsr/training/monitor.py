@@ -152,7 +152,7 @@ class Monitor:
             run_dir, describe_run(model, optimizers, every, budget, quantities), first_step, ranks
         )
         self.run_dir, self._history, self._writer = opened.path, opened.history, opened.writer
-        self._failures = Failures(self._writer)
+        self._failures = Failures(self._writer, keep_first=raise_at_close)
         log = log if ranks is None or ranks.rank == 0 else None
         self._reporter = Reporter(log, logged, self._writer, self._failures)
         self._worker = CaptureWorker(MAX_WAITING) if background else None
