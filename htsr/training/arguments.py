@@ -2,6 +2,7 @@
 
 from collections.abc import Collection
 from numbers import Real
+from os import PathLike
 
 from torch import nn
 
@@ -10,11 +11,15 @@ from htsr.training.ranks import is_distributed
 from htsr.training.schedules import CaptureSchedule, check_whole
 from htsr.training.schedules import every as every_step
 from htsr.training.store.capture import QUANTITIES
+from htsr.weights.inventory import Inventory
+from htsr.weights.select import Patterns, select
 
 
 def check_arguments(
     model: object,
     every: object,
+    run_dir: object,
+    log: object,
     budget: object,
     background: bool,
     bootstrap: object,
@@ -24,6 +29,10 @@ def check_arguments(
     """Raise ``TypeError`` or ``ValueError`` for an argument that a Monitor cannot work with."""
     if not isinstance(model, nn.Module):
         raise TypeError(f"expected a torch.nn.Module to watch, got {type(model).__name__}")
+    if run_dir is not None and not isinstance(run_dir, str | PathLike):
+        raise TypeError(f"expected run_dir to be a path, got {run_dir!r}")
+    if log is not None and not callable(log):
+        raise TypeError(f"expected log to be a function of metrics and step, got {log!r}")
     check_whole("first_step", first_step, 0)
     if every is not None and not callable(every):
         check_whole("every", every, 1)
@@ -43,14 +52,21 @@ def check_arguments(
         raise ValueError(f"expected seconds above 0, got {timeout=}")
 
 
-def quantities_of(capture: str | Collection[str], optimizer: object) -> tuple[str, ...]:
+def quantities_of(capture: str | Collection[str], has_optimizer: bool) -> tuple[str, ...]:
     """Return the quantities that ``capture=`` names, in the order in which they are recorded."""
     names = (capture,) if isinstance(capture, str) else tuple(capture)
     if not names or not set(names) <= set(QUANTITIES):
         raise ValueError(f"expected some of {', '.join(QUANTITIES)}, got {capture=}")
-    if optimizer is None and {"momentum", "updates"} & set(names):
+    if not has_optimizer and {"momentum", "updates"} & set(names):
         raise ValueError(f"{capture=}: momentum and updates need the optimizer, got optimizer=None")
     return tuple(name for name in QUANTITIES if name in names)
+
+
+def logged_layers(log_layers: bool | Patterns, inventory: Inventory) -> Collection[str] | None:
+    """Return the names of the layers that ``log_layers=`` asks for; None if it asks for all."""
+    if log_layers is None or isinstance(log_layers, bool):
+        return None if log_layers else ()
+    return frozenset(layer.name for layer in select(inventory, log_layers).layers)
 
 
 def schedule_of(every: int | CaptureSchedule | None, budget: float | None) -> CaptureSchedule:

@@ -1,13 +1,17 @@
 """Captures: a snapshot, its analysis, and the file that keeps it."""
 
+import logging
 import time
 from collections import deque
 from collections.abc import Iterator
 from functools import partial
 from typing import Any
 
+from torch.optim import Optimizer
+
 from htsr.audit.analysis import analyze
 from htsr.audit.row import Row, captured_row, with_distances
+from htsr.audit.table import shortened
 from htsr.spectra.spectrum import Spectrum
 from htsr.spectra.threads import one_thread
 from htsr.training.budget import Budget
@@ -17,6 +21,8 @@ from htsr.training.snapshot import Camera, Snapshot
 from htsr.training.store.capture import Capture
 from htsr.training.store.writer import NoWriter, RunWriter
 from htsr.training.worker import Worker
+
+logger = logging.getLogger(__name__)
 
 # Its jobs return the capture, or None if it failed, and the seconds that it took.
 CaptureWorker = Worker[tuple[Capture | None, float]]
@@ -49,15 +55,28 @@ class Capturer:
         self.count = 0
         self._written: deque[Capture] = deque()  # and not yet handed over
         self._reported: set[tuple[str, str]] = set()
+        self._unstepped: list[str] = []
 
-    def before_step(self, *, gradients: bool) -> None:
-        """Keep what the optimizer's step is about to change; ``gradients`` says whether those of the step are there already."""
+    def before_step(self, optimizer: Optimizer, *, gradients: bool) -> None:
+        """Keep what an optimizer is about to change; ``gradients`` says whether those of the step are there already."""
         with self._budget.spending():
-            self._camera.before_step(self._dealt_layers(), gradients=gradients)
+            self._camera.keep_parameters(optimizer)
+            if gradients:
+                self._camera.keep_gradients(optimizer, self._dealt_layers())
+
+    def after_step(self, optimizer: Optimizer) -> None:
+        """Keep the gradients that the optimizer's closure computed during its step."""
+        with self._budget.spending():
+            self._camera.keep_gradients(optimizer, self._dealt_layers())
+
+    def forget(self) -> None:
+        """Forget what was kept of a step that will not be captured."""
+        self._camera.forget()
 
     def capture(self, step: int, *, between_steps: bool = False) -> None:
         """Capture a step now; the background thread, where there is one, analyses and writes it later."""
         with self._budget.spending():
+            self.report_unstepped(step)
             snapshot = self._camera.shoot(self._dealt_layers(), between_steps)
             if step > self._first_step:  # before the first step nothing but weights can be expected
                 self._report_missing(snapshot, step)
@@ -103,6 +122,18 @@ class Capturer:
             if (quantity, reason) not in self._reported:
                 self._reported.add((quantity, reason))
                 self._writer.event(step, "missing", f"{quantity} of no layer: {reason}")
+
+    def report_unstepped(self, step: int) -> None:
+        """Tell of the trainable parameters that no optimizer holds, again whenever they are others."""
+        names = self._camera.unstepped()
+        if names != self._unstepped:
+            self._unstepped = names
+            if names:
+                message = (
+                    f"the watched optimizers do not step {len(names)} of the model's parameters: {shortened(names)}"
+                )
+                logger.warning("step %d: %s", step, message)
+                self._writer.event(step, "unstepped", message)
 
     def _in_background(self, snapshot: Snapshot, step: int) -> tuple[Capture | None, float]:
         """Do the background thread's job: return the capture, or None if it failed, and the seconds that it took."""

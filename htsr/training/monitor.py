@@ -1,6 +1,8 @@
 """Watch a model's spectra while it trains."""
 
-from collections.abc import Collection, Mapping, Sequence
+import logging
+import weakref
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 from types import TracebackType
@@ -10,11 +12,11 @@ from torch import nn
 from torch.optim import Optimizer
 
 from htsr.audit.conditions import Condition
-from htsr.training.arguments import check_arguments, quantities_of, schedule_of
+from htsr.training.arguments import check_arguments, logged_layers, quantities_of, schedule_of
 from htsr.training.budget import Budget
 from htsr.training.capturing import Capturer, CaptureWorker
 from htsr.training.failures import Failures
-from htsr.training.optimizers import has_closure, skips_step, unwrapped
+from htsr.training.optimizers import Turns, has_closure, optimizers_of, refuse_strangers, skips_step
 from htsr.training.permission import Permission
 from htsr.training.ranks import Ranks, is_distributed
 from htsr.training.reporting import Log, Reporter
@@ -26,6 +28,8 @@ from htsr.training.store.history import History
 from htsr.training.watching import Action
 from htsr.weights.select import Patterns
 
+logger = logging.getLogger(__name__)
+
 # Captures that may wait for the background thread; each holds a copy of the watched layers.
 MAX_WAITING = 2
 
@@ -34,22 +38,29 @@ class Monitor:
     """Captures the spectra of a model's weight matrices every few optimizer steps.
 
     The Monitor counts steps with the optimizer's own step hook, so it counts correctly under gradient accumulation and when a
-    loss scaler skips a step. It captures the weights before the first step, every ``every`` steps, and once more at
-    ``close()``; that last capture has neither gradients nor updates, since it does not belong to a step.
+    loss scaler skips a step. Several optimizers, such as Muon and AdamW or the two of a GAN, take turns in the order of their
+    first steps, and a training step begins with one that does not come later in that order than the one before it. A GAN whose
+    discriminator steps five times for each step of the generator therefore makes five. The Monitor captures the weights before
+    the first step, every ``every`` steps, and once more at ``close()``; that last capture has neither gradients nor updates,
+    since it does not belong to a step.
     Once the constructor has returned, no failure of the Monitor stops the training: it is logged and listed in ``failed``.
     The Monitor does not touch the training itself: weights are bit for bit what they are without it.
+    Keep the Monitor in a variable: it watches until ``close()``, or until nothing refers to it any more.
 
     Args:
         model: The model. It is not changed.
-        optimizer: Its optimizer, possibly wrapped by accelerate or Lightning. Without one, call ``step()`` after each
-            of its steps.
+        optimizer: Its optimizer, or all of its optimizers as a sequence, possibly wrapped by accelerate or Lightning. Without
+            one, call ``step()`` after each training step.
         every: Optimizer steps between captures, or a schedule, which is a function ``step -> bool`` such as
             ``htsr.training.log_spaced()``. By default 100; with a budget, whenever the budget allows.
-        run_dir: The directory that keeps the captures, one file each, which survive ``kill -9``. With None, a temporary
-            directory keeps them as long as the monitor or its history lives.
+        run_dir: The directory that keeps the captures, one file each, which survive ``kill -9``. If it holds another run, this
+            one goes on in a directory beside it, ``<run_dir>-2``, ``<run_dir>-3`` and so on, and a warning says so. With None, a
+            temporary directory keeps them as long as the monitor or its history lives.
         log: The Monitor calls ``log(metrics, step)`` at each capture, on the training's thread, with tags such as
-            ``htsr/alpha/<layer>`` and ``htsr/alpha/median``. ``wandb.log`` and most trackers' methods fit as they are;
+            ``htsr/alpha/median`` and ``htsr/update_rms/group0``. ``wandb.log`` and most trackers' methods fit as they are;
             ``htsr.training.trackers`` has some that also draw histograms.
+        log_layers: Layers whose own metrics ``log`` gets, too, with tags such as ``htsr/alpha/<layer>``: True for all, or
+            patterns as in ``analyze``.
         layers: Layers to watch, as in ``analyze``.
         skip: Layers to leave out, as in ``analyze``.
         capture: What to capture: ``weights``, ``gradients``, ``momentum``, ``updates`` (the change that the last step made).
@@ -61,26 +72,27 @@ class Monitor:
             ``History.events`` says so.
         bootstrap: Resamples for the interval of alpha, as in ``analyze``; 0 leaves it out. 50 take about 0.01 s a layer.
         bulk: Compare with noise, as in ``analyze``.
-        first_step: The number of steps done before, for a run that is resumed in the same directory. The run keeps an intact
-            capture of that very step and sets later captures of the abandoned run aside.
+        first_step: The number of steps done before, for a run that is resumed in the same directory, or in the last of those
+            beside it that came as far. The run keeps an intact capture of that very step and sets later captures of the
+            abandoned run aside.
         raise_at_close: Let ``close()`` raise if something failed.
         timeout: Seconds that the ranks of a distributed training wait for each other at a capture. If one does not come, the
             others stop capturing and go on training.
 
     Attributes:
-        step_count: Optimizer steps done.
+        step_count: Training steps done, or begun if there are several optimizers.
         run_dir: The run directory.
         should_stop: Whether a condition asked the training to stop; see ``on``.
 
     Raises:
-        InputError: If ``run_dir`` already holds captures and ``first_step`` is 0, or ``layers`` match nothing.
+        InputError: If an optimizer holds none of the model's parameters, or ``layers`` match nothing.
         TypeError: If the model is not a module, the optimizer has no step hooks, or an argument has the wrong type.
         ValueError: If a number is out of range, ``capture`` names an unknown quantity or one that needs the optimizer, or
             ``background`` is asked for in a distributed training.
 
     Notes:
         Distances, ``update_rms`` and updates need the parameters before and after a step: the Monitor copies them before each
-        step that it captures.
+        step that it captures. An event names the trainable parameters that no optimizer holds, whenever they change.
 
         Under DDP and FSDP2 every rank makes a Monitor. The ranks share the layers out for analysis, rank 0 writes and logs, and
         every rank judges the conditions alike.
@@ -101,11 +113,12 @@ class Monitor:
     def __init__(
         self,
         model: nn.Module,
-        optimizer: Optimizer | None = None,
+        optimizer: Optimizer | Iterable[Optimizer] | None = None,
         *,
         every: int | CaptureSchedule | None = None,
         run_dir: str | Path | None = None,
         log: Log | None = None,
+        log_layers: bool | Patterns = False,
         layers: Patterns = None,
         skip: Patterns = None,
         capture: Collection[str] = (WEIGHTS,),
@@ -117,23 +130,31 @@ class Monitor:
         raise_at_close: bool = False,
         timeout: float = 300.0,
     ) -> None:
-        check_arguments(model, every, budget, background, bootstrap, first_step, timeout)
-        inner = unwrapped(optimizer)
-        quantities = quantities_of(capture, inner)
+        check_arguments(model, every, run_dir, log, budget, background, bootstrap, first_step, timeout)
+        optimizers = optimizers_of(optimizer)
+        refuse_strangers(model, optimizers)
+        quantities = quantities_of(capture, bool(optimizers))
+        first_step = int(first_step)  # NumPy's whole numbers cannot be written as JSON
         self._model_name = type(model).__name__
         self._raise_at_close = raise_at_close
         self.step_count = first_step
         self.should_stop = False
         self._closed = False
-        self._planned: int | None = None  # the next step, if it is to be captured
+        self._planned: int | None = None  # the step that is being made or comes next, if it is to be captured
+        self._turns = Turns(len(optimizers))
         self._budget = Budget(budget)
-        camera = Camera(model, inner, layers, skip, quantities, copy=background)
-        camera.inventory()  # refuses layers that match nothing, before anything is written
+        camera = Camera(model, optimizers, layers, skip, quantities, copy=background)
+        logged = logged_layers(
+            log_layers, camera.inventory()
+        )  # refuse patterns without a match before anything is written
         ranks = Ranks(timeout) if is_distributed() else None
-        opened = open_run_directory(run_dir, describe_run(model, inner, every, budget, quantities), first_step, ranks)
+        opened = open_run_directory(
+            run_dir, describe_run(model, optimizers, every, budget, quantities), first_step, ranks
+        )
         self.run_dir, self._history, self._writer = opened.path, opened.history, opened.writer
-        self._failures = Failures(self._writer)
-        self._reporter = Reporter(log if ranks is None or ranks.rank == 0 else None, self._writer, self._failures)
+        self._failures = Failures(self._writer, keep_first=raise_at_close)
+        log = log if ranks is None or ranks.rank == 0 else None
+        self._reporter = Reporter(log, logged, self._writer, self._failures)
         self._worker = CaptureWorker(MAX_WAITING) if background else None
         self._permission = Permission(
             schedule_of(every, budget), self._budget, ranks, self._worker, self._writer, self._failures,
@@ -143,15 +164,17 @@ class Monitor:
             camera, self._budget, ranks, self._worker, self._writer, self._failures,
             first_step=first_step, options={"bootstrap": bootstrap, "bulk": bulk},
         )  # fmt: skip
+        self._capturer.report_unstepped(first_step)
         if opened.holds_first_step:
             self._capturer.last_step = first_step
         else:
-            self._capturer.capture(first_step)
-            self._hand_over()
+            self._capture()
         self._hooks: list[Any] = []
-        if inner is not None:
-            self._hooks.append(inner.register_step_pre_hook(self._before_step))
-            self._hooks.append(inner.register_step_post_hook(self._after_step))
+        for one in optimizers:
+            self._hooks.append(one.register_step_pre_hook(_weakly(self._before_step)))
+            self._hooks.append(one.register_step_post_hook(_weakly(self._after_step)))
+        self._forgotten = weakref.finalize(self, _let_go, self._hooks, self.run_dir)
+        self._forgotten.atexit = False
 
     @property
     def history(self) -> History:
@@ -170,34 +193,35 @@ class Monitor:
         """Seconds that monitoring took, on all threads of this process."""
         return self._budget.spent
 
-    def step(self, **scalars: float) -> None:
-        """Count one optimizer step, and capture if it is time; the optimizer's hook calls this where there is an optimizer.
+    def step(self, /, **scalars: float) -> None:
+        """Count one training step, and capture if it is time; with an optimizer, its hooks do this.
 
         Args:
             **scalars: Numbers to keep with the step, as with ``record``.
         """
-        self.step_count += 1
-        self._hand_over()
-        planned, self._planned = self._planned, None
-        if planned == self.step_count or (not self._hooks and self._permission.to_capture(self.step_count)):
-            self._capture()
+        with self.surviving("step"):
+            _refuse_closed(self._closed)
+            self._count_step()
+            if not self._hooks and self._permission.to_capture(self.step_count):
+                self._capture()
         if scalars:
             self.record(**scalars)
 
-    def record(self, **scalars: float) -> None:
+    def record(self, /, **scalars: float) -> None:
         """Keep numbers with this step, for instance ``record(loss=loss.item())``.
 
-        Args:
-            **scalars: Name and value; the name ``step`` is taken. ``History.scalars`` returns them.
+        A value that is not a number, and the name ``step``, which is taken, are left out and listed in ``failed``.
 
-        Raises:
-            ValueError: If a scalar is called ``step``, or a value is not a number.
+        Args:
+            **scalars: Name and value. ``History.scalars`` returns them.
         """
-        if "step" in scalars:
-            raise ValueError("a scalar cannot be called 'step': that is the name of the Monitor's own step")
-        values = {name: float(value) for name, value in scalars.items()}
-        with self.surviving("record"):
-            self._writer.record(self.step_count, values)
+        numbers: dict[str, float] = {}
+        for name, value in scalars.items():
+            with self.surviving(f"record({name})"):
+                numbers[name] = _scalar(name, value)
+        if numbers:
+            with self.surviving("record"):
+                self._writer.record(self.step_count, numbers)
 
     def on(self, condition: str | Condition, action: str | Action, *, every_time: bool = False) -> None:
         """Do something when a condition comes true.
@@ -227,16 +251,18 @@ class Monitor:
         Raises:
             RuntimeError: If something failed and ``raise_at_close`` was set.
         """
-        for hook in self._hooks:
-            hook.remove()
-        self._hooks = []
         if self._closed:
             return
+        self._forgotten.detach()
+        for hook in self._hooks:
+            hook.remove()
+        self._end_step()
         self._closed = True
-        self._capturer.finish()
-        self._hand_over()
-        if self._capturer.last_step != self.step_count and self._permission.has_room(self.step_count):
-            self._capture(between_steps=True)
+        with self.surviving("close"):
+            self._capturer.finish()
+            self._hand_over()
+            if self._capturer.last_step != self.step_count and self._permission.has_room(self.step_count):
+                self._capture(between_steps=True)
         self._writer.event(self.step_count, "closed", f"{self.spent_seconds:.3f} s spent on monitoring")
         if self._raise_at_close:
             self._failures.raise_any()
@@ -268,18 +294,44 @@ class Monitor:
         )
 
     def _before_step(self, optimizer: Optimizer, args: Sequence[object], kwargs: Mapping[str, object]) -> None:
-        """Decide, before the optimizer steps, whether to capture the step, and keep what the step is about to change."""
-        step = self.step_count + 1
-        if not skips_step(optimizer) and self._permission.to_capture(step):
-            with self.surviving("capture", step):
-                self._capturer.before_step(
-                    gradients=not has_closure(args, kwargs)
-                )  # a closure computes them in the step
-                self._planned = step
+        """Decide, before the first optimizer steps, whether to capture the step, and keep what each is about to change."""
+        with self.surviving("step"):
+            if skips_step(optimizer):
+                return
+            if self._turns.begins_step(optimizer):
+                self._end_step()
+                step = self.step_count + 1
+                self._planned = step if self._permission.to_capture(step) else None
+            planned, self._planned = self._planned, None
+            if planned is not None:
+                with self.surviving("capture", planned):
+                    # A closure computes the gradients in the step.
+                    self._capturer.before_step(optimizer, gradients=not has_closure(args, kwargs))
+                    self._planned = planned
 
     def _after_step(self, optimizer: Optimizer, args: Sequence[object], kwargs: Mapping[str, object]) -> None:
-        if not skips_step(optimizer):
-            self.step()
+        """Count a training step with its first optimizer, and capture it after its last one."""
+        with self.surviving("step"):
+            if skips_step(optimizer):
+                return
+            if self._turns.begins_step(optimizer):
+                self._count_step()
+            self._turns.take(optimizer)
+            if self._planned is not None and has_closure(args, kwargs):
+                self._capturer.after_step(optimizer)
+            if self._turns.is_complete:
+                self._end_step()
+
+    def _count_step(self) -> None:
+        self.step_count += 1
+        self._hand_over()
+
+    def _end_step(self) -> None:
+        """Capture the step that was made, if that was planned, and forget what was kept of a step that never came about."""
+        planned, self._planned = self._planned, None
+        if planned == self.step_count:
+            self._capture()
+        self._capturer.forget()
 
     def _capture(self, *, between_steps: bool = False) -> None:
         with self.surviving("capture"):
@@ -291,3 +343,37 @@ class Monitor:
         for capture in self._capturer.finished():
             with self._budget.spending():
                 self._reporter.report(capture, self)
+
+
+def _scalar(name: str, value: object) -> float:
+    """Return a scalar as a number; refuse the name of the Monitor's own step."""
+    if name == "step":
+        raise ValueError("a scalar cannot be called 'step': that is the name of the Monitor's own step")
+    return float(value)  # type: ignore[arg-type]
+
+
+def _refuse_closed(closed: bool) -> None:
+    if closed:
+        raise RuntimeError("expected an open Monitor, got a step after close()")
+
+
+def _weakly(method: Callable[..., None]) -> Callable[..., None]:
+    """Return a function that calls a method as long as its object lives, and does not keep the object alive."""
+    reference = weakref.WeakMethod(method)
+
+    def call(*args: Any) -> None:
+        alive = reference()
+        if alive is not None:
+            alive(*args)
+
+    return call
+
+
+def _let_go(hooks: Sequence[Any], run_dir: Path) -> None:
+    """Remove the hooks of a Monitor to which nothing refers any more."""
+    for hook in hooks:
+        hook.remove()
+    if hooks:
+        logger.warning(
+            "the Monitor of %s was dropped without close() and watches no more: keep it in a variable", run_dir
+        )

@@ -1,19 +1,17 @@
 """Who hears of a capture: the tracker, and the actions of conditions that came true."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import TYPE_CHECKING
 
 import pandas as pd
 
-from htsr.audit.columns import HISTORY_COLUMNS, PREVIOUS_PHASE
 from htsr.audit.conditions import Condition
-from htsr.audit.table import details_frame
 from htsr.training.failures import Failures
 from htsr.training.store.capture import WEIGHTS, Capture
 from htsr.training.store.tables import rows_frame
 from htsr.training.store.writer import NoWriter, RunWriter
 from htsr.training.trackers import tags
-from htsr.training.watching import Action, Watched, named_action
+from htsr.training.watching import Action, Watched
 
 if TYPE_CHECKING:
     from htsr.training.monitor import Monitor
@@ -22,21 +20,22 @@ Log = Callable[[Mapping[str, float], int], object]
 
 
 class Reporter:
-    """Logs each capture and judges the conditions on it; ``log`` is None where another rank logs."""
+    """Logs each capture and judges the conditions on it.
 
-    def __init__(self, log: Log | None, writer: RunWriter | NoWriter, failures: Failures) -> None:
-        self._log, self._writer, self._failures = log, writer, failures
+    ``log`` is None where another rank logs. It gets medians, and the metrics of the layers in ``log_layers``, None meaning all.
+    """
+
+    def __init__(
+        self, log: Log | None, log_layers: Collection[str] | None, writer: RunWriter | NoWriter, failures: Failures
+    ) -> None:
+        self._log, self._log_layers = log, log_layers
+        self._writer, self._failures = writer, failures
         self._watched: list[Watched] = []
         self._phases: dict[str, str] = {}  # of each layer at the capture before
 
     def watch(self, condition: str | Condition, action: str | Action, every_time: bool) -> None:
         """Judge a condition from the next capture on; refuse one that could never be judged."""
-        if not isinstance(condition, str | Condition):
-            raise TypeError(f"expected a condition such as 'median(alpha) < 2', got {type(condition).__name__}")
-        condition = Condition(condition) if isinstance(condition, str) else condition
-        condition.check_columns(details_frame([], (*HISTORY_COLUMNS, PREVIOUS_PHASE)))
-        every_time = every_time or "previous_phase" in condition.text
-        self._watched.append(Watched(condition, named_action(action), every_time))
+        self._watched.append(Watched.of(condition, action, every_time))
 
     def report(self, capture: Capture, monitor: "Monitor") -> None:
         """Log a capture and take the actions that it calls for, on the training's thread; survive what fails."""
@@ -44,7 +43,7 @@ class Reporter:
             table = rows_frame([capture])
             if self._log is not None:
                 with self._failures.surviving("log", capture.step):
-                    self._log(tags(table, capture.groups), capture.step)
+                    self._log(tags(table, capture.groups, self._log_layers), capture.step)
                     if hasattr(self._log, "histograms"):
                         self._log.histograms(capture.spectra, capture.step)
             weights = self._with_previous_phase(table[table["quantity"] == WEIGHTS])

@@ -4,7 +4,7 @@ A gradient, a momentum buffer or an update has the shape of its parameter. The c
 it finds the layer's weight: by the parameter's name, or by the memory that the weight is a view of.
 """
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from htsr.training.optimizers import labels_of, parameters_of, unstepped
 from htsr.training.store.capture import WEIGHTS
 from htsr.weights import Layer, open_source, select
 from htsr.weights.inventory import Inventory
@@ -20,6 +21,8 @@ from htsr.weights.select import Patterns
 
 # The keys under which optimizers keep their running mean of gradients: SGD, Muon and HTMuon; Adam and its family; others.
 MOMENTUM = ("momentum_buffer", "exp_avg", "momentum", "m")
+# Some optimizers count their steps in the group, under names that ``History.groups`` has for its own columns.
+COUNTERS = ("step", "group")
 
 Cut = Callable[[Tensor], Tensor]
 # Returns the gradient, momentum or update of a parameter, or the reason why it has none.
@@ -33,12 +36,14 @@ class Snapshot:
     quantities: dict[str, Inventory]  # layers whose ``load`` returns the values of the quantity at this step
     order: list[str]  # names of all layers, in model order, also of those that another rank keeps
     changes: dict[str, dict[str, float]]  # distance and relative_distance of each layer, by name
-    groups: list[dict[str, object]]  # settings of the optimizer's groups that are numbers or words, and update_rms
+    groups: list[
+        dict[str, object]
+    ]  # of all optimizers: settings that are numbers or words, update_rms, and the optimizer's name
     missing: dict[str, str]  # quantities that somebody asked for and no layer has, with the reason
 
 
 class Camera:
-    """Takes snapshots of a model and its optimizer, and changes neither.
+    """Takes snapshots of a model and its optimizers, and changes neither.
 
     Without an optimizer there are no momentum, updates, distances and groups. With ``copy``, snapshots hold copies in main
     memory, which another thread may read while the training goes on.
@@ -47,39 +52,60 @@ class Camera:
     def __init__(
         self,
         model: nn.Module,
-        optimizer: Optimizer | None,
+        optimizers: Sequence[Optimizer],
         layers: Patterns,
         skip: Patterns,
         quantities: Collection[str],
         copy: bool,
     ) -> None:
-        self._model, self._optimizer = model, optimizer
+        self._model, self._optimizers = model, optimizers
         self._layers, self._skip = layers, skip
         self._quantities, self._copy = quantities, copy
         self._before: dict[int, Tensor] = {}  # the parameters before the step, by their id
-        self._gradients: tuple[list[Layer], str] | None = None
+        self._gradients: dict[int, Tensor | str] = {}  # of the step, or why there is none, by the parameter's id
 
     def inventory(self) -> Inventory:
         """Return the layers as they are now."""
         return select(open_source(self._model), self._layers, self._skip)
 
     @torch.no_grad()
-    def before_step(self, mine: Collection[str] | None = None, *, gradients: bool = True) -> None:
-        """Keep what the optimizer's step is about to change: the parameters, and the gradients if somebody asked for them.
+    def keep_parameters(self, optimizer: Optimizer) -> None:
+        """Keep the parameters that an optimizer is about to change."""
+        for p in parameters_of(optimizer):
+            if not nn.parameter.is_lazy(p) and id(p) not in self._before:
+                self._before[id(p)] = p.detach().clone()
 
-        ``mine`` names the layers whose values this process keeps, None meaning all. ``gradients`` says whether the gradients of
-        this step are there already; if not, ``shoot`` reads them after the step.
+    @torch.no_grad()
+    def keep_gradients(self, optimizer: Optimizer, mine: Collection[str] | None = None) -> None:
+        """Keep the gradients of the parameters that an optimizer steps, and of those that none does, if somebody asked for them.
+
+        ``mine`` names the layers whose values this process keeps, None meaning all.
         """
-        self.forget()
-        assert self._optimizer is not None
-        if gradients and "gradients" in self._quantities:
-            find = partial(_gradient, getattr(self._optimizer, "grad_scale", None))
-            self._gradients = self._of_layers(self.inventory(), self._places(), find, mine)
-        self._before = {id(p): p.detach().clone() for p in _parameters(self._optimizer) if not nn.parameter.is_lazy(p)}
+        if "gradients" not in self._quantities:
+            return
+        own = {id(p) for p in parameters_of(optimizer)}
+        others = {id(p) for other in self._optimizers for p in parameters_of(other)} - own
+        places = self._places()
+        read: dict[int, bool] = {}  # by the parameter's id: whether this process needs the gradient's values
+        for layer in self.inventory().layers:
+            place = places(layer) if layer.tied_to is None else None
+            if place is not None and id(place[0]) not in others:
+                parameter = place[0]
+                gradient = _gradient(getattr(optimizer, "grad_scale", None), parameter)
+                needed = _is_mine(layer, mine) or hasattr(gradient, "full_tensor")  # all processes gather a sharded one
+                if needed > read.get(id(parameter), -1):
+                    read[id(parameter)] = needed
+                    if needed and isinstance(gradient, Tensor):
+                        gradient = gradient.detach().clone()
+                    self._gradients[id(parameter)] = gradient
+
+    def unstepped(self) -> list[str]:
+        """Return the names of the trainable parameters that no optimizer holds; none if nobody named an optimizer."""
+        return unstepped(self._model, self._optimizers) if self._optimizers else []
 
     def forget(self) -> None:
-        """Forget what ``before_step`` kept."""
-        self._before, self._gradients = {}, None
+        """Forget what was kept of the step."""
+        self._before, self._gradients = {}, {}
 
     @torch.no_grad()
     def shoot(self, mine: Collection[str] | None = None, between_steps: bool = False) -> Snapshot:
@@ -90,7 +116,7 @@ class Camera:
         """
         inventory = self.inventory()
         places = self._places()
-        rms, deltas = self._changes()
+        groups, deltas = self._changes()
         changes: dict[str, dict[str, float]] = {}
         for layer in inventory.layers:
             place = places(layer) if layer.tied_to is None else None
@@ -102,7 +128,7 @@ class Camera:
                 if before > 0:
                     changes[layer.name]["relative_distance"] = distance / before
         finders: dict[str, Find] = {
-            "gradients": partial(_refuse_gradient if between_steps else _gradient, None),
+            "gradients": partial(self._gradient_of_step, between_steps),
             "momentum": self._momentum,
             "updates": partial(_update, deltas),
         }
@@ -112,8 +138,7 @@ class Camera:
             if quantity == WEIGHTS:
                 quantities[quantity] = [self._kept(layer, mine) for layer in inventory.layers]
                 continue
-            before_step = self._gradients if quantity == "gradients" else None
-            found, reason = before_step or self._of_layers(inventory, places, finders[quantity], mine)
+            found, reason = self._of_layers(inventory, places, finders[quantity], mine)
             if found:
                 quantities[quantity] = found
             else:
@@ -126,33 +151,31 @@ class Camera:
             },
             [layer.name for layer in inventory.layers],
             changes,
-            [
-                _settings(group) | ({"update_rms": rms[number]} if number in rms else {})
-                for number, group in enumerate(self._optimizer.param_groups if self._optimizer is not None else [])
-            ],
+            groups,
             missing,
         )
 
-    def _changes(self) -> tuple[dict[int, float], dict[int, Tensor]]:
-        """Return the root mean square of the last update by group number, and the update of each parameter by its id."""
-        rms: dict[int, float] = {}
+    def _changes(self) -> tuple[list[dict[str, object]], dict[int, Tensor]]:
+        """Return each optimizer's groups, with the root mean square of the update, and the update of each parameter by its id."""
+        groups: list[dict[str, object]] = []
         deltas: dict[int, Tensor] = {}
-        for number, group in enumerate(self._optimizer.param_groups if self._before and self._optimizer else []):
-            squares, count = 0.0, 0
-            for p in group["params"]:
-                if id(p) in self._before:
-                    after = _full(p.detach())
-                    wide = torch.promote_types(after.dtype, torch.float32)
-                    delta = after.to(wide) - _full(self._before[id(p)]).to(wide)
-                    squares += float(
-                        delta.double().square().sum() if delta.device.type != "mps" else delta.square().sum()
-                    )
-                    count += delta.numel()
-                    if delta.ndim >= 2:
-                        deltas[id(p)] = delta
-            if count:
-                rms[number] = (squares / count) ** 0.5
-        return rms, deltas
+        for label, optimizer in zip(labels_of(self._optimizers), self._optimizers, strict=True):
+            for group in optimizer.param_groups:
+                squares, count = 0.0, 0
+                for p in group["params"]:
+                    if id(p) in self._before:
+                        after = _full(p.detach())
+                        wide = torch.promote_types(after.dtype, torch.float32)
+                        delta = after.to(wide) - _full(self._before[id(p)]).to(wide)
+                        squares += float(
+                            delta.double().square().sum() if delta.device.type != "mps" else delta.square().sum()
+                        )
+                        count += delta.numel()
+                        if delta.ndim >= 2:
+                            deltas[id(p)] = delta
+                rms = {"update_rms": (squares / count) ** 0.5} if count else {}
+                groups.append({**_settings(group), **rms, "optimizer": label})
+        return groups, deltas
 
     def _kept(self, layer: Layer, mine: Collection[str] | None) -> Layer:
         """Return a layer that loads a gathered or copied weight, or the layer itself if its weight can be read in place."""
@@ -196,9 +219,19 @@ class Camera:
                 found.append(replace(layer, load=partial(_refuse, value)))
         return (found, "") if any_value else ([], reason)
 
+    def _gradient_of_step(self, between_steps: bool, parameter: Tensor) -> Tensor | str:
+        """Return the gradient that was kept of this step, or the parameter's own if there is no optimizer to keep it before."""
+        if id(parameter) in self._gradients:
+            return self._gradients[id(parameter)]
+        if between_steps:
+            return "no gradient: close() was called between two steps, and the gradient may belong to another step"
+        if self._optimizers:
+            return "no gradient: no optimizer stepped this parameter in this step"
+        return _gradient(None, parameter)
+
     def _momentum(self, parameter: Tensor) -> Tensor | str:
-        state = self._optimizer.state.get(parameter, {}) if self._optimizer is not None else {}
-        value = next((state[key] for key in MOMENTUM if isinstance(state.get(key), Tensor)), None)
+        states = (optimizer.state.get(parameter, {}) for optimizer in self._optimizers)
+        value = next((state[key] for state in states for key in MOMENTUM if isinstance(state.get(key), Tensor)), None)
         return f"no momentum: the optimizer keeps none of {', '.join(MOMENTUM)} for it yet" if value is None else value
 
     def _places(self) -> "Callable[[Layer], tuple[Tensor, Cut] | None]":
@@ -250,10 +283,6 @@ def _gradient(scale: Tensor | None, parameter: Tensor) -> Tensor | str:
     return parameter.grad if scale is None else parameter.grad / scale
 
 
-def _refuse_gradient(_: object, parameter: Tensor) -> Tensor | str:
-    return "no gradient: close() was called between two steps, and the gradient may belong to another step"
-
-
 def _update(deltas: Mapping[int, Tensor], parameter: Tensor) -> Tensor | str:
     return deltas.get(
         id(parameter), "no update: the optimizer does not update this parameter, or the Monitor did not see its step"
@@ -269,13 +298,11 @@ def _is_mine(layer: Layer, mine: Collection[str] | None) -> bool:
     return mine is None or (layer.tied_to or layer.name) in mine
 
 
-def _parameters(optimizer: Optimizer) -> list[Tensor]:
-    return [p for group in optimizer.param_groups for p in group["params"]]
-
-
 def _settings(group: Mapping[str, Any]) -> dict[str, object]:
     """Return the settings of a parameter group that are numbers or words."""
     settings = {
         key: value.item() if isinstance(value, Tensor) and value.ndim == 0 else value for key, value in group.items()
     }
-    return {key: value for key, value in settings.items() if isinstance(value, int | float | str)}
+    return {
+        key: value for key, value in settings.items() if isinstance(value, int | float | str) and key not in COUNTERS
+    }

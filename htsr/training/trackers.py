@@ -5,7 +5,7 @@ and ``trackio.log`` fit as they are. The classes here also draw the spectra as h
 imports its library when somebody makes one.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,7 @@ import pandas as pd
 from htsr.spectra.spectrum import Spectrum
 from htsr.training.store.capture import WEIGHTS
 
-# Metrics that are logged for each layer and as the median over layers.
+# Metrics that are logged as the median over layers, and for each layer that somebody asked for.
 LOGGED = ("alpha", "stable_rank", "log_spectral_norm", "distance")
 # Bins of a histogram of log10 of the eigenvalues.
 BINS = 64
@@ -23,19 +23,27 @@ BINS = 64
 Spectra = Mapping[tuple[str, str], Spectrum]
 
 
-def tags(table: pd.DataFrame, groups: Iterable[Mapping[str, object]]) -> dict[str, float]:
-    """Return the metrics of a capture by tag: ``htsr/<metric>/<layer>``, medians over layers, ``update_rms``; none is NaN."""
+def tags(
+    table: pd.DataFrame, groups: Sequence[Mapping[str, object]], layers: Collection[str] | None = ()
+) -> dict[str, float]:
+    """Return the metrics of a capture by tag: medians over layers, the metrics of some layers, ``update_rms`` of each group.
+
+    ``layers`` names those layers; None means all. No value is NaN.
+    """
     metrics: dict[str, float] = {}
     for quantity, rows in table[table["tied_to"] == ""].groupby("quantity", sort=False):
         prefix = "htsr/" if quantity == WEIGHTS else f"htsr/{quantity}_"
         for metric in LOGGED:
             values = pd.Series(rows[metric].to_numpy(), index=rows["name"]).dropna()
-            metrics |= {f"{prefix}{metric}/{name}": float(value) for name, value in values.items()}
+            named = values if layers is None else values[values.index.isin(layers)]
+            metrics |= {f"{prefix}{metric}/{name}": float(value) for name, value in named.items()}
             if len(values):
                 metrics[f"{prefix}{metric}/median"] = float(values.median())
+    several = len({group.get("optimizer") for group in groups}) > 1
     for number, group in enumerate(groups):
         if isinstance(rms := group.get("update_rms"), float):
-            metrics[f"htsr/update_rms/group{number}"] = rms
+            owner = f"{group['optimizer']}/" if several else ""
+            metrics[f"htsr/update_rms/{owner}group{number}"] = rms
     return metrics
 
 

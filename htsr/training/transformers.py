@@ -9,14 +9,16 @@ try:
 except ImportError as err:
     raise ImportError("transformers is not installed: pip install 'htsr[transformers]'") from err
 
-from htsr.training.monitor import Monitor
+from htsr.training.callback import MonitorOfTraining
 
 
-class HTSRCallback(TrainerCallback):
+class HTSRCallback(MonitorOfTraining, TrainerCallback):
     """Captures spectra while a ``Trainer`` trains.
 
     The step hook of the optimizer, inside accelerate's wrapper, counts the steps. A training that is resumed from a checkpoint
-    goes on in its run directory. The callback records what the Trainer logs (loss, ...) with the spectra.
+    goes on in its run directory; another ``train()`` from the start, as in a hyperparameter search or after
+    ``auto_find_batch_size`` chose a smaller batch, goes on in a directory beside it. The callback records what the Trainer logs
+    (loss, ...) with the spectra.
 
     Args:
         trainer: The Trainer whose ``log`` gets the metrics and passes them on to its history and to all trackers in its
@@ -27,43 +29,34 @@ class HTSRCallback(TrainerCallback):
     Attributes:
         monitor: The monitor of the training, None before one has begun; of several trainings, that of the last.
 
+    Raises:
+        TypeError: If an option is unknown or has the wrong type.
+        ValueError: If an option is out of range.
+
     Example:
         ``callback = HTSRCallback(every=100)``, ``trainer = Trainer(..., callbacks=[callback])``, ``callback.trainer = trainer``.
     """
 
     def __init__(self, trainer: Trainer | None = None, **options: Any) -> None:
+        super().__init__(options)
         self.trainer = trainer
-        self.monitor: Monitor | None = None
-        self._options = options
-        self._conditions: list[tuple[Any, Any, bool]] = []
         self._logging = False
         self._waiting: list[
             tuple[Mapping[str, float], int]
         ] = []  # metrics of steps that the Trainer has not counted yet
 
-    def on(self, condition: Any, action: Any, *, every_time: bool = False) -> None:
-        """Do something when a condition comes true; ``"stop"`` ends the training.
-
-        Args:
-            condition: As for ``Monitor.on``.
-            action: As for ``Monitor.on``.
-            every_time: As for ``Monitor.on``.
-        """
-        self._conditions.append((condition, action, every_time))
-        if self.monitor is not None:
-            self.monitor.on(condition, action, every_time=every_time)
-
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
         """Make the monitor."""
-        options: dict[str, Any] = {"run_dir": Path(args.output_dir or ".") / "htsr", "first_step": state.global_step}
-        options |= self._options
+        defaults: dict[str, object] = {
+            "run_dir": Path(args.output_dir or ".") / "htsr",
+            "first_step": state.global_step,
+        }
         if self.trainer is not None:
-            options.setdefault("log", self._log)
-        self.monitor = Monitor(kwargs["model"], kwargs["optimizer"], **options)
-        for condition, action, every_time in self._conditions:
-            self.monitor.on(condition, action, every_time=every_time)
+            defaults["log"] = self._log
+        self._waiting = []  # of a training that an exception ended
+        self._begin(kwargs["model"], kwargs["optimizer"], defaults)
         self._log_waiting_metrics()
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
@@ -76,18 +69,16 @@ class HTSRCallback(TrainerCallback):
 
     def on_log(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         """Record what the Trainer logs."""
-        if self.monitor is not None and not self._logging:
+        if not self._logging:
             logs: Mapping[str, object] = kwargs.get("logs") or {}
-            numbers = {key: float(value) for key, value in logs.items() if isinstance(value, int | float)}
-            self.monitor.record(**{key: value for key, value in numbers.items() if key != "step"})
+            self._record({name: value for name, value in logs.items() if isinstance(value, int | float)})
 
     def on_train_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
         """Capture the last step and remove the optimizer's hooks."""
-        if self.monitor is not None:
-            self.monitor.close()
-            self._log_waiting_metrics()
+        self._end()
+        self._log_waiting_metrics()
 
     def _log(self, metrics: Mapping[str, float], step: int) -> None:
         self._waiting.append((metrics, step))

@@ -7,7 +7,9 @@ from typing import TYPE_CHECKING
 
 import pandas as pd
 
+from htsr.audit.columns import HISTORY_COLUMNS, PREVIOUS_PHASE
 from htsr.audit.conditions import Condition, Verdict
+from htsr.audit.table import details_frame
 
 if TYPE_CHECKING:
     from htsr.training.monitor import Monitor
@@ -25,6 +27,15 @@ class Watched:
     action: Action
     every_time: bool
     _held: frozenset[str] | None = field(default=None, repr=False)  # the layers it held for; None where it did not hold
+
+    @classmethod
+    def of(cls, condition: str | Condition, action: str | Action, every_time: bool) -> "Watched":
+        """Return what ``Monitor.on`` asks for; refuse a condition that could never be judged."""
+        if not isinstance(condition, str | Condition):
+            raise TypeError(f"expected a condition such as 'median(alpha) < 2', got {type(condition).__name__}")
+        condition = Condition(condition) if isinstance(condition, str) else condition
+        condition.check_columns(details_frame([], (*HISTORY_COLUMNS, PREVIOUS_PHASE)))
+        return cls(condition, named_action(action), every_time or PREVIOUS_PHASE.name in condition.text)
 
     def judge(self, table: pd.DataFrame) -> Verdict | None:
         """Return the verdict on the rows of a capture, with ``previous_phase``, if it calls for the action."""

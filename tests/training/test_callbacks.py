@@ -143,6 +143,137 @@ def test_lightning_trainer(tmp_path):
     assert htsr.History(tmp_path / "htsr").steps[:6] == [0, 2, 4, 6, 7, 8]
     assert resumed.global_step < 12
 
+    again = make_trainer(tmp_path, [callback], max_steps=2, logger=False)  # the same callback in another fit
+    again.fit(Module(), batches)
+    assert callback.monitor.run_dir == tmp_path / "htsr-2"
+    assert htsr.History(tmp_path / "htsr-2").steps == [0, 2]
+
+
+def two_optimizers(ratio, optimizer=None):
+    lightning = pytest.importorskip("lightning.pytorch", reason="needs lightning: pip install 'htsr[lightning]'")
+
+    class GAN(lightning.LightningModule):
+        def __init__(self):
+            super().__init__()
+            self.automatic_optimization = False
+            torch.manual_seed(0)
+            self.g, self.d = nn.Linear(40, 30), nn.Linear(40, 20)
+
+        def training_step(self, batch, index):
+            g, d = self.optimizers()
+            for one, part, due in ((d, self.d, True), (g, self.g, index % ratio == 0)):
+                if due:
+                    one.zero_grad()
+                    self.manual_backward(part(batch["x"]).square().mean())
+                    one.step()
+
+        def configure_optimizers(self):
+            return [torch.optim.SGD(part.parameters(), lr=0.1) for part in (self.g, self.d)]
+
+    from htsr.training.lightning import HTSRCallback
+
+    def fit(directory, epochs, checkpoint=None):
+        callback = HTSRCallback(optimizer, every=1, bulk=False, bootstrap=0)
+        trainer = lightning.Trainer(
+            default_root_dir=directory, accelerator="cpu", devices=1, callbacks=[callback], logger=False,
+            enable_progress_bar=False, enable_model_summary=False, max_epochs=epochs, enable_checkpointing=False,
+        )  # fmt: skip
+        trainer.fit(GAN(), torch.utils.data.DataLoader(Rows(), batch_size=16), ckpt_path=checkpoint)
+        return trainer, callback.monitor
+
+    return fit
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize(("ratio", "optimizer", "per_epoch"), [(1, None, 4), (2, None, 4), (2, 0, 2), (2, 1, 4)])
+def test_lightning_with_two_optimizers_resumes_at_its_own_step(tmp_path, ratio, optimizer, per_epoch):
+    fit = two_optimizers(ratio, optimizer)
+    trainer, monitor = fit(tmp_path, 1)
+    assert monitor.history.steps == list(range(per_epoch + 1))
+    trainer.save_checkpoint(tmp_path / "c.ckpt")
+    _, monitor = fit(tmp_path, 3, tmp_path / "c.ckpt")
+    assert monitor.run_dir == tmp_path / "htsr"
+    assert monitor.history.steps == list(range(3 * per_epoch + 1))
+    assert monitor.failed == []
+    _, monitor = fit(tmp_path, 1)
+    assert monitor.run_dir == tmp_path / "htsr-2"
+
+
+def test_transformers_trainer_trains_again(tmp_path):
+    pytest.importorskip("transformers", reason="needs transformers: pip install 'htsr[transformers]'")
+    from htsr.training.transformers import HTSRCallback
+
+    callback = HTSRCallback(every=3, bulk=False, bootstrap=0, log_layers="body.0")
+    trainer = hf_trainer(tmp_path, [callback])
+    callback.trainer = trainer
+    for number, name in enumerate(["htsr", "htsr-2", "htsr-3"], start=1):
+        trainer.train()
+        assert callback.monitor.run_dir == tmp_path / name
+        assert callback.monitor.history.steps == [0, 3, 6]
+        assert callback.monitor.failed == []
+        directory = callback.monitor.history.events.query("kind == 'directory'")
+        assert len(directory) == (number > 1)
+    assert htsr.History(tmp_path / "htsr").events["kind"].tolist() == ["closed", "directory", "directory"]
+    logged = [entry for entry in trainer.state.log_history if "htsr/alpha/median" in entry]
+    assert {key for key in logged[-1] if key.startswith("htsr/alpha")} == {"htsr/alpha/median", "htsr/alpha/body.0"}
+    again = HTSRCallback(every=1, bulk=False, bootstrap=0)
+    hf_trainer(tmp_path, [again]).train(resume_from_checkpoint=str(tmp_path / "checkpoint-3"))
+    assert again.monitor.run_dir == tmp_path / "htsr-3"
+    assert again.monitor.history.steps == [0, 3, 4, 5, 6]
+
+
+@pytest.mark.parametrize("background", [False, True])
+def test_transformers_trainer_retries_with_a_smaller_batch(tmp_path, background):
+    pytest.importorskip("transformers", reason="needs transformers: pip install 'htsr[transformers]'")
+    from htsr.training.transformers import HTSRCallback
+
+    callback = HTSRCallback(every=1, bulk=False, bootstrap=0, background=background)
+    trainer = hf_trainer(tmp_path, [callback], auto_find_batch_size=True)
+    forward, calls = trainer.model.forward, []
+
+    def out_of_memory_after_two_steps(x):
+        calls.append(len(x))
+        if len(x) == 4 and len(calls) > 4:
+            raise RuntimeError("CUDA out of memory. Tried to allocate")
+        return forward(x)
+
+    trainer.model.forward = out_of_memory_after_two_steps
+    trainer.train()
+    assert trainer.state.global_step == 6
+    assert htsr.History(tmp_path / "htsr").steps == [0, 1, 2]
+    assert htsr.History(tmp_path / "htsr").events["kind"].iloc[0] == "closed"
+    assert callback.monitor.run_dir == tmp_path / "htsr-2"
+    assert callback.monitor.history.steps[0] == 0
+    assert callback.monitor.history.steps[-1] == 6
+    assert not trainer.optimizer.optimizer._optimizer_step_post_hooks
+
+
+def test_a_trainer_goes_on_without_a_run_directory(tmp_path, caplog):
+    pytest.importorskip("transformers", reason="needs transformers: pip install 'htsr[transformers]'")
+    from htsr.training.transformers import HTSRCallback
+
+    (tmp_path / "file").write_text("")
+    trainer = hf_trainer(tmp_path, [HTSRCallback(run_dir=tmp_path / "file" / "run")])
+    trainer.train()
+    assert trainer.state.global_step == 6
+    assert "goes on without a Monitor" in caplog.text
+
+
+@pytest.mark.parametrize("framework", ["transformers", "lightning"])
+def test_mistakes_are_named_when_the_callback_is_made(framework):
+    pytest.importorskip(framework, reason=f"needs {framework}: pip install 'htsr[{framework}]'")
+    import importlib
+
+    HTSRCallback = importlib.import_module(f"htsr.training.{framework}").HTSRCallback
+    with pytest.raises(TypeError, match="evry"):
+        HTSRCallback(evry=3)
+    with pytest.raises(ValueError, match="every=0"):
+        HTSRCallback(every=0)
+    with pytest.raises(TypeError, match="log"):
+        HTSRCallback(log="wandb")
+    with pytest.raises(htsr.InputError, match="alfa"):
+        HTSRCallback().on("alfa < 2", "stop")
+
 
 def test_accelerate(tmp_path):
     accelerate = pytest.importorskip("accelerate", reason="needs accelerate: pip install 'htsr[transformers]'")

@@ -99,18 +99,31 @@ def test_htmuon_and_its_settings_are_recorded():
     assert set(matrices["algorithm"]) == {"htmuon"}
 
 
-def test_log_gets_tags_and_steps():
+@pytest.mark.parametrize(
+    ("log_layers", "named"),
+    [(False, set()), (True, {"0", "2"}), ("0", {"0"}), (["re:2$", "20x30"], {"2"}), ("*", {"0", "2"})],
+)
+def test_log_gets_medians_and_the_layers_that_somebody_asked_for(log_layers, named):
     model, optimizer = make()
     seen = []
     with htsr.Monitor(
-        model, optimizer, every=2, log=lambda metrics, step: seen.append((step, dict(metrics)))
+        model, optimizer, every=2, log=lambda metrics, step: seen.append((step, dict(metrics))), log_layers=log_layers
     ) as monitor:
         train(model, optimizer, 2)
     assert [step for step, _ in seen] == [0, 2]
     metrics = seen[-1][1]
-    assert metrics["htsr/alpha/0"] == monitor.history.alpha().loc[2, "0"]
     assert metrics["htsr/alpha/median"] == monitor.history.alpha().loc[2].median()
+    assert metrics["htsr/update_rms/group0"] == monitor.history.groups.query("step == 2")["update_rms"].item()
+    assert {tag.split("/")[-1] for tag in metrics} == {"median", "group0"} | named
+    for name in named:
+        assert metrics[f"htsr/alpha/{name}"] == monitor.history.alpha().loc[2, name]
     assert all(isinstance(value, float) for value in metrics.values())
+
+
+def test_layers_to_log_that_match_nothing_are_refused(tmp_path):
+    with pytest.raises(htsr.InputError, match="matches none of the 2 layers"):
+        htsr.Monitor(make()[0], run_dir=tmp_path / "run", log_layers="encoder.*")
+    assert not (tmp_path / "run").exists()
 
 
 def test_scalars_are_kept_by_step():
@@ -161,11 +174,6 @@ def test_what_cannot_be_watched_is_refused_at_once(model, optimizer, tmp_path):
     assert not (tmp_path / "run").exists()
 
 
-def test_step_is_no_name_for_a_scalar():
-    with pytest.raises(ValueError, match="cannot be called 'step'"):
-        htsr.Monitor(make()[0]).record(step=3)
-
-
 def test_a_layer_that_becomes_nan_is_a_failed_row():
     model, optimizer = make()
     with htsr.Monitor(model, optimizer, every=1) as monitor:
@@ -176,12 +184,10 @@ def test_a_layer_that_becomes_nan_is_a_failed_row():
     assert list(rows["status"]) == ["failed", "success"]
 
 
-def test_a_used_directory_is_refused_unless_continued(tmp_path):
+def test_a_used_directory_is_continued(tmp_path):
     model, optimizer = make()
     with htsr.Monitor(model, optimizer, every=2, run_dir=tmp_path):
         train(model, optimizer, 6)
-    with pytest.raises(htsr.InputError, match="4 captures of an earlier run, the last of step 6"):
-        htsr.Monitor(model, optimizer, every=2, run_dir=tmp_path)
     with htsr.Monitor(model, optimizer, every=2, run_dir=tmp_path, first_step=4):
         train(model, optimizer, 4)
     history = htsr.History(tmp_path)

@@ -383,7 +383,9 @@ def test_conditions_are_checked_at_once_and_actions_may_fail():
 def test_tags_of_quantities_and_groups():
     model, optimizer = make()
     seen = {}
-    with htsr.Monitor(model, optimizer, every=1, capture=("weights", "updates"), log=lambda m, s: seen.update({s: m})):
+    with htsr.Monitor(
+        model, optimizer, every=1, capture=("weights", "updates"), log=lambda m, s: seen.update({s: m}), log_layers=True
+    ):
         train(model, optimizer, 1)
     assert {"htsr/alpha/median", "htsr/updates_alpha/median", "htsr/distance/0", "htsr/update_rms/group0"} <= set(
         seen[1]
