@@ -11,7 +11,11 @@ import numpy as np
 import scipy
 import torch
 
-from htsr.spectra.spectrum import BLOCK_ROWS, rounding_edge
+from htsr.spectra.spectrum import BLOCK_ROWS, binary_exponent, rounding_edge, times_power_of_two
+
+# CKA multiplies squares of squares: entries beyond 2^-60 to 2^60 are divided by a power of two first, so that none over- or
+# underflows. Ordinary weights never are.
+MAX_EXPONENT = 60
 
 
 class Similarity(NamedTuple):
@@ -40,7 +44,7 @@ def similarity(a: torch.Tensor, b: torch.Tensor, rank: int) -> Similarity:
     # of k / n.
     if a.shape != b.shape or a.ndim < 2:
         raise ValueError(f"expected two weights of one shape, got {tuple(a.shape)} and {tuple(b.shape)}")
-    A, B = a.flatten(1), b.flatten(1)
+    A, B = _ordinary(a.flatten(1)), _ordinary(b.flatten(1))
     tall = A.shape[0] >= A.shape[1]
     A_NM, B_NM = (A, B) if tall else (A.mT, B.mT)
     M = A_NM.shape[1]
@@ -75,6 +79,12 @@ def similarity(a: torch.Tensor, b: torch.Tensor, rank: int) -> Similarity:
     angles = [_angles(short_a, short_b), _angles(long_a, long_b)]
     angles_out, angles_in = angles[::-1] if tall else angles
     return Similarity(centred, uncentred, angles_out, angles_in)
+
+
+def _ordinary(W: torch.Tensor) -> torch.Tensor:
+    """Return the matrix, divided by a power of two if squares of squares of its entries could over- or underflow."""
+    exponent = binary_exponent(W)
+    return W if abs(exponent) <= MAX_EXPONENT else times_power_of_two(W.to(torch.float64), -exponent)
 
 
 def overlap(angles: np.ndarray) -> float:

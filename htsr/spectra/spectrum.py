@@ -24,6 +24,9 @@ BLOCK_ROWS = 4096
 # Gram matrix and eigenvalues took 0.13 s for 1024 x 1024 with two threads each and 0.075 s with one for the eigenvalues; 0.31
 # and 0.24 s for 1536 x 1536; 0.50 and 0.63 s for 2048 x 2048 (AMD EPYC, two cores).
 ONE_THREAD_UP_TO, ONE_EIGENVALUE_THREAD_UP_TO = 768, 1536
+# If the largest column has a squared norm outside these bounds, squares may over- or underflow float64 and LAPACK would rescale
+# the matrix by a factor that rounds. No weight of 32 bits or fewer is that large or small: its squares lie in 2^-298 to 2^256.
+LEAST_SQUARE, LARGEST_SQUARE = 2.0**-400, 2.0**400
 
 
 @dataclass(frozen=True, eq=False)
@@ -127,7 +130,7 @@ def esd(weight: "torch.Tensor | np.ndarray", floor: float = 0.0) -> np.ndarray:
     Raises:
         TypeError: If ``weight`` is not one tensor or array: a module, a dict, a list of matrices, a path.
         InputError: If the weight has fewer than two dimensions, no element or an entry that is not finite, or is not real
-            floating point.
+            floating point; or if its eigenvalues over- or underflow float64, as for entries around 1e-165 or 1e160.
 
     Notes:
         A convolution is decomposed slice by slice, one ``(out, in)`` matrix for each position in the kernel, and the
@@ -172,11 +175,13 @@ class Gram:
         stack: Shape ``(R, M, M)``, float64, on the weight's device.
         N: The larger side of W.
         eps: Relative spacing of the type that the weight is stored in.
+        exponent: The weight was divided by ``2**exponent`` before it was squared: 0 unless squares could over- or underflow.
     """
 
     stack: torch.Tensor
     N: int
     eps: float
+    exponent: int = 0
 
     @classmethod
     def of(cls, weight: "torch.Tensor | np.ndarray") -> "Gram":
@@ -192,16 +197,31 @@ class Gram:
         W_RNM = W.flatten(2).permute(2, 0, 1) if W.ndim > 2 else W[None]
         if W_RNM.shape[1] < W_RNM.shape[2]:
             W_RNM = W_RNM.mT
-        N, M = W_RNM.shape[1:]
-        with blas_threads(1 if M <= ONE_THREAD_UP_TO else None):
-            grams = [_gram(W_NM) for W_NM in W_RNM]
-        stack_RMM = _stacked([gram_MM[None] for gram_MM in grams])
-        if not torch.isfinite(stack_RMM.diagonal(dim1=-2, dim2=-1)).all():  # a sum of squares shows any bad entry
-            non_finite = W.numel() - int(torch.isfinite(W.to(torch.float32) if W.itemsize == 1 else W).sum())
-            raise InputError(
-                f"non-finite ({non_finite} of {W.numel()})" if non_finite else "squares of the entries overflow float64"
-            )
-        return cls(stack_RMM, N, eps)
+        N = W_RNM.shape[1]
+        stack_RMM = _grams(W_RNM)
+        largest = float(stack_RMM.diagonal(dim1=-2, dim2=-1).max())  # a sum of squares shows any bad entry
+        if LEAST_SQUARE <= largest <= LARGEST_SQUARE:
+            return cls(stack_RMM, N, eps)
+        non_finite = W.numel() - int(torch.isfinite(W.to(torch.float32) if W.itemsize == 1 else W).sum())
+        if non_finite:
+            raise InputError(f"non-finite ({non_finite} of {W.numel()})")
+        exponent = binary_exponent(W)
+        return cls(_grams(W_RNM, exponent) if exponent else stack_RMM, N, eps, exponent)
+
+
+def binary_exponent(weight: torch.Tensor) -> int:
+    """Return the e for which the largest entry of a finite weight lies in [2^(e-1), 2^e), in size; 0 for a zero weight."""
+    W = weight.to(torch.float32) if weight.itemsize == 1 else weight  # 8-bit types cannot be compared
+    return math.frexp(max(abs(float(end)) for end in W.detach().aminmax()))[1]
+
+
+def times_power_of_two(block: torch.Tensor, exponent: int) -> torch.Tensor:
+    """Return float64 entries times ``2**exponent``, exactly, though the power itself may not fit into float64."""
+    while exponent:
+        step = max(-1000, min(exponent, 1000))
+        block = block * 2.0**step
+        exponent -= step
+    return block
 
 
 def esds(grams: Sequence[Gram], floor: float = 0.0) -> list[np.ndarray]:
@@ -221,9 +241,24 @@ def esds(grams: Sequence[Gram], floor: float = 0.0) -> list[np.ndarray]:
     gram_floor_R = torch.finfo(torch.float64).eps * N * evals_RM[:, -1]
     eps_R = torch.tensor([gram.eps for gram in grams], dtype=torch.float64, device=evals_RM.device).repeat_interleave(R)
     stored_floor_R = eps_R**2 * rounding_edge(1.0, 1.0, N, M) * mean_square_R
-    floor_R1 = torch.maximum(stored_floor_R, gram_floor_R).clamp(min=floor)[:, None]
+    exponents = [gram.exponent for gram in grams]
+    floors = [times_power_of_two(torch.tensor(floor, dtype=torch.float64), -2 * exponent) for exponent in exponents]
+    given_floor_R = torch.stack(floors).to(evals_RM.device).repeat_interleave(R)
+    floor_R1 = torch.maximum(torch.maximum(stored_floor_R, gram_floor_R), given_floor_R)[:, None]
     evals_RM = torch.where(evals_RM > floor_R1, evals_RM, 0.0)
-    return [evals.flatten().sort().values.cpu().numpy() for evals in evals_RM.split(R)]
+    ascending = [evals.flatten().sort().values.cpu() for evals in evals_RM.split(R)]
+    return [_scaled_back(evals, exponent) for evals, exponent in zip(ascending, exponents, strict=True)]
+
+
+def _scaled_back(evals: torch.Tensor, exponent: int) -> np.ndarray:
+    """Return the eigenvalues of the weight from those of the weight divided by ``2**exponent``, or refuse them."""
+    scaled = times_power_of_two(evals, 2 * exponent)
+    if exponent and (scaled.sum().isinf() or ((evals > 0) & (scaled < torch.finfo(torch.float64).tiny)).any()):
+        raise InputError(
+            f"eigenvalues over- or underflow float64, since entries reach 2**{exponent}: multiply the weight by "
+            f"2.0**{max(-1000, min(-exponent, 1000))}"
+        )
+    return scaled.numpy()
 
 
 def _stacked(stacks: Sequence[torch.Tensor]) -> torch.Tensor:
@@ -231,13 +266,19 @@ def _stacked(stacks: Sequence[torch.Tensor]) -> torch.Tensor:
     return stacks[0] if len(stacks) == 1 else torch.cat(list(stacks))
 
 
-def _gram(W_NM: torch.Tensor) -> torch.Tensor:
-    """Return W^T W in float64, accumulated from blocks of rows, so that the whole weight is never copied to float64."""
+def _grams(W_RNM: torch.Tensor, exponent: int = 0) -> torch.Tensor:
+    """Return W^T W of each matrix divided by ``2**exponent``."""
+    with blas_threads(1 if W_RNM.shape[-1] <= ONE_THREAD_UP_TO else None):
+        return _stacked([_gram(W_NM, exponent)[None] for W_NM in W_RNM])
+
+
+def _gram(W_NM: torch.Tensor, exponent: int) -> torch.Tensor:
+    """Return W^T W of the matrix divided by ``2**exponent``, a float64 sum over blocks of rows, so W is never copied whole."""
     gram_MM = None
     for block_BM in W_NM.split(BLOCK_ROWS):
-        block_BM = block_BM.to(torch.float64)
+        block_BM = times_power_of_two(block_BM.to(torch.float64), -exponent)
         if block_BM.device.type == "cpu":  # numpy sees the symmetry and computes only half
-            with np.errstate(over="ignore", invalid="ignore"):  # the caller checks the diagonal
+            with np.errstate(over="ignore", invalid="ignore"):  # the caller looks at the diagonal
                 product_MM = torch.from_numpy(block_BM.numpy().T @ block_BM.numpy())
         else:
             product_MM = block_BM.mT @ block_BM

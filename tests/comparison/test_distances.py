@@ -92,3 +92,16 @@ def test_nothing_to_compare():
     assert np.isnan(overlap(found.angles_in))
     with pytest.raises(ValueError, match="one shape"):
         similarity(torch.zeros(5, 4), torch.zeros(4, 5), rank=3)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("shape", [(40, 20), (20, 40)])
+def test_similarity_does_not_move_with_the_scale(dtype, shape):
+    draw = torch.Generator().manual_seed(3)
+    a = torch.randn(shape, generator=draw, dtype=dtype)
+    b = a + 0.3 * torch.randn(shape, generator=draw, dtype=dtype)
+    plain = similarity(a, b, 5)
+    for factor in (2.0**-100, 2.0**-61, 2.0**61, 2.0**122):
+        moved = similarity(a * factor, b / 4 if factor < 1 else b * factor, 5)
+        assert (moved.cka, moved.cka_uncentred) == pytest.approx((plain.cka, plain.cka_uncentred), rel=1e-12)
+        np.testing.assert_allclose(moved.angles_out, plain.angles_out, rtol=1e-9)

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import nn
 
-from htsr import InputError, Spectrum, esd, fit_power_law, localization, shuffle
+from htsr import InputError, Spectrum, analyze, esd, fit_power_law, localization, shuffle
 from htsr.spectra.metrics import hard_rank
 from tests.conftest import pareto, planted
 
@@ -48,12 +48,79 @@ def test_full_rank_matrices_keep_their_rank(dtype, least):
     assert hard_rank(esd(W)) >= least
 
 
-@pytest.mark.parametrize("scale", [1e-12, 1e-6, 1e-3, 1e6])
-def test_alpha_does_not_move_with_the_scale(scale):
+def scaled(W, k):
+    """W times 10**k in float64, though 10**k itself may underflow."""
+    return W * 10.0 ** max(k, -300) * 10.0 ** min(k + 300, 0)
+
+
+@pytest.fixture(scope="module")
+def tailed():
+    """A matrix with a planted tail, entries up to 1."""
     W = planted(pareto(2.5, 100), 150)
-    reference, scaled = fit_power_law(esd(W)), fit_power_law(esd(W * scale))
-    assert scaled.alpha == pytest.approx(reference.alpha, rel=1e-9)
-    assert scaled.n_tail == reference.n_tail
+    return W / W.abs().max()
+
+
+@pytest.mark.parametrize("k", range(-150, 153))
+def test_alpha_does_not_move_with_the_scale(tailed, k):
+    reference, moved = fit_power_law(esd(tailed)), fit_power_law(esd(scaled(tailed, k)))
+    assert moved.alpha == pytest.approx(reference.alpha, rel=1e-9)
+    assert moved.n_tail == reference.n_tail
+
+
+@pytest.mark.parametrize("k", [*range(-320, -164), *range(154, 309)])
+def test_eigenvalues_that_float64_cannot_hold_are_refused_and_not_invented(tailed, k):
+    with pytest.raises(
+        InputError, match=r"over- or underflow float64.*: multiply the weight by 2\.0\*\*-?\d+$"
+    ) as refusal:
+        esd(scaled(tailed, k))
+    remedy = 2.0 ** int(str(refusal.value).rsplit("**", 1)[1])
+    if k > -300:  # below, the entries themselves have lost digits
+        alpha = fit_power_law(esd(scaled(tailed, k) * remedy)).alpha
+        assert alpha == pytest.approx(fit_power_law(esd(tailed)).alpha, rel=1e-9)
+
+
+@pytest.mark.parametrize("k", range(-165, -149))
+def test_near_the_end_of_the_range_alpha_is_right_or_refused(tailed, k):
+    try:
+        moved = fit_power_law(esd(scaled(tailed, k)))
+    except InputError:
+        return
+    assert moved.alpha == pytest.approx(fit_power_law(esd(tailed)).alpha, rel=1e-9)
+
+
+@pytest.mark.parametrize(
+    ("dtype", "lowest", "highest", "tolerance"),
+    [(torch.float32, -36, 38, 1e-6), (torch.bfloat16, -36, 38, 5e-3), (torch.float16, -2, 4, 1e-3)],
+)
+def test_alpha_does_not_move_over_the_range_of_short_types(tailed, dtype, lowest, highest, tolerance):
+    """Rounding to the type moves alpha a little; a power of two rounds nothing, and moves nothing."""
+    reference = fit_power_law(esd(tailed.to(dtype))).alpha
+    for k in range(lowest, highest + 1):
+        moved = fit_power_law(esd(scaled(tailed, k).to(dtype)))
+        assert moved.alpha == pytest.approx(reference, rel=tolerance)
+        exact = tailed.to(dtype).double() * 2.0 ** round(k * np.log2(10))
+        if torch.equal(exact.to(dtype).double(), exact):
+            assert fit_power_law(esd(exact.to(dtype))).alpha == pytest.approx(reference, rel=1e-12)
+
+
+@pytest.mark.parametrize("power", [-450, -201, -200, 0, 200, 201, 450])
+@pytest.mark.parametrize("shape", [(50, 30), (12, 9, 2, 2)])
+def test_a_power_of_two_scales_eigenvalues_exactly(shape, power):
+    W = torch.randn(shape, generator=torch.Generator().manual_seed(8), dtype=torch.float64)
+    np.testing.assert_allclose(esd(W * 2.0**power, 1e-9 * 4.0**power) / 4.0**power, esd(W, 1e-9), rtol=1e-13)
+
+
+def test_a_whole_row_does_not_move_with_the_scale():
+    """Everything that has no unit is the same for a weight of 1e-140 as for one of 1."""
+    W = torch.randn(60, 40, generator=torch.Generator().manual_seed(9), dtype=torch.float64)
+    plain, tiny, huge = (
+        analyze({"w": W * factor}, randomize=True, vectors=True)["w"].row for factor in (1, 2.0**-450, 2.0**450)
+    )
+    for name in ("alpha", "D", "num_spikes", "stable_rank", "entropy", "hard_rank", "mp_softrank", "effective_rank", "kurtosis",
+                 "null_p_value", "num_traps", "participation_left", "ERG_gap", "weak_rank_loss"):  # fmt: skip
+        assert tiny[name] == pytest.approx(plain[name], rel=1e-9), name
+        assert huge[name] == pytest.approx(plain[name], rel=1e-9), name
+    assert tiny["phase"] == huge["phase"] == plain["phase"] == "random-like"
 
 
 def test_float32_weight_scaled_down_keeps_every_eigenvalue():
@@ -65,7 +132,7 @@ def test_float32_weight_scaled_down_keeps_every_eigenvalue():
     ("weight", "message"),
     [
         (torch.tensor([[1.0, float("nan")], [float("inf"), 0.0]]), r"non-finite \(2 of 4\)"),
-        (torch.full((2, 2), 1e200, dtype=torch.float64), "overflow float64"),
+        (torch.full((2, 2), 1e200, dtype=torch.float64), "underflow float64"),
         (torch.zeros(3), r"got shape \(3,\)"),
         (torch.zeros(0, 3), r"got shape \(0, 3\)"),
         (torch.zeros(3, 3, dtype=torch.int32), "int32"),
