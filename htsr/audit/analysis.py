@@ -13,14 +13,15 @@ from htsr.audit.columns import COLUMNS
 from htsr.audit.jobs import analyze_layers
 from htsr.audit.journal import Journal
 from htsr.audit.layer import Convention, LayerAnalysis, Settings
+from htsr.audit.progress import tqdm
 from htsr.audit.results import Results
 from htsr.audit.table import brief, shape_text, text_frame
 from htsr.errors import InputError
-from htsr.progress import tqdm
 from htsr.spectra.devices import check_device
 from htsr.spectra.spectrum import Spectrum
 from htsr.tails.resampling import MIN_RESAMPLES, check_resampling
 from htsr.tails.xmin_rules import XminRule, check_xmin
+from htsr.text import visible
 from htsr.weights import open_source, select
 from htsr.weights.convolutions import Conv
 from htsr.weights.inventory import Inventory
@@ -162,7 +163,7 @@ def analyze(
             done[result.name] = result
             if kept is not None:
                 kept.add(result)
-            bar.set_postfix_str(result.name, refresh=False)
+            bar.set_postfix_str(visible(result.name), refresh=False)
             bar.update()
     results = {
         layer.name: done[layer.name] if layer.tied_to is None else done[layer.tied_to].repeated(layer)
@@ -307,7 +308,7 @@ class Analysis(Results[LayerAnalysis]):
         counts = (
             f"{s['num_layers']} layers ({s['num_failed']} failed, {s['num_tied']} tied), {s['num_skipped']} skipped"
         )
-        lines = [f"{self.source}: {counts}"]
+        lines = [f"{visible(self.source)}: {counts}"]
         if math.isnan(s["alpha_median"]):
             return f"{lines[0]}\nno layer has a power-law fit"
         lines.append(

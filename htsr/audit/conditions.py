@@ -10,6 +10,7 @@ import pandas as pd
 
 from htsr.audit import grammar
 from htsr.audit.columns import BY_NAME
+from htsr.text import escaped, visible
 
 _COMPARISONS: dict[type[ast.cmpop], Callable[[Any, Any], bool]] = {
     ast.Lt: operator.lt, ast.LtE: operator.le, ast.Gt: operator.gt, ast.GtE: operator.ge,
@@ -45,18 +46,20 @@ class Verdict:
 
     def __str__(self) -> str:
         if self.names:
-            shown = ", ".join(f"{name} ({self.values[name]})" for name in self.names)
-            return f"{self.condition}: holds for {_layers(len(self.names))}: {shown}"
+            shown = ", ".join(f"{visible(name)} ({self.values[name]})" for name in self.names)
+            return f"{escaped(self.condition)}: holds for {_layers(len(self.names))}: {shown}"
         shown = ", ".join(f"{name} is {value}" for name, value in self.values.items())
-        return f"{self.condition}: {'holds' if self.holds else 'does not hold'}" + (f" ({shown})" if shown else "")
+        return f"{escaped(self.condition)}: {'holds' if self.holds else 'does not hold'}" + (
+            f" ({shown})" if shown else ""
+        )
 
     def doubts(self) -> str:
         """One sentence on the layers for which it was not evaluated; empty if there are none."""
         if not self.unknown:
             return ""
         return (
-            f"{self.condition}: not evaluated for {_layers(len(self.unknown))} with missing values (missing values never "
-            f"match): {', '.join(self.unknown)}"
+            f"{escaped(self.condition)}: not evaluated for {_layers(len(self.unknown))} with missing values (missing values "
+            f"never match): {', '.join(map(visible, self.unknown))}"
         )
 
 

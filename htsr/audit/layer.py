@@ -18,6 +18,7 @@ from htsr.spectra.spectrum import Spectrum, esd
 from htsr.tails import PowerLawFit, fit_power_law
 from htsr.tails.power_law import MIN_SPREAD
 from htsr.tails.xmin_rules import XminRule
+from htsr.text import escaped
 from htsr.weights import Layer
 
 if TYPE_CHECKING:
@@ -145,7 +146,7 @@ def load(layer: Layer, settings: Settings) -> torch.Tensor:
 
 def failed_layer(layer: Layer, error: Exception) -> LayerAnalysis:
     """Return the analysis of a layer that has no spectrum, with the error as the reason."""
-    fit = PowerLawFit.failed(" ".join(str(error).split()) or type(error).__name__)
+    fit = PowerLawFit.failed(escaped(" ".join(str(error).split())) or type(error).__name__)
     return LayerAnalysis(layer.name, _finished(_known_before(layer) | _status(fit, layer)), None, fit, None)
 
 

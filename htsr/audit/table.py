@@ -7,21 +7,23 @@ from typing import Any
 import pandas as pd
 
 from htsr.audit.columns import BY_NAME, COLUMNS, Column
+from htsr.text import encodable, escaped, visible
 
 
 def details_frame(rows: Sequence[Mapping[str, object]], columns: Sequence[Column] = COLUMNS) -> pd.DataFrame:
     """Return rows as a table with every one of the columns, in order; what a row lacks is missing, never invented."""
-    return pd.DataFrame(
-        {
-            column.name: pd.array([row.get(column.name, column.missing) for row in rows], dtype=column.dtype)
-            for column in columns
-        }
-    )
+    return pd.DataFrame({column.name: pd.array(_cells(rows, column), dtype=column.dtype) for column in columns})
+
+
+def _cells(rows: Sequence[Mapping[str, object]], column: Column) -> list[object]:
+    """Return the cells of one column."""
+    values = [row.get(column.name, column.missing) for row in rows]
+    return [encodable(value) if isinstance(value, str) else value for value in values]
 
 
 def text_frame(rows: Iterable[Sequence[str]], columns: Sequence[str]) -> pd.DataFrame:
     """Return a table of texts, with its columns even if it has no row."""
-    return pd.DataFrame(list(rows), columns=list(columns), dtype="str")
+    return pd.DataFrame([tuple(map(encodable, row)) for row in rows], columns=list(columns), dtype="str")
 
 
 def shape_text(shape: Sequence[int]) -> str:
@@ -31,19 +33,19 @@ def shape_text(shape: Sequence[int]) -> str:
 
 def shortened(items: Sequence[object]) -> str:
     """Return the first five items and the last one, for a message."""
-    shown = ", ".join(map(str, items[:5]))
-    return f"{shown}, ..., {items[-1]}" if len(items) > 5 else shown
+    shown = ", ".join(map(visible, items[:5]))
+    return f"{shown}, ..., {visible(items[-1])}" if len(items) > 5 else shown
 
 
 def did_you_mean(name: str, known: Sequence[str]) -> str:
     """Return a question that names up to three known names like ``name``, or an empty text if there is none."""
     near = get_close_matches(name, known, n=3, cutoff=0.5) or [other for other in known if name and name in other][:3]
-    return f"did you mean {' or '.join(near)}?" if near else ""
+    return f"did you mean {' or '.join(map(visible, near))}?" if near else ""
 
 
 def rounded(details: pd.DataFrame, names: Iterable[str]) -> dict[str, list[str]]:
     """Return columns of a table as texts for people, by name."""
-    return {name: [BY_NAME[name].text(value) for value in details[name]] for name in names}
+    return {name: [visible(BY_NAME[name].text(value)) for value in details[name]] for name in names}
 
 
 def interval_texts(details: pd.DataFrame) -> list[str]:
@@ -57,7 +59,7 @@ def brief(details: pd.DataFrame) -> pd.DataFrame:
     resampled = details["alpha_low"].notna().any()
     names = ["alpha", "alpha_low", "alpha_high", "D", "goodness_of_fit"] if resampled else ["alpha", "sigma", "D"]
     texts = rounded(details, [*names, "num_pl_spikes", "num_spikes", "stable_rank"])
-    table = details[["name", "layer_type", "N", "M"]].assign(**texts)
+    table = details[["name", "layer_type", "N", "M"]].assign(name=shown_names(details), **texts)
     table = table.rename(columns={"num_pl_spikes": "tail", "num_spikes": "spikes"})
     if (details["phase"] != "").any():
         table["phase"] = details["phase"]
@@ -76,7 +78,13 @@ def brief_change(details: pd.DataFrame) -> pd.DataFrame:
         "overlap_out",
         "overlap_in",
     )
-    return details[["name", "N", "M"]].assign(**rounded(details, names), note=notes(details))
+    shown = {"name": shown_names(details), **rounded(details, names), "note": notes(details)}
+    return details[["name", "N", "M"]].assign(**shown)
+
+
+def shown_names(details: pd.DataFrame) -> list[str]:
+    """Return the names of the layers for people."""
+    return [visible(name) for name in details["name"]]
 
 
 def notes(details: pd.DataFrame) -> list[str]:
@@ -87,9 +95,9 @@ def notes(details: pd.DataFrame) -> list[str]:
 def note(row: Mapping[Any, Any]) -> str:
     """Return what a person should see beside a row of an analysis or a comparison: what it repeats, or what is wrong."""
     if row["tied_to"]:
-        return f"tied to {row['tied_to']}"
+        return f"tied to {visible(row['tied_to'])}"
     if row["status"] == "failed":
-        return f"failed: {row['reason']}"
+        return f"failed: {escaped(row['reason'])}"
     better = f"{row['alternative']} fits better" if row.get("alternative") else ""
     unchanged = "unchanged" if row["status"] == "unchanged" else ""
-    return "; ".join(filter(None, (row.get("warning"), row["reason"], better, unchanged)))
+    return "; ".join(filter(None, (row.get("warning"), escaped(row["reason"]), better, unchanged)))

@@ -12,12 +12,13 @@ import pandas as pd
 from htsr.audit.analysis import SKIPPED, Analysis, check_whole_number
 from htsr.audit.columns import COMPARISON_COLUMNS
 from htsr.audit.layer import Settings
+from htsr.audit.progress import tqdm
 from htsr.audit.results import Results
 from htsr.audit.table import brief_change, shape_text, shortened, text_frame
 from htsr.comparison.layer import LayerComparison, compare_layer, ratio
 from htsr.errors import InputError
-from htsr.progress import tqdm
 from htsr.tails.xmin_rules import XminRule, check_xmin
+from htsr.text import visible
 from htsr.weights import Inventory, Layer, open_source, select
 from htsr.weights.readers.peft import ADAPTER_CONFIG
 from htsr.weights.select import Patterns
@@ -94,7 +95,7 @@ def compare(
     results: dict[str, LayerComparison] = {}
     bar = tqdm(pairs, desc="compare", unit="layer", delay=1, disable=None if progress is None else not progress)
     for layer_a, layer_b in bar:
-        bar.set_postfix_str(layer_a.name, refresh=False)
+        bar.set_postfix_str(visible(layer_a.name), refresh=False)
         first = results.get(layer_a.tied_to or "")
         if first is not None and layer_b.tied_to == layer_a.tied_to:
             results[layer_a.name] = first.repeated(layer_a)
@@ -295,11 +296,13 @@ class Comparison(Results[LayerComparison]):
             f"{s['num_layers']} layers in both ({s['num_unchanged']} unchanged, {s['num_failed']} failed, {s['num_tied']} "
             f"tied), {s['num_unmatched']} without a partner, {s['num_skipped']} tensors skipped"
         )
-        lines = [f"A: {self.a.source}; B: {self.b.source}", counts]
+        lines = [f"A: {visible(self.a.source)}; B: {visible(self.b.source)}", counts]
         changed = self.most_changed(3)
         changed = changed[changed["relative_change"] > 0]
         if len(changed):
-            first = ", ".join(f"{row['name']} ({row['relative_change']:.2g})" for row in changed.to_dict("records"))
+            first = ", ".join(
+                f"{visible(row['name'])} ({row['relative_change']:.2g})" for row in changed.to_dict("records")
+            )
             lines.append(f"change / weight: {s['relative_change']:.2g} of the whole; largest in {first}")
         elif s["num_failed"] < s["num_layers"]:
             lines.append("nothing changed")

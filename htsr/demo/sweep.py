@@ -8,10 +8,10 @@ import torch
 from torch import Tensor
 from torch.optim.lr_scheduler import LambdaLR
 
+from htsr.audit.progress import tqdm
 from htsr.demo.corpus import standard_library
 from htsr.demo.gpt import GPT, tokens
 from htsr.optim import HTMuon, parameter_groups
-from htsr.progress import tqdm
 from htsr.training import History, Monitor
 
 POWERS = (0.0, 0.125, 0.25, 0.5)

@@ -6,6 +6,7 @@ from matplotlib.figure import Figure
 from htsr.bulk import MarchenkoPasturFit
 from htsr.plots.style import BLUE, GREY, VERMILION, new_figure
 from htsr.spectra.spectrum import Spectrum
+from htsr.text import plotted
 
 
 def plot_bulk(spectrum: Spectrum, bulk: MarchenkoPasturFit, *, title: str = "") -> Figure:
@@ -45,7 +46,9 @@ def plot_bulk(spectrum: Spectrum, bulk: MarchenkoPasturFit, *, title: str = "") 
     ax.set_ylabel("density", fontsize=9)
     spikes = f"{bulk.num_spikes} spike{'' if bulk.num_spikes == 1 else 's'}"
     ax.set_title(
-        f"{title}\nsigma {bulk.sigma:.3g}, {spikes}, soft rank {bulk.softrank:.2g}".strip(), fontsize=10, loc="left"
+        f"{plotted(title)}\nsigma {bulk.sigma:.3g}, {spikes}, soft rank {bulk.softrank:.2g}".strip(),
+        fontsize=10,
+        loc="left",
     )
     ax.legend(fontsize=8, frameon=False)
     return figure

@@ -8,6 +8,7 @@ from matplotlib.figure import Figure
 from htsr.plots.depth import MAX_NAMED
 from htsr.plots.esd import log_axes, log_histogram
 from htsr.plots.style import BLUE, GREEN, GREY, VERMILION, new_figure
+from htsr.text import plotted
 
 if TYPE_CHECKING:
     from htsr.comparison.compare import Comparison
@@ -67,7 +68,7 @@ def plot_change(comparison: "Comparison") -> Figure:
         ax.legend(fontsize=8, frameon=False, ncols=3, loc="lower right", bbox_to_anchor=(1, 0.98), borderaxespad=0)
     angle.set_xlim(-0.7, len(details) - 0.3)
     if named:
-        angle.set_xticks(at, details["name"], rotation=90, fontsize=6)
+        angle.set_xticks(at, details["name"].map(plotted), rotation=90, fontsize=6)
     else:
         angle.set_xlabel("layer, in the order of the table", fontsize=9)
     return figure
@@ -98,7 +99,7 @@ def plot_esd_of_change(layer: "LayerComparison") -> Figure:
     if not drawn:
         raise ValueError(f"{layer.name!r} has no eigenvalue to draw")
     log_axes(ax)
-    ax.set_title(layer.name, fontsize=10, loc="left")
+    ax.set_title(plotted(layer.name), fontsize=10, loc="left")
     ax.set_xlabel("eigenvalue $\\lambda$", fontsize=9)
     ax.set_ylabel("density", fontsize=9)
     ax.legend(fontsize=8, frameon=False)

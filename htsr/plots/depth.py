@@ -6,6 +6,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from htsr.plots.style import CATEGORIES, GREY, log_y, new_figure
+from htsr.text import plotted
 
 # With more layers than this, their names would overlap and are left out.
 MAX_NAMED = 80
@@ -51,7 +52,7 @@ def plot_depth(details: pd.DataFrame, column: str = "alpha") -> Figure:
             markersize=4,
             elinewidth=0.9,
             color=colour,
-            label=kind,
+            label=plotted(kind),
         )
     tallest = float(np.nanmax(values))
     if column == "alpha" and ax.get_ylim()[1] > 2 * tallest:
@@ -62,7 +63,7 @@ def plot_depth(details: pd.DataFrame, column: str = "alpha") -> Figure:
     ax.set_ylabel(f"alpha, {bars}" if column == "alpha" else column, fontsize=9)
     ax.set_xlim(-0.7, len(layers) - 0.3)
     if named:
-        ax.set_xticks(range(len(layers)), layers["name"], rotation=90, fontsize=6)
+        ax.set_xticks(range(len(layers)), layers["name"].map(plotted), rotation=90, fontsize=6)
     else:
         ax.set_xlabel("layer, in the order of the table", fontsize=9)
     handles, labels = ax.get_legend_handles_labels()

@@ -13,6 +13,7 @@ from matplotlib.ticker import NullFormatter
 from htsr.plots.style import BLUE, GREY, VERMILION, new_figure, sequence_colours
 from htsr.spectra.spectrum import Spectrum
 from htsr.tails import PowerLawFit
+from htsr.text import plotted
 
 if TYPE_CHECKING:
     from htsr.audit.analysis import Analysis
@@ -98,7 +99,7 @@ def plot_esd_over_steps(history: "History", name: str, *, ax: Axes | None = None
     if ax is None:
         figure, axes = new_figure(width=6, height=4)
         ax = axes[0, 0]
-        ax.set_title(name, fontsize=10, loc="left")
+        ax.set_title(plotted(name), fontsize=10, loc="left")
         ax.set_xlabel("eigenvalue $\\lambda$ of $W^T W$", fontsize=9)
         ax.set_ylabel("density", fontsize=9)
     else:
@@ -180,8 +181,8 @@ def log_histogram(evals: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 def _title(name: str, fit: PowerLawFit) -> str:
     """Return a layer's name with its alpha below, or with the reason why it has none."""
     if fit.status == "failed":
-        return f"{name}\nno fit: {fit.reason}"
-    return f"{name}\nalpha {fit.alpha:.2f}, {fit.n_tail} of {fit.n} values in the tail, D {fit.D:.3f}"
+        return f"{plotted(name)}\nno fit: {plotted(fit.reason)}"
+    return f"{plotted(name)}\nalpha {fit.alpha:.2f}, {fit.n_tail} of {fit.n} values in the tail, D {fit.D:.3f}"
 
 
 def _spread(steps: list[int], count: int) -> list[int]:

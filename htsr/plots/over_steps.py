@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 from matplotlib.figure import Figure
 
 from htsr.plots.style import log_y, new_figure, sequence_colours
+from htsr.text import plotted
 
 if TYPE_CHECKING:
     from htsr.training import History
@@ -35,7 +36,7 @@ def plot_layers_over_steps(history: "History", column: str = "alpha") -> Figure:
     figure, axes = new_figure(width=7.5, height=4)
     ax = axes[0, 0]
     for colour, name in zip(sequence_colours(table.shape[1]), table, strict=True):
-        ax.plot(table.index, table[name], color=colour, marker=".", linewidth=1.1, label=name)
+        ax.plot(table.index, table[name], color=colour, marker=".", linewidth=1.1, label=plotted(name))
         if column == "alpha" and table.shape[1] <= WITH_INTERVAL:
             low, high = (history.over_steps(end)[name].astype("float64") for end in ("alpha_low", "alpha_high"))
             ax.fill_between(table.index, low, high, color=colour, alpha=0.15, linewidth=0)
@@ -71,7 +72,7 @@ def plot_runs_over_steps(runs: Mapping[str, "History"], columns: tuple[str, ...]
                 alpha=0.15,
                 linewidth=0,
             )
-            ax.plot(table.index, table.median(axis=1), color=colour, marker=".", linewidth=1.6, label=label)
+            ax.plot(table.index, table.median(axis=1), color=colour, marker=".", linewidth=1.6, label=plotted(label))
         ax.set_xlabel("optimizer step", fontsize=9)
         ax.set_ylabel(f"{known[column].label}, median over layers", fontsize=9)
     log_y(axes[0, 0])
@@ -96,9 +97,9 @@ def plot_scalars(runs: Mapping[str, "History"], names: tuple[str, ...]) -> Figur
             if name in scalars:
                 values = scalars[["step", name]].dropna()
                 smooth = values[name].rolling(max(1, len(values) // 40), min_periods=1).mean()
-                ax.plot(values["step"], smooth, color=colour, linewidth=1.4, label=label)
+                ax.plot(values["step"], smooth, color=colour, linewidth=1.4, label=plotted(label))
         ax.set_xlabel("optimizer step", fontsize=9)
-        ax.set_ylabel(name.replace("_", " "), fontsize=9)
+        ax.set_ylabel(plotted(name.replace("_", " ")), fontsize=9)
         ax.tick_params(labelleft=True)
     axes[0, 0].legend(fontsize=8, frameon=False)
     return figure

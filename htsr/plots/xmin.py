@@ -4,6 +4,7 @@ from matplotlib.figure import Figure
 
 from htsr.plots.style import BLUE, GREY, VERMILION, new_figure
 from htsr.tails import PowerLawFit
+from htsr.text import plotted
 
 
 def plot_xmin_scan(fit: PowerLawFit, *, title: str = "") -> Figure:
@@ -38,5 +39,7 @@ def plot_xmin_scan(fit: PowerLawFit, *, title: str = "") -> Figure:
     axes[1, 0].axhline(fit.alpha, color=GREY, linewidth=0.6, linestyle=":")
     axes[1, 0].set_xscale("log")
     axes[1, 0].set_xlabel("xmin", fontsize=9)
-    axes[0, 0].set_title(f"{title}\nalpha {fit.alpha:.2f} at xmin {fit.xmin:.4g}".strip(), fontsize=10, loc="left")
+    axes[0, 0].set_title(
+        f"{plotted(title)}\nalpha {fit.alpha:.2f} at xmin {fit.xmin:.4g}".strip(), fontsize=10, loc="left"
+    )
     return figure

@@ -4,14 +4,13 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
-from markupsafe import Markup
 from matplotlib.figure import Figure
 
 from htsr._version import __version__
 from htsr.audit.table import interval_texts, rounded
 from htsr.errors import InputError
 from htsr.plots import plot_esd_over_steps, plot_layers_over_steps, plot_runs_over_steps, plot_scalars
-from htsr.report.pages import TEMPLATES, svg
+from htsr.report.pages import TEMPLATES, html_table, svg
 
 if TYPE_CHECKING:
     from htsr.training import History
@@ -37,15 +36,13 @@ def history_page(history: "History") -> str:
         "median stable rank, last": f"{last['stable_rank'].median():.1f}",
         "seconds of analysis": f"{history.analysis_seconds:.1f}",
     }
-    return TEMPLATES.get_template(
-        "history.html.j2"
-    ).render(
+    return TEMPLATES.get_template("history.html.j2").render(
         version=__version__,
         title=f"Weight spectra of {history.run_dir.absolute().name} over training",
         source=f"{history.about.get('model')}, {history.about.get('optimizer') or 'no optimizer'}; {history.run_dir}",
         numbers=numbers,
         figures={caption: svg(figure) for caption, figure in _figures(history, details).items()},
-        table=Markup(_first_and_last(details, steps).to_html(index=False, border=0, na_rep="")),  # pandas escapes
+        table=html_table(_first_and_last(details, steps)),
         findings={name: text for name, text in last["findings"].items() if text},
         phases=_phase_changes(details)[:SHOWN_EVENTS],
         events=events.tail(SHOWN_EVENTS).to_dict("records"),

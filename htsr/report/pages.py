@@ -13,15 +13,23 @@ from matplotlib.figure import Figure
 
 from htsr._version import __version__
 from htsr.audit.table import notes, rounded
+from htsr.text import escaped, visible
 
 if TYPE_CHECKING:
     from htsr.audit.analysis import Analysis
     from htsr.comparison.compare import Comparison
 
+
+def _seen(value: object) -> object:
+    """Return what a template prints of a value: what cannot be seen is escaped; autoescape then does the same for HTML."""
+    return escaped(value) if isinstance(value, str) and not isinstance(value, Markup) else value
+
+
 TEMPLATES = Environment(
     loader=PackageLoader("htsr.report", package_path="."),
     autoescape=select_autoescape(["html", "j2"]),
     undefined=StrictUndefined,
+    finalize=_seen,
     trim_blocks=True,
     lstrip_blocks=True,
 )
@@ -105,7 +113,7 @@ def runs_page(
         version=__version__,
         title=title,
         findings=findings,
-        table=Markup(table.to_html(index=False, border=0, na_rep="")),  # pandas escapes the cells
+        table=html_table(table),
         figures={caption: svg(figure) for caption, figure in figures.items()},
         notes=notes,
     )
@@ -120,6 +128,12 @@ def svg(figure: Figure) -> Markup:
     return Markup(document[document.index("<svg") :])
 
 
+def html_table(table: pd.DataFrame) -> Markup:
+    """Return a table as HTML, its texts escaped."""
+    shown = table.rename(columns=visible).map(lambda cell: visible(cell) if isinstance(cell, str) else cell)
+    return Markup(shown.to_html(index=False, border=0, na_rep=""))  # pandas escapes what HTML would read
+
+
 def _filled(details: pd.DataFrame, names: Sequence[str]) -> list[str]:
     """Return the columns in which any row has a value."""
     return [name for name in names if (details[name].notna() & (details[name].astype("str") != "")).any()]
@@ -130,6 +144,11 @@ def _rows(details: pd.DataFrame, shown: Sequence[str], kinds: pd.Series) -> list
     texts = rounded(details, shown)
     beside = zip(details["name"], kinds, notes(details), strict=True)
     return [
-        {"name": name, "kind": kind, "note": note, "cells": {column: texts[column][number] for column in shown}}
+        {
+            "name": visible(name),
+            "kind": kind,
+            "note": note,
+            "cells": {column: texts[column][number] for column in shown},
+        }
         for number, (name, kind, note) in enumerate(beside)
     ]

@@ -12,6 +12,7 @@ import pandas as pd
 from htsr._version import __version__
 from htsr.choices import FORMATS
 from htsr.errors import InputError
+from htsr.text import csv_cell
 
 if TYPE_CHECKING:
     from htsr.audit.analysis import Analysis
@@ -59,12 +60,17 @@ def _write(path: Path, details: pd.DataFrame, page: Callable[[], str], document:
         case ".html":
             path.write_text(page(), encoding="utf-8")
         case ".csv":
-            details.to_csv(path, index=False)
+            csv_table(details).to_csv(path, index=False)
         case ".json":
             path.write_text(document() + "\n", encoding="utf-8")
         case ".parquet":
             details.to_parquet(path, index=False)
     return path
+
+
+def csv_table(details: pd.DataFrame) -> pd.DataFrame:
+    """Return the table with texts that no spreadsheet takes for a formula and no reader for two lines."""
+    return details.assign(**{name: details[name].map(csv_cell) for name in details.select_dtypes("str")})
 
 
 def check_output(path: Path) -> None:

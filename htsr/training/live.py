@@ -6,6 +6,7 @@ from collections.abc import Callable
 import pandas as pd
 
 from htsr.audit.table import interval_texts, rounded
+from htsr.text import escaped, visible
 from htsr.training.store.history import History
 
 SHOWN = ("alpha", "stable_rank", "log_spectral_norm", "relative_distance")
@@ -42,17 +43,17 @@ def screen(history: History, rows: int | None = None) -> str:
     """Return the last capture as text: medians, one line a layer with its change since the first capture, the last events."""
     steps = history.steps
     if not steps:
-        return f"{history.run_dir}: nothing captured yet"
+        return f"{visible(history.run_dir)}: nothing captured yet"
     details = history.details
     details = details[(details["quantity"] == "weights") & (details["tied_to"] == "")]
     first, last = (details[details["step"] == step].set_index("name") for step in (steps[0], steps[-1]))
     lines = [
-        f"{history.about.get('model')} in {history.run_dir}: step {steps[-1]}, {len(steps)} captures, "
+        f"{visible(history.about.get('model'))} in {visible(history.run_dir)}: step {steps[-1]}, {len(steps)} captures, "
         f"median alpha {last['alpha'].median():.2f}, median stable rank {last['stable_rank'].median():.1f}"
     ]
     if scalars := history.last_scalars:
-        lines.append(", ".join(f"{name} {value:.4g}" for name, value in scalars.items()))
-    table = pd.DataFrame(index=last.index)
+        lines.append(", ".join(f"{visible(name)} {value:.4g}" for name, value in scalars.items()))
+    table = pd.DataFrame({"name": [visible(name) for name in last.index]}, last.index)
     texts = rounded(last, SHOWN)
     for name in SHOWN:
         table[name] = texts[name]
@@ -62,11 +63,11 @@ def screen(history: History, rows: int | None = None) -> str:
             moved = last[name] - first[name].reindex(last.index)
             table["since first"] = ["" if pd.isna(value) else f"{value:+.2f}" for value in moved]
     table["phase"] = last["phase"]
-    table["note"] = last["warning"].where(last["status"] != "failed", last["reason"])
+    table["note"] = [escaped(text) for text in last["warning"].where(last["status"] != "failed", last["reason"])]
     if len(table):
-        lines.append(table.reset_index().to_string(index=False, max_rows=rows))
-    lines += [
-        f"step {event.step}, {event.kind}: {event.message}" for event in history.events.tail(5).itertuples(index=False)
-    ]
-    lines += [f"{name} is damaged and left out: {reason}" for name, reason in history.damaged.items()]
+        lines.append(table.to_string(index=False, max_rows=rows))
+    for event in history.events.tail(5).itertuples(index=False):
+        lines.append(f"step {event.step}, {escaped(event.kind)}: {escaped(event.message)}")
+    for name, reason in history.damaged.items():
+        lines.append(f"{visible(name)} is damaged and left out: {escaped(reason)}")
     return "\n".join(lines)

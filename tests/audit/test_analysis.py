@@ -336,7 +336,7 @@ def test_ties_stay_inside_their_checkpoint(tmp_path):
 @pytest.mark.parametrize("weight", [nn.Linear(3, 2), {"w": W}, "m.safetensors", [nn.Linear(3, 2)], None, object()])
 def test_esd_takes_one_weight(weight):
     with pytest.raises(
-        TypeError, match=r"expected one weight, a tensor or an array, got .*: htsr\.analyze takes modules"
+        TypeError, match=r"expected one weight, a tensor or array .*got an object of type .*; use htsr\.analyze"
     ):
         htsr.esd(weight)
 

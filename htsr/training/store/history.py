@@ -11,6 +11,7 @@ from htsr.audit.columns import HISTORY_COLUMNS, Column
 from htsr.audit.table import shortened
 from htsr.errors import InputError
 from htsr.spectra.spectrum import Spectrum
+from htsr.text import visible
 from htsr.training.store.capture import QUANTITIES, WEIGHTS
 from htsr.training.store.files import EVENTS, SCALARS, capture_name
 from htsr.training.store.reader import RunReader
@@ -276,7 +277,10 @@ class History:
 
     def _headline(self) -> str:
         damaged = f", {len(self.damaged)} damaged" if self.damaged else ""
-        return f"History of {self.about.get('model')} in {self.run_dir}: {len(self)} captures{damaged}; alpha by step and layer"
+        return (
+            f"History of {visible(self.about.get('model'))} in {visible(self.run_dir)}: {len(self)} captures{damaged}; "
+            "alpha by step and layer"
+        )
 
     def _table(self) -> pd.DataFrame:
-        return self.alpha() if len(self) else pd.DataFrame()
+        return self.alpha().rename(columns=visible) if len(self) else pd.DataFrame()

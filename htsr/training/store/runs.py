@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import pandas as pd
 
 from htsr.errors import InputError
+from htsr.text import visible
 from htsr.training.store.capture import WEIGHTS
 from htsr.training.store.files import ABOUT
 from htsr.training.store.history import History
@@ -65,6 +66,10 @@ class Runs(Mapping[str, History]):
             rows.append(row)
         return pd.DataFrame(rows)
 
+    def _table(self) -> pd.DataFrame:
+        """Return the summary for people."""
+        return self.summary().rename(columns=visible).map(lambda cell: visible(cell) if isinstance(cell, str) else cell)
+
     def plot(self, *metrics: str) -> "Figure":
         """Draw the median over layers, with quartiles, against the step: a line for each run, a panel for each metric.
 
@@ -88,10 +93,10 @@ class Runs(Mapping[str, History]):
         return len(self._histories)
 
     def __repr__(self) -> str:
-        return f"{len(self)} runs\n{self.summary().to_string(index=False, float_format='{:.4g}'.format)}"
+        return f"{len(self)} runs\n{self._table().to_string(index=False, float_format='{:.4g}'.format)}"
 
     def _repr_html_(self) -> str:
-        table = self.summary().to_html(index=False, float_format="{:.4g}".format, border=0, na_rep="")
+        table = self._table().to_html(index=False, float_format="{:.4g}".format, border=0, na_rep="")
         return f"<p>{escape(f'{len(self)} runs')}</p>{table}"
 
 
