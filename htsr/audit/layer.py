@@ -158,7 +158,7 @@ def analyze_eigenvalues(layer: Layer, weight: torch.Tensor, evals: np.ndarray, s
         weight = weight * math.sqrt(WEIGHTWATCHER_CONV2D_SCALE)  # its shuffles scale alike
     resolution = max(MIN_SPREAD, min(FLAT_EPS * torch.finfo(weight.dtype).eps, MAX_FLAT))
     fit = _fit(spectrum, settings, resolution)
-    seed = settings.seed + zlib.crc32(layer.name.encode())
+    seed = settings.seed + zlib.crc32(layer.name.encode("utf-8", "surrogatepass"))
     row = _known_before(layer) | _status(fit, layer) | cells.spectrum_cells(spectrum)
     if fit.status == "success":
         row |= cells.tail_cells(spectrum, fit)

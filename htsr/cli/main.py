@@ -57,10 +57,12 @@ def _run(arguments: Sequence[str] | None) -> int:
 
 
 def _failed(message: str, status: int) -> int:
-    """Print a message as one line, after the traceback if the user asked for it, and return the exit status."""
+    """Print a message as one safe line, after the traceback if the user asked for it, and return the exit status."""
     if os.environ.get("HTSR_DEBUG"):
         import traceback
 
         traceback.print_exc()
-    print(f"htsr: {' '.join(message.split())}", file=sys.stderr)
+    from htsr.text import escaped
+
+    print(f"htsr: {escaped(' '.join(message.split()))}", file=sys.stderr)
     return status

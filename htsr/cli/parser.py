@@ -2,10 +2,11 @@
 
 import argparse
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NoReturn
 
 from htsr._version import __version__
 from htsr.cli import audit, compare, demo, report, watch
+from htsr.text import escaped
 
 EPILOG = (
     "Exit status: 0 if all is well, 1 if a --fail-on condition holds, 2 for bad input, 70 for a bug of htsr, 130 after Ctrl-C. "
@@ -18,6 +19,10 @@ class Parser(argparse.ArgumentParser):
 
     def __init__(self, **options: Any) -> None:
         super().__init__(allow_abbrev=False, **options)
+
+    def error(self, message: str) -> NoReturn:
+        """Print the usage and the message, which may quote an argument that a terminal would act on, and exit with status 2."""
+        super().error(escaped(message))
 
 
 def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:

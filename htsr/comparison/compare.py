@@ -227,8 +227,8 @@ class Comparison(Results[LayerComparison]):
         own = self.details[self.details["tied_to"] == ""]
         used = own[own["status"] != "failed"]
         changed = own[own["status"] == "changed"]
-        spectra = self.a.spectra
-        square = sum(float(spectra[name].eigenvalues.sum()) for name in used["name"])
+        spectra = [result.a.spectrum for result in self]
+        square = sum(float(spectrum.eigenvalues.sum()) for row in used.index if (spectrum := spectra[row]) is not None)
         return {
             "num_layers": len(self),
             "num_unchanged": int((own["status"] == "unchanged").sum()),

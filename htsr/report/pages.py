@@ -84,7 +84,8 @@ def comparison_page(comparison: "Comparison") -> str:
         summary={name: None if pd.isna(value) else value for name, value in comparison.summary().items()},
         overview=svg(comparison.plot("change")) if drawable else None,
         spectra={
-            name: svg(comparison.plot(name)) for name in comparison.most_changed(3).query("relative_change > 0")["name"]
+            name: svg(comparison.plot(comparison[row].name))
+            for row, name in comparison.most_changed(3).query("relative_change > 0")["name"].items()
         },
         columns=[column for column in comparison.columns.values() if column.name in {"name", *shown}],
         header=shown,
