@@ -43,7 +43,7 @@ def written_aside(path: Path) -> Iterator[BinaryIO]:
         os.replace(aside, path)
         _sync_directory(path.parent)
     except OSError as err:
-        if err.filename == str(aside):  # nobody knows the hidden file
+        if err.errno is not None and err.filename in (None, str(aside)):  # nobody knows the hidden file
             raise OSError(err.errno, err.strerror, str(path)) from None
         raise
     finally:

@@ -1,12 +1,15 @@
 """``htsr audit``: analyse every weight matrix of a checkpoint."""
 
 import argparse
-import shutil
 import sys
-from pathlib import Path
+from contextlib import closing, nullcontext
+from typing import TYPE_CHECKING
 
 from htsr.cli.arguments import Commands, add_table_options, new_parser, number_of_jobs, whole_number
 from htsr.errors import InputError
+
+if TYPE_CHECKING:
+    from htsr.audit.journal import JournalFolder
 
 # Findings on a terminal; all of them are in every file that is written.
 MAX_FINDINGS = 20
@@ -58,50 +61,51 @@ def run(options: argparse.Namespace) -> None:
     from htsr.report.save import analysis_json
 
     conditions = checked_conditions(options, details_frame([]))
-    journal = _journal(options)
-    done = 0 if journal is None else len(list(journal.glob("*.npz")))
-    analysis = analyze(
-        options.path,
-        layers=options.layers,
-        skip=options.skip,
-        min_eigenvalues=options.min_eigenvalues,
-        conv=options.conv,
-        per_head=options.per_head,
-        base=options.base,
-        convention=options.convention,
-        bootstrap=options.bootstrap,
-        alternatives=options.alternatives,
-        randomize=options.randomize,
-        vectors=options.vectors,
-        n_jobs=options.n_jobs,
-        device=options.device,
-        journal=journal,
-        seed=options.seed,
-    )
-    if done:
-        print(f"{done} of {len(analysis)} layers were done", file=sys.stderr)
-    if not len(analysis):
-        reasons = "; ".join(
-            f"{count} x {reason}" for reason, count in analysis.skipped["reason"].value_counts().items()
+    folder = _journal_folder(options)
+    with nullcontext() if folder is None else closing(folder):
+        analysis = analyze(
+            options.path,
+            layers=options.layers,
+            skip=options.skip,
+            min_eigenvalues=options.min_eigenvalues,
+            conv=options.conv,
+            per_head=options.per_head,
+            base=options.base,
+            convention=options.convention,
+            bootstrap=options.bootstrap,
+            alternatives=options.alternatives,
+            randomize=options.randomize,
+            vectors=options.vectors,
+            n_jobs=options.n_jobs,
+            device=options.device,
+            journal=folder,
+            seed=options.seed,
         )
-        raise InputError(f"{options.path}: none of its {len(analysis.skipped)} tensors is a weight matrix ({reasons})")
-    found = analysis.findings
-    lines = [f"{name}: {finding}" for name, finding in found.head(MAX_FINDINGS).itertuples(index=False)]
-    if len(found) > MAX_FINDINGS:
-        lines.append(f"{len(found) - MAX_FINDINGS} more findings: write them with -o audit.html")
-    deliver(options, conditions, analysis, "\n".join([repr(analysis), *lines]), analysis_json)
-    if journal is not None:
-        shutil.rmtree(journal)
+        if folder is not None and folder.restored:
+            print(f"{folder.restored} of {len(analysis)} layers were done", file=sys.stderr)
+        if not len(analysis):
+            reasons = "; ".join(
+                f"{count} x {reason}" for reason, count in analysis.skipped["reason"].value_counts().items()
+            )
+            raise InputError(
+                f"{options.path}: none of its {len(analysis.skipped)} tensors is a weight matrix ({reasons})"
+            )
+        found = analysis.findings
+        lines = [f"{name}: {finding}" for name, finding in found.head(MAX_FINDINGS).itertuples(index=False)]
+        if len(found) > MAX_FINDINGS:
+            lines.append(f"{len(found) - MAX_FINDINGS} more findings: write them with -o audit.html")
+        deliver(options, conditions, analysis, "\n".join([repr(analysis), *lines]), analysis_json)
+        if folder is not None:
+            folder.remove()
 
 
-def _journal(options: argparse.Namespace) -> Path | None:
-    """Where an audit keeps what it has done: beside its first output, until that is written."""
+def _journal_folder(options: argparse.Namespace) -> "JournalFolder | None":
+    """Open the folder in which an audit keeps what it has done: beside its first output, until that is written."""
+    from htsr.audit.journal import JournalFolder
+
     if not options.output:
         if options.resume:
             raise InputError("--resume needs an output: expected the -o FILE of the audit that was interrupted")
         return None
-    first: Path = options.output[0]
-    journal = first.with_name(f"{first.name}.partial")
-    if journal.exists() and not options.resume:
-        shutil.rmtree(journal)
-    return journal
+    first = options.output[0]
+    return JournalFolder(first.with_name(f"{first.name}.htsr-journal"), anew=not options.resume)

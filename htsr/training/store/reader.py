@@ -39,8 +39,8 @@ Stamp = tuple[int, int]  # time of change and size of a file
 class RunReader:
     """Reads a run directory, which may grow; it reads a file once, and again only if somebody replaced it.
 
-    ``damaged`` says what is wrong with a file, a capture or a line, by file name. What it names is left out, but for ``run.json``,
-    whose description then is as it stands there, and for tables, in whose place the captures are read.
+    ``damaged`` says what is wrong with a file, a capture or a line, by file name. What it names is left out, except for
+    ``run.json``, whose description is used as it stands, and tables, in whose place the captures are read.
     """
 
     def __init__(self, run_dir: Path) -> None:
@@ -176,9 +176,11 @@ def _stamps(directory: Path, suffix: str) -> dict[str, Stamp]:
 
 
 def read_about(run_dir: Path) -> tuple[dict[str, Any], dict[str, str]]:
-    """Return the description of a run, and what is wrong with it by file name, if one can tell what it describes at all.
+    """Return the description of a run, and what is wrong with it by file name.
 
-    Refuse what is no run directory or has an unknown schema.
+    Raises:
+        FileNotFoundError: If the directory does not exist.
+        InputError: If it is no run directory, its description cannot be read at all, or it has an unknown schema.
     """
     if not run_dir.is_dir():
         raise FileNotFoundError(f"{run_dir}: no such directory")
