@@ -1,5 +1,6 @@
 """Files that are there whole or not at all, and bytes that show any damage."""
 
+import errno
 import os
 import secrets
 import stat
@@ -50,23 +51,36 @@ def written_aside(path: Path) -> Iterator[BinaryIO]:
         aside.unlink(missing_ok=True)
 
 
+def open_regular(path: Path) -> BinaryIO:
+    """Open a regular file for reading.
+
+    Args:
+        path: The file.
+
+    Returns:
+        The file, open for reading bytes.
+
+    Raises:
+        OSError: If it cannot be opened, or is a directory, a pipe or a device; those are never waited for.
+    """
+    # Without O_NONBLOCK, opening a pipe waits for somebody to write to it.
+    descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise OSError(errno.EINVAL, "expected a file, got a directory, a pipe or a device", str(path))
+    return os.fdopen(descriptor, "rb")
+
+
 def read_regular(path: Path) -> bytes:
-    """Return the bytes of a regular file.
+    """Return the bytes of a regular file; see ``open_regular``.
 
     Args:
         path: The file.
 
     Returns:
         Its bytes.
-
-    Raises:
-        OSError: If it cannot be read, or is a directory, a pipe or a device; those are never waited for.
     """
-    # Without O_NONBLOCK, opening a pipe waits for somebody to write to it.
-    flags = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
-    with os.fdopen(os.open(path, flags), "rb") as file:
-        if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
-            raise OSError(f"{path}: expected a file, got a pipe or a device")
+    with open_regular(path) as file:
         return file.read()
 
 

@@ -10,6 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path, PurePath
 
 from htsr.errors import InputError
+from htsr.files import open_regular
 from htsr.weights import Inventory
 from htsr.weights.readers.onnx import external_files
 
@@ -76,17 +77,14 @@ def _stamp_of(status: os.stat_result) -> Stamp:
 
 def _hash(path: Path) -> tuple[Stamp, str]:
     """Return the stamp and the digest of a file, which must not change meanwhile."""
-    flags = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
     try:
-        with os.fdopen(os.open(path, flags), "rb") as file:
-            before = os.fstat(file.fileno())
-            if not stat.S_ISREG(before.st_mode):
-                raise _changed(path)
+        with open_regular(path) as file:
+            before = _stamp_of(os.fstat(file.fileno()))
             digest = hashlib.file_digest(file, "blake2b").hexdigest()
             after = _stamp_of(os.fstat(file.fileno()))
     except FileNotFoundError:
         raise _changed(path) from None
-    if after != _stamp_of(before):
+    if after != before:
         raise _changed(path)
     return after, digest
 
