@@ -69,7 +69,8 @@ def assert_right(now, truth, damaged):
     """What is there is right; what is not there is named."""
     for name in ("details", "captures", "groups", "scalars", "events"):
         there = truth[name].loc[truth[name].index.isin(now[name].index)]
-        pd.testing.assert_frame_equal(now[name], there)
+        if len(there):  # a table without a row lacks columns, too
+            pd.testing.assert_frame_equal(now[name], there)
         assert damaged or len(there) == len(truth[name])
     for key, spectrum in now["spectra"].items():
         assert np.array_equal(spectrum.eigenvalues, truth["spectra"][key].eigenvalues)
