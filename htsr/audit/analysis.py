@@ -157,9 +157,13 @@ def analyze(
 
     inventory = listed()
     of_paths = all(map(is_path, source)) if isinstance(source, list | tuple) else is_path(source)
-    if journal is not None and not (is_path(source) and (base is None or is_path(base))):
-        why = "of one path" if of_paths else "of files: the weights of a model in memory may change between two calls"
-        raise InputError(f"journal= needs a source {why}")
+    if journal is not None:
+        if not of_paths or not (base is None or is_path(base)):
+            raise InputError(
+                "journal= needs a source of files: the weights of a model in memory may change between two calls"
+            )
+        if not is_path(source):
+            raise InputError("journal= needs a source of one path")
     with opened_folder(journal) as folder:
         kept = None
         if folder is not None:

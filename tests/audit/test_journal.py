@@ -16,6 +16,7 @@ from safetensors.torch import save_file
 
 import htsr
 from htsr.audit import jobs
+from htsr.audit.journal import Journal
 from htsr.cli import main
 from htsr.errors import InputError
 
@@ -247,19 +248,24 @@ def test_a_copy_elsewhere_of_a_remote_checkpoint_is_compared_by_content(tmp_path
         htsr.analyze(address, journal=tmp_path / "kept")
 
 
-@pytest.mark.parametrize("after", [1, 3, 5])
+def before_a_layer_is_kept(monkeypatch, number, act):
+    """Do something after so many layers were analysed, before the last of them is kept."""
+    real, seen = Journal.add, []
+
+    def add(journal, result):
+        seen.append(result.name)
+        if len(seen) == number:
+            act()
+        real(journal, result)
+
+    monkeypatch.setattr(Journal, "add", add)
+
+
+@pytest.mark.parametrize("after", [1, 3, 6])
 def test_a_file_that_changes_while_it_is_audited_is_named_and_no_mixed_row_is_kept(file, tmp_path, monkeypatch, after):
-    real, seen = jobs.analyze_layer, []
-
-    def changing(*args, **options):
-        seen.append(args)
-        if len(seen) == after:
-            change_byte(file)
-        return real(*args, **options)
-
-    monkeypatch.setattr(jobs, "analyze_layer", changing)
+    before_a_layer_is_kept(monkeypatch, after, lambda: change_byte(file))
     with pytest.raises(InputError, match=r"m.safetensors: the file changed while it was audited"):
-        htsr.analyze(file, journal=tmp_path / "kept", n_jobs=1)
+        htsr.analyze(file, journal=tmp_path / "kept")
     assert len(list((tmp_path / "kept").glob("*.npz"))) == after - 1
     if after > 1:  # those rows were read before the change, from what is there no more
         with pytest.raises(InputError, match="differs in files;"):
@@ -267,30 +273,22 @@ def test_a_file_that_changes_while_it_is_audited_is_named_and_no_mixed_row_is_ke
 
 
 def test_a_change_that_shows_in_the_content_alone_is_found_at_the_end(file, tmp_path, monkeypatch):
-    real, seen = jobs.analyze_layer, []
-
-    def changing(*args, **options):
-        seen.append(args)
-        if len(seen) == 2:
-            change_byte(file)
-        return real(*args, **options)
-
-    monkeypatch.setattr(jobs, "analyze_layer", changing)
+    before_a_layer_is_kept(monkeypatch, 2, lambda: change_byte(file))
     monkeypatch.setattr("htsr.audit.files_read._stamp_of", lambda status: (0,))
     with pytest.raises(InputError, match=r"m.safetensors: the file changed while it was audited"):
-        htsr.analyze(file, journal=tmp_path / "kept", n_jobs=1)
+        htsr.analyze(file, journal=tmp_path / "kept")
     assert not list(tmp_path.glob("kept/*.npz"))
 
 
+def test_a_file_that_goes_while_it_is_audited_is_named(file, tmp_path, monkeypatch):
+    before_a_layer_is_kept(monkeypatch, 2, file.unlink)
+    with pytest.raises(InputError, match=r"m.safetensors: the file changed while it was audited"):
+        htsr.analyze(file, journal=tmp_path / "kept")
+
+
 def test_a_file_that_is_only_touched_is_the_same(file, tmp_path, monkeypatch):
-    real = jobs.analyze_layer
-
-    def touching(*args, **options):
-        file.touch()
-        return real(*args, **options)
-
-    monkeypatch.setattr(jobs, "analyze_layer", touching)
-    assert len(htsr.analyze(file, journal=tmp_path / "kept", n_jobs=1)) == 6
+    before_a_layer_is_kept(monkeypatch, 3, file.touch)
+    assert len(htsr.analyze(file, journal=tmp_path / "kept")) == 6
 
 
 def test_a_base_in_memory_has_no_journal(tmp_path):
@@ -348,15 +346,13 @@ def test_a_file_put_into_a_journal_meanwhile_stays(file, tmp_path, monkeypatch):
 
 def test_two_audits_with_one_output(file, tmp_path, monkeypatch, capsys):
     """The second, which begins in the midst of the first, is refused; the first ends as if it had been alone."""
-    out, real, statuses = tmp_path / "a.csv", jobs.analyze_layer, []
+    out, statuses = tmp_path / "a.csv", []
 
-    def meanwhile(layer, *args, **options):
-        monkeypatch.setattr(jobs, "analyze_layer", real)
+    def begin_another():
         statuses.extend(main(["audit", str(file), "-o", str(out), *more]) for more in ([], ["--resume"]))
-        return real(layer, *args, **options)
 
-    monkeypatch.setattr(jobs, "analyze_layer", meanwhile)
-    assert main(["audit", str(file), "-o", str(out), "--n-jobs", "1"]) == 0
+    before_a_layer_is_kept(monkeypatch, 3, begin_another)
+    assert main(["audit", str(file), "-o", str(out)]) == 0
     assert statuses == [2, 2]
     assert "another audit keeps its layers there" in capsys.readouterr().err
     assert len(pd.read_csv(out)) == 6

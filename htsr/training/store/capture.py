@@ -83,7 +83,7 @@ class Capture:
         except (
             Exception
         ) as err:  # a file that is damaged or made to deceive makes zipfile, numpy and json raise anything
-            raise DamageError(f"{type(err).__name__}: {err}") from err
+            raise DamageError.of(err) from err
         if capture_name(capture.step) != path.name.removeprefix("abandoned-"):
             raise DamageError(f"expected the capture that the name tells, got step {capture.step}")
         return capture

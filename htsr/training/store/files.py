@@ -35,6 +35,11 @@ LARGEST = 2**63 - 1
 class DamageError(ValueError):
     """What stands in a file of a run is not what the writer wrote."""
 
+    @classmethod
+    def of(cls, err: Exception) -> "DamageError":
+        """Return the error of a parser as damage; a mere text needs no name of a type before it."""
+        return cls(str(err) if type(err) is ValueError else f"{type(err).__name__}: {err}")
+
 
 # What reading a file of a run may raise.
 DAMAGE = (DamageError, OSError)

@@ -82,7 +82,7 @@ def _parsing() -> Iterator[None]:
     except DAMAGE:
         raise
     except Exception as err:  # a file that is damaged or made to deceive makes pyarrow, pandas and json raise anything
-        raise DamageError(str(err) if type(err) is ValueError else f"{type(err).__name__}: {err}") from err
+        raise DamageError.of(err) from err
 
 
 def rows_frame(captures: Sequence[Capture]) -> pd.DataFrame:
