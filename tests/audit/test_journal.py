@@ -226,7 +226,7 @@ def test_other_content_of_any_file_that_was_read_is_another_audit(tmp_path, make
         file.write_bytes(file.read_bytes().replace(b"MatMul", b"matmul"))
     else:
         change_byte(file)
-    with pytest.raises(InputError, match="differs in files[;,]"):
+    with pytest.raises(InputError, match=r"differs in files[;,]"):
         htsr.analyze(source, journal=tmp_path / "kept", **options)
 
 
