@@ -96,7 +96,7 @@ class Named(nn.Module):
 def run_dir(tmp_path_factory):
     model = Named()
     with htsr.Monitor(model, every=1, run_dir=tmp_path_factory.mktemp("runs") / "run") as monitor:
-        monitor.watch("alpha > 0")
+        monitor.on("alpha > 0", "warn")
         for step in range(2):
             monitor.record(**{"loss\x1b[0m": 0.5, "$\\frac{$": 1.0 + step})
             monitor.step()

@@ -1,6 +1,8 @@
 """The statistics that a layer of a given shape has if it holds nothing but noise."""
 
+import io
 import os
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -11,7 +13,7 @@ import scipy
 
 from htsr.bulk.bulk_fit import MAX_KURTOSIS, MIN_BULK_EIGENVALUES, fit_marchenko_pastur
 from htsr.bulk.wishart import wishart_eigenvalues
-from htsr.files import written_aside
+from htsr.files import read_regular, seal, unseal, written_aside
 from htsr.spectra import metrics
 from htsr.tails import fit_power_law
 from htsr.tails.xmin_rules import XMIN_RULES, XminName
@@ -29,6 +31,14 @@ MIN_COUNT = 10
 SMALLEST_P = 1e-6
 
 STATISTICS = ("alpha", "D", "stable_rank", "entropy", "bulk_distance")
+# Where each can lie; rounding may move an entropy slightly above 1.
+RANGES = {
+    "alpha": (1.0, np.inf),
+    "D": (0.0, 1.0),
+    "stable_rank": (1.0, np.inf),
+    "entropy": (0.0, 1.0 + 1e-9),
+    "bulk_distance": (0.0, 1.0),
+}
 
 
 @dataclass(frozen=True, eq=False)
@@ -130,7 +140,7 @@ def noise_null(N: int, M: int, matrices: int = 1, xmin: XminName = "ks") -> Nois
     Notes:
         The shape alone seeds the draws, so every machine and every run compares with the same noise. The folder is
         ``$HTSR_CACHE_DIR``, or else the platform's folder for caches; if it cannot be written, each process draws the null
-        anew.
+        anew. A file there counts only if its checksum fits and its values can be such draws.
     """
     if not (isinstance(N, int) and isinstance(M, int) and isinstance(matrices, int)):
         raise TypeError(f"expected whole numbers, got N={N!r}, M={M!r}, matrices={matrices!r}")
@@ -141,7 +151,7 @@ def noise_null(N: int, M: int, matrices: int = 1, xmin: XminName = "ks") -> Nois
     if M < 2 or M * matrices < MIN_BULK_EIGENVALUES:
         return None
     path = cache_folder() / f"noise-v{VERSION}" / f"{N}x{M}x{matrices}-{xmin}.npy"
-    draws = _read(path)
+    draws = _read(path, _count(M, matrices))
     if draws is None:
         draws = np.sort(_draw(N, M, matrices, xmin), axis=1)
         _write(path, draws)
@@ -179,12 +189,16 @@ def _moments(null: NoiseNull, statistic: str, of_logs: bool) -> tuple[float, flo
     return float(np.nanmean(draws)), float(np.nanstd(draws, ddof=1))
 
 
+def _count(M: int, matrices: int) -> int:
+    """Return how many draws a shape gets."""
+    return int(np.clip(DRAWS_TIMES_M_SQUARED / (M**2 * matrices), MIN_DRAWS, DRAWS))
+
+
 def _draw(N: int, M: int, matrices: int, xmin: XminName) -> np.ndarray:
     """Return the statistics of fresh noise, shape ``(5, draws)``."""
     rng = np.random.default_rng([VERSION, N, M, matrices])
-    count = int(np.clip(DRAWS_TIMES_M_SQUARED / (M**2 * matrices), MIN_DRAWS, DRAWS))
     rows = []
-    for _ in range(count):
+    for _ in range(_count(M, matrices)):
         evals = np.sort(np.concatenate([wishart_eigenvalues(N, M, rng) for _ in range(matrices)]))
         fit = fit_power_law(evals[evals > 0], xmin=xmin)
         bulk = fit_marchenko_pastur(evals, N, M)
@@ -193,21 +207,37 @@ def _draw(N: int, M: int, matrices: int, xmin: XminName) -> np.ndarray:
     return np.array(rows).T
 
 
-def _read(path: Path) -> np.ndarray | None:
-    """Return the draws in a file, or None if the file is missing or damaged."""
+def _read(path: Path, count: int) -> np.ndarray | None:
+    """Return the draws in a file, or None if it is missing, damaged, or holds anything but so many draws for this very shape."""
     try:
-        draws = np.load(path, allow_pickle=False)
-    except (OSError, ValueError, EOFError):
+        content = unseal(read_regular(path), path.name)
+        draws = np.load(io.BytesIO(content), allow_pickle=False)
+    except (OSError, ValueError, EOFError, MemoryError):
         return None
-    whole = draws.ndim == 2 and draws.shape[0] == len(STATISTICS) and draws.shape[1] >= MIN_DRAWS
-    return draws if whole and draws.dtype == np.float64 else None
+    return draws if _are_draws(draws, count) else None
+
+
+def _are_draws(draws: np.ndarray, count: int) -> bool:
+    """Return whether an array can be what ``noise_null`` drew: sorted statistics that vary and lie where theirs lie."""
+    if draws.dtype != np.float64 or draws.shape != (len(STATISTICS), count):
+        return False
+    for name, values in zip(STATISTICS, draws, strict=True):
+        known = values[~np.isnan(values)]
+        if name != "bulk_distance" and len(known) < count:  # noise of tiny shapes may have no bulk
+            return False
+        low, high = RANGES[name]
+        if len(known) and not (low <= known[0] and known[-1] <= high and np.isfinite(known).all()):
+            return False
+        if len(known) > 1 and not (known[0] < known[-1] and (np.diff(known) >= 0).all()):
+            return False
+    return True
 
 
 def _write(path: Path, draws: np.ndarray) -> None:
     """Write the draws in full or not at all; a folder that cannot be written is no reason to fail."""
-    try:
+    content = io.BytesIO()
+    np.save(content, draws)
+    with suppress(OSError):
         path.parent.mkdir(parents=True, exist_ok=True)
         with written_aside(path) as file:
-            np.save(file, draws)
-    except OSError:
-        pass
+            file.write(seal(content.getvalue(), path.name))

@@ -1,8 +1,8 @@
 """``htsr audit``: analyse every weight matrix of a checkpoint."""
 
 import argparse
-import shutil
 import sys
+from contextlib import closing, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, get_args
 
@@ -12,6 +12,7 @@ from htsr.errors import InputError
 
 if TYPE_CHECKING:
     from htsr.audit.analysis import Analysis
+    from htsr.audit.journal import JournalFolder
     from htsr.cli.arguments import Commands
 
 # The terminal shows this many findings; every file that the command writes holds all of them.
@@ -89,48 +90,49 @@ def _run(options: argparse.Namespace) -> int:
         except ValueError as err:
             options.parser.error(f"argument --device: {err}")
     conditions = checked_conditions(options, details_frame([]))
-    journal = _journal(options)
-    done = 0 if journal is None else len(list(journal.glob("*.npz")))
-    analysis = analyze(
-        options.path,
-        layers=options.layers,
-        skip=options.skip,
-        min_eigenvalues=options.min_eigenvalues,
-        conv=options.conv,
-        per_head=options.per_head,
-        base=options.base,
-        convention=options.convention,
-        bootstrap=options.bootstrap,
-        alternatives=options.alternatives,
-        randomize=options.randomize,
-        vectors=options.vectors,
-        n_jobs=options.n_jobs,
-        device=options.device,
-        journal=journal,
-        seed=options.seed,
-    )
-    if done:
-        print(f"{done} of {len(analysis)} layers were already analysed", file=sys.stderr)
-    if not len(analysis):
-        reasons = "; ".join(
-            f"{count} x {reason}" for reason, count in analysis.skipped["reason"].value_counts().items()
+    folder = _journal_folder(options)
+    with nullcontext() if folder is None else closing(folder):
+        analysis = analyze(
+            options.path,
+            layers=options.layers,
+            skip=options.skip,
+            min_eigenvalues=options.min_eigenvalues,
+            conv=options.conv,
+            per_head=options.per_head,
+            base=options.base,
+            convention=options.convention,
+            bootstrap=options.bootstrap,
+            alternatives=options.alternatives,
+            randomize=options.randomize,
+            vectors=options.vectors,
+            n_jobs=options.n_jobs,
+            device=options.device,
+            journal=folder,
+            seed=options.seed,
         )
-        raise InputError(f"{options.path}: none of its {len(analysis.skipped)} tensors is a weight matrix ({reasons})")
-    status = deliver(options, conditions, analysis, _text(analysis), analysis_json)
-    if journal is not None:
-        shutil.rmtree(journal)
+        if folder is not None and folder.restored:
+            print(f"{folder.restored} of {len(analysis)} layers were already analysed", file=sys.stderr)
+        if not len(analysis):
+            reasons = "; ".join(
+                f"{count} x {reason}" for reason, count in analysis.skipped["reason"].value_counts().items()
+            )
+            raise InputError(
+                f"{options.path}: none of its {len(analysis.skipped)} tensors is a weight matrix ({reasons})"
+            )
+        status = deliver(options, conditions, analysis, _text(analysis), analysis_json)
+        if folder is not None:
+            folder.remove()
     return status
 
 
-def _journal(options: argparse.Namespace) -> Path | None:
-    """Return the folder beside the first output that keeps finished layers until that output is written, if there is one."""
+def _journal_folder(options: argparse.Namespace) -> "JournalFolder | None":
+    """Open the folder in which an audit keeps what it has done: beside its first output, until that is written."""
+    from htsr.audit.journal import JournalFolder
+
     if not options.output:
         return None
     first: Path = options.output[0]
-    journal = first.with_name(f"{first.name}.partial")
-    if journal.exists() and not options.resume:
-        shutil.rmtree(journal)
-    return journal
+    return JournalFolder(first.with_name(f"{first.name}.htsr-journal"), anew=not options.resume)
 
 
 def _text(analysis: "Analysis") -> str:

@@ -12,6 +12,7 @@ import pandas as pd
 from htsr._version import __version__
 from htsr.choices import FORMATS
 from htsr.errors import InputError
+from htsr.files import written_aside
 from htsr.text import csv_cell
 
 if TYPE_CHECKING:
@@ -56,15 +57,18 @@ def save_history(history: "History", path: Path) -> Path:
 def _write(path: Path, details: pd.DataFrame, page: Callable[[], str], document: Callable[[], str]) -> Path:
     """Write the page, the table or the document, whichever the suffix names, and return the path."""
     check_output(path)
+    content: str | bytes
     match path.suffix.lower():
         case ".html":
-            path.write_text(page(), encoding="utf-8")
+            content = page()
         case ".csv":
-            csv_table(details).to_csv(path, index=False)
+            content = csv_table(details).to_csv(index=False)
         case ".json":
-            path.write_text(document() + "\n", encoding="utf-8")
+            content = document() + "\n"
         case ".parquet":
-            details.to_parquet(path, index=False)
+            content = details.to_parquet(index=False)
+    with written_aside(path.resolve()) as file:  # through a link, not over it
+        file.write(content.encode() if isinstance(content, str) else content)
     return path
 
 
@@ -79,10 +83,12 @@ def check_output(path: Path) -> None:
         raise InputError(f"{path}: expected a suffix among {', '.join(FORMATS)}, got {path.suffix!r}")
     if not path.absolute().parent.is_dir():
         raise InputError(f"{path}: the directory {path.absolute().parent} does not exist")
-    if not os.access(path if path.exists() else path.absolute().parent, os.W_OK):
+    if not os.access(path.resolve().parent, os.W_OK) or (path.exists() and not os.access(path, os.W_OK)):
         raise InputError(f"{path}: no permission to write there")
     if path.is_dir():
         raise InputError(f"{path}: is a directory")
+    if path.exists() and not path.is_file():
+        raise InputError(f"{path}: expected a file or a new one, got a pipe or a device")
 
 
 def analysis_json(analysis: "Analysis") -> str:

@@ -264,6 +264,7 @@ class Monitor:
             if self._capturer.last_step != self.step_count and self._permission.has_room(self.step_count):
                 self._capture(between_steps=True)
         self._writer.event(self.step_count, "closed", f"{self.spent_seconds:.3f} s spent on monitoring")
+        self._writer.close()
         if self._raise_at_close:
             self._failures.raise_any()
 

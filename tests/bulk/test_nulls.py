@@ -1,5 +1,10 @@
 """Nulls agree with dense noise, are seeded and cached, and give calibrated p-values."""
 
+import io
+import os
+import random
+from pathlib import Path
+
 import numpy as np
 import pytest
 
@@ -7,6 +12,7 @@ import htsr
 from htsr.bulk import nulls
 from htsr.bulk.nulls import noise_null
 from htsr.bulk.wishart import wishart_eigenvalues
+from htsr.files import seal
 
 
 @pytest.fixture
@@ -82,6 +88,100 @@ def test_a_damaged_file_is_drawn_anew(fresh, damage):
     noise_null.cache_clear()
     assert np.array_equal(noise_null(40, 20).alpha, first.alpha)
     assert path.stat().st_size > 1000
+
+
+def sealed(path, draws):
+    content = io.BytesIO()
+    np.save(content, draws)
+    path.write_bytes(seal(content.getvalue(), path.name))
+
+
+def with_cell(draws, row, column, value):
+    changed = draws.copy()
+    changed[row, column] = value
+    return changed
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        np.ones_like,
+        np.zeros_like,
+        lambda draws: np.full_like(draws, np.nan),
+        lambda draws: draws[:, ::-1],
+        lambda draws: draws[::-1],
+        lambda draws: draws[:, :60],
+        lambda draws: draws[:4],
+        lambda draws: draws.astype(np.float32),
+        lambda draws: draws.astype(str),
+        lambda draws: with_cell(draws, 0, 0, 0.5),
+        lambda draws: with_cell(draws, 0, -1, np.nan),
+        lambda draws: with_cell(draws, 2, -1, np.inf),
+        lambda draws: with_cell(draws, 1, -1, 1.5),
+        lambda draws: with_cell(draws, 4, 0, -np.inf),
+    ],
+)
+def test_a_foreign_file_is_drawn_anew_even_if_its_checksum_fits(fresh, change):
+    first = noise_null(40, 20)
+    (path,) = fresh.rglob("*.npy")
+    sealed(path, change(np.array([getattr(first, name) for name in nulls.STATISTICS])))
+    noise_null.cache_clear()
+    assert np.array_equal(noise_null(40, 20).alpha, first.alpha)
+
+
+def test_any_flipped_bit_of_the_cache_is_noticed(fresh, monkeypatch):
+    noise_null(40, 20)
+    (path,) = fresh.rglob("*.npy")
+    whole, draw = path.read_bytes(), random.Random(0)
+    for _ in range(200):
+        bit = draw.randrange(8 * len(whole))
+        flipped = bytearray(whole)
+        flipped[bit // 8] ^= 1 << bit % 8
+        path.write_bytes(flipped)
+        assert nulls._read(path, 1000) is None
+    path.write_bytes(whole)
+    assert nulls._read(path, 1000) is not None
+
+
+def test_the_file_of_another_shape_is_no_null_of_this_one(fresh):
+    other, (path,) = noise_null(41, 20), fresh.rglob("*.npy")
+    first = noise_null(40, 20)
+    path.rename(path.with_name("40x20x1-ks.npy"))
+    noise_null.cache_clear()
+    assert np.array_equal(noise_null(40, 20).alpha, first.alpha)
+    assert not np.array_equal(other.alpha, first.alpha)
+
+
+def put_pipe(path):
+    os.mkfifo(path)
+
+
+def put_link_to_device(path):
+    path.symlink_to("/dev/zero")
+
+
+def put_link_to_itself(path):
+    path.symlink_to(path)
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no pipes in the file system")
+@pytest.mark.parametrize("put", [put_pipe, put_link_to_device, put_link_to_itself, Path.mkdir])
+def test_what_is_no_file_is_never_waited_for(fresh, put):
+    first = noise_null(40, 20)
+    (path,) = fresh.rglob("*.npy")
+    path.unlink()
+    put(path)
+    noise_null.cache_clear()
+    assert np.array_equal(noise_null(40, 20).alpha, first.alpha)
+
+
+def test_tiny_noise_is_kept_too(fresh, monkeypatch):
+    shapes = [(8, 8, 1), (2, 2, 4), (3, 2, 9), (300, 2, 6), (9, 3, 3)]
+    first = {shape: noise_null(*shape) for shape in shapes}
+    noise_null.cache_clear()
+    monkeypatch.setattr(nulls, "_draw", lambda *args: pytest.fail("drawn twice"))
+    for shape in shapes:
+        assert np.array_equal(noise_null(*shape).alpha, first[shape].alpha)
 
 
 def test_a_folder_that_cannot_be_written_does_no_harm(fresh, monkeypatch):

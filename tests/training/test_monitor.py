@@ -241,7 +241,7 @@ def test_a_temporary_run_lives_as_long_as_its_history():
 
 # Forks a training for each moment, since a new interpreter would take seconds to import torch.
 KILL_AT_RANDOM = """
-import os, random, signal, sys, time
+import os, random, shutil, signal, sys, time
 from pathlib import Path
 import torch, htsr
 torch.set_num_threads(1)
@@ -261,6 +261,7 @@ for number in range(int(sys.argv[2])):
             model(torch.randn(8, 90)).square().mean().backward()
             optimizer.step()
             monitor.record(loss=1.0)
+            os.write(tell_end, b"r%d " % monitor.step_count)
     os.close(tell_end)
     told = os.read(told_end, 100)  # the first capture is there
     time.sleep(draw.uniform(0, 0.3))
@@ -273,10 +274,14 @@ for number in range(int(sys.argv[2])):
     steps = history.steps
     assert history.damaged == {}, history.damaged
     assert steps == list(range(len(steps))), steps
-    assert {int(step) for step in told.split()} <= set(steps), (told, steps)
+    assert {int(step) for step in told.split() if step.isdigit()} <= set(steps), (told, steps)
+    recorded = {int(step[1:]) for step in told.split() if not step.isdigit()}
+    assert recorded <= set(history.scalars["step"]), (told, history.scalars)
+    assert history.damaged == {}, history.damaged
     assert history.details.groupby("step").size().tolist() == [2] * len(steps)
     assert list(history.spectra("0")) == list(history.spectra("1")) == steps
     total += len(steps)
+    shutil.rmtree(run_dir)
 print("captures", total)
 """
 
@@ -297,8 +302,9 @@ def test_kill_minus_nine_loses_nothing_that_was_told(tmp_path):
 
 @pytest.mark.slow
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="forks its trainings")
-def test_kill_minus_nine_at_two_hundred_moments(tmp_path):
-    kill_at_random(tmp_path, 200, seed=1)
+def test_kill_minus_nine_at_a_thousand_moments(tmp_path):
+    """``HTSR_KILLS`` makes it another number."""
+    kill_at_random(tmp_path, int(os.environ.get("HTSR_KILLS", "1000")), seed=1)
 
 
 FILL_THE_DISK = """

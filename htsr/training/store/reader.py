@@ -1,6 +1,5 @@
 """Reading one run's files: captures, the tables that repeat them, and lines of JSON."""
 
-import json
 import logging
 import os
 from collections.abc import Sequence
@@ -11,16 +10,23 @@ from typing import Any
 import pandas as pd
 import pyarrow as pa
 
+from htsr.audit.columns import HISTORY_COLUMNS
 from htsr.errors import InputError
-from htsr.training.store.capture import DAMAGE, Capture
+from htsr.files import read_regular
+from htsr.training.store.capture import Capture
 from htsr.training.store.files import (
     ABOUT,
     CAPTURES,
+    CHECKSUM,
+    DAMAGE,
+    FIRST_WITH_CHECKSUMS,
     READABLE,
     SCALARS,
     SCHEMA,
     TABLES,
+    DamageError,
     capture_name,
+    read_checked,
     read_lines,
 )
 from htsr.training.store.tables import Table, rows_frame
@@ -33,13 +39,13 @@ Stamp = tuple[int, int]  # time of change and size of a file
 class RunReader:
     """Reads a run directory, which may grow; it reads a file once, and again only if somebody replaced it.
 
-    ``damaged`` says why a capture or a line could not be read, by file name.
+    ``damaged`` says what is wrong with a file, a capture or a line, by file name. What it names is left out, except for
+    ``run.json``, whose description is used as it stands, and tables, in whose place the captures are read.
     """
 
     def __init__(self, run_dir: Path) -> None:
         self.run_dir = run_dir
-        self.about = _read_about(run_dir)
-        self.damaged: dict[str, str] = {}
+        self.about, self.damaged = read_about(run_dir)
         self._captures: dict[str, tuple[Stamp, Capture | None]] = {}  # by file name
         self._tables: dict[str, tuple[Stamp, Table | None]] = {}
 
@@ -49,26 +55,41 @@ class RunReader:
         headers = {
             header["step"]: header for table, steps in tables for header in table.captures if header["step"] in steps
         }
-        return headers | {capture.step: vars(capture) for capture in alone}
+        return headers | {capture.step: capture.header for capture in alone}
 
     def rows(self, columns: Sequence[str] | None = None) -> pd.DataFrame:
         """Return the rows of every capture, steps ascending, from the tables as far as they hold them."""
-        alone, tables = self._look()
-        frames = [rows_frame(alone)[columns] if columns else rows_frame(alone)]
-        if tables:
-            wanted = list(frames[0])
-            held = pa.concat_tables([table.rows(columns) for table, _ in tables], promote_options="default")
-            frame = held.to_pandas().reindex(columns=wanted)  # a table of an older version may lack a column
+        wanted = [column.name for column in HISTORY_COLUMNS] if columns is None else list(columns)
+        held = None
+        while held is None:  # once more for each table that was damaged since it was opened
+            alone, tables = self._look()
+            held = self._held_rows(wanted, tables)
+        rows = rows_frame(alone)[wanted]
+        if held:
+            frame = pa.concat_tables(held, promote_options="default").to_pandas()
+            frame = frame.reindex(columns=wanted)  # a table of an older version may lack a column
             current = {step for _, steps in tables for step in steps}
             if len(current) < sum(len(table.parts) for table, _ in tables):
                 frame = frame[frame["step"].isin(current)]
-            if not (frame.dtypes == frames[0].dtypes).all():
-                frame = frame.astype(frames[0].dtypes.to_dict())
-            frames = [frame, *(frames if len(frames[0]) else [])]
-        rows = pd.concat(frames, ignore_index=True) if len(frames) > 1 else frames[0]
+            if not (frame.dtypes == rows.dtypes).all():
+                frame = frame.astype(rows.dtypes.to_dict())
+            rows = pd.concat([frame, rows] if len(rows) else [frame], ignore_index=True)
         return (
             rows if rows["step"].is_monotonic_increasing else rows.sort_values("step", kind="stable", ignore_index=True)
         )
+
+    def _held_rows(self, columns: list[str], tables: list[tuple[Table, set[int]]]) -> list[pa.Table] | None:
+        """Return the rows of each table; None, after noting it, if one is damaged."""
+        held = []
+        for table, _ in tables:
+            try:
+                held.append(table.rows(columns))
+            except DAMAGE as err:
+                name = table.path.name
+                self._note_damaged_table(name, err)
+                self._tables[name] = (self._tables[name][0], None)
+                return None
+        return held
 
     def capture(self, step: int) -> Capture | None:
         """Return the capture of a step; None if it is damaged or gone."""
@@ -121,18 +142,24 @@ class RunReader:
         except FileNotFoundError:  # a run that was just resumed renamed it
             return None
         except DAMAGE as err:
-            self.damaged[name] = f"{type(err).__name__}: {err}"
+            self.damaged[name] = str(err)
             logger.warning("%s is damaged and left out (%s)", path, self.damaged[name])
             return None
 
     def _open_table(self, name: str) -> Table | None:
         """Open a table; return None if it is damaged, so that its captures themselves are read."""
-        path = self.run_dir / TABLES / name
+        self.damaged.pop(name, None)
         try:
-            return Table.open(path)
-        except (*DAMAGE, pa.ArrowException) as err:
-            logger.warning("%s is damaged; reading its captures instead (%s)", path, err)
+            return Table.open(self.run_dir / TABLES / name)
+        except FileNotFoundError:  # a run that was just resumed deleted it
             return None
+        except DAMAGE as err:
+            self._note_damaged_table(name, err)
+            return None
+
+    def _note_damaged_table(self, name: str, err: Exception) -> None:
+        self.damaged[name] = f"{err}; its captures are read instead"
+        logger.warning("%s is damaged: %s", self.run_dir / TABLES / name, self.damaged[name])
 
 
 def _stamps(directory: Path, suffix: str) -> dict[str, Stamp]:
@@ -148,20 +175,33 @@ def _stamps(directory: Path, suffix: str) -> dict[str, Stamp]:
     return found
 
 
-def _read_about(run_dir: Path) -> dict[str, object]:
-    """Return the description of a run; refuse what is no run directory or has an unknown schema."""
+def read_about(run_dir: Path) -> tuple[dict[str, Any], dict[str, str]]:
+    """Return the description of a run, and what is wrong with it by file name.
+
+    Raises:
+        FileNotFoundError: If the directory does not exist.
+        InputError: If it is no run directory, its description cannot be read at all, or it has an unknown schema.
+    """
     if not run_dir.is_dir():
         raise FileNotFoundError(f"{run_dir}: no such directory")
     path = run_dir / ABOUT
     if not path.exists():
         raise InputError(f"{run_dir}: expected a run directory of htsr.Monitor, found no {ABOUT} in it")
+    damaged = {}
     try:
-        about: dict[str, object] = json.loads(path.read_text())
+        text = read_regular(path)
+        try:
+            about, checked = read_checked(text)
+        except DamageError as err:
+            about, checked = read_checked(CHECKSUM.sub(b"{", text))  # the rest may still tell enough
+            damaged[ABOUT] = str(err)
         schema, version = about["schema"], about["htsr"]
-    except (ValueError, KeyError, TypeError) as err:
+    except (DamageError, KeyError, OSError) as err:
         raise InputError(f"{path}: expected the description of a run, got {type(err).__name__}: {err}") from err
     if schema not in READABLE:
         raise InputError(
             f"{run_dir}: expected schema {SCHEMA}, got {schema!r}, written by htsr {version}: read it with that version"
         )
-    return about
+    if schema >= FIRST_WITH_CHECKSUMS and not checked and not damaged:
+        damaged[ABOUT] = "it has no checksum"
+    return about, damaged

@@ -2,13 +2,16 @@
 
 Opening ten thousand small files takes half a minute, so the writer keeps their rows once more, a hundred captures to a
 Parquet file. A table only repeats what the captures say, so nothing is lost if it is. It names the captures that it was made
-from, with their sizes; a reader reads any capture itself whose size differs.
+from, with their sizes; a reader reads any capture itself whose size differs. A table counts only if its seal fits, each time it
+is read; readers take the rows of the captures instead, and the next writer of the run makes it anew.
 """
 
 import json
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -16,11 +19,11 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from htsr.audit.columns import HISTORY_COLUMNS
+from htsr.audit.columns import BY_NAME, HISTORY_COLUMNS
 from htsr.audit.table import details_frame
-from htsr.files import written_aside
-from htsr.training.store.capture import DAMAGE, WEIGHTS, Capture
-from htsr.training.store.files import CAPTURES, TABLES, capture_step, table_name
+from htsr.files import read_regular, seal, unseal, written_aside
+from htsr.training.store.capture import WEIGHTS, Capture, checked_header
+from htsr.training.store.files import CAPTURES, DAMAGE, TABLES, DamageError, capture_name, capture_step, table_name
 
 logger = logging.getLogger(__name__)
 
@@ -40,13 +43,46 @@ class Table:
 
     @classmethod
     def open(cls, path: Path) -> "Table":
-        """Return the description of the table in a file."""
-        about = json.loads(pq.read_metadata(path).metadata[_KEY])
-        return cls(path, about["parts"], about["captures"])
+        """Return the description of the table in a file; raise one of ``DAMAGE`` if it is damaged."""
+        with _parsing():
+            about = json.loads(pq.read_metadata(_content(path)).metadata[_KEY])
+            parts, captures = about["parts"], [checked_header(header) for header in about["captures"]]
+            if sorted(parts) != [capture_name(header["step"]) for header in captures]:
+                raise DamageError("expected a header for each capture")
+            return cls(path, parts, captures)
 
-    def rows(self, columns: Sequence[str] | None) -> pa.Table:
-        """Return the rows, or some of their columns."""
-        return pq.ParquetFile(self.path).read(columns=columns, use_threads=False)
+    def rows(self, columns: Sequence[str]) -> pa.Table:
+        """Return these columns of the rows, as far as the table has them; raise one of ``DAMAGE`` if it is damaged."""
+        with _parsing():
+            held = pq.ParquetFile(_content(self.path)).read(columns=list(columns), use_threads=False)
+            # Other versions of pandas write texts as another type.
+            held = held.cast(pa.schema([_types().field(name) for name in held.column_names]))
+            whole = [name for name in columns if BY_NAME[name].dtype == "int64"]
+            if any(name not in held.column_names or held[name].null_count for name in whole):
+                raise DamageError(f"expected a value in each cell of {', '.join(whole)}")
+            return held
+
+
+@lru_cache(maxsize=1)
+def _types() -> pa.Schema:
+    """Return the type of each column in a table."""
+    return pa.Schema.from_pandas(rows_frame([]), preserve_index=False).remove_metadata()
+
+
+def _content(path: Path) -> pa.BufferReader:
+    """Return what is sealed in the file of a table."""
+    return pa.BufferReader(unseal(read_regular(path), path.name))
+
+
+@contextmanager
+def _parsing() -> Iterator[None]:
+    """Turn whatever a parser raises into ``DamageError``."""
+    try:
+        yield
+    except DAMAGE:
+        raise
+    except Exception as err:  # a file that is damaged or made to deceive makes pyarrow, pandas and json raise anything
+        raise DamageError.of(err) from err
 
 
 def rows_frame(captures: Sequence[Capture]) -> pd.DataFrame:
@@ -57,19 +93,15 @@ def rows_frame(captures: Sequence[Capture]) -> pd.DataFrame:
 
 def write_table(run_dir: Path, parts: dict[str, int], captures: Sequence[Capture]) -> Path:
     """Write the rows of captures, steps ascending, as a table, with the size of each capture's file; return its path."""
-    about = {
-        "parts": parts,
-        "captures": [
-            {"step": c.step, "seconds": c.seconds, "analysis_seconds": c.analysis_seconds, "groups": c.groups}
-            for c in captures
-        ],
-    }
+    about = {"parts": parts, "captures": [capture.header for capture in captures]}
     rows = pa.Table.from_pandas(rows_frame(captures), preserve_index=False)
     rows = rows.replace_schema_metadata({**rows.schema.metadata, _KEY: json.dumps(about).encode()})
     path = run_dir / TABLES / table_name(captures[0].step, captures[-1].step)
     path.parent.mkdir(exist_ok=True)
+    content = pa.BufferOutputStream()
+    pq.write_table(rows, content, compression="lz4")
     with written_aside(path) as file:
-        pq.write_table(rows, file, compression="lz4")
+        file.write(seal(content.getvalue().to_pybytes(), path.name))
     return path
 
 
@@ -85,7 +117,7 @@ def consolidate(run_dir: Path, saved: Sequence[str]) -> list[str]:
                 captures.append(Capture.load(path))
                 parts[name] = path.stat().st_size
             except DAMAGE as err:
-                logger.warning("%s is damaged and left out (%s: %s)", path, type(err).__name__, err)
+                logger.warning("%s is damaged and left out (%s)", path, err)
         if captures:
             write_table(run_dir, parts, captures)
     return saved
@@ -96,6 +128,18 @@ def forget_tables(run_dir: Path, from_step: int) -> None:
     for path in (run_dir / TABLES).glob("rows-*.parquet"):
         if int(path.stem.split("-")[2]) >= from_step:
             path.unlink(missing_ok=True)
+
+
+def drop_damaged_tables(run_dir: Path) -> list[str]:
+    """Delete the tables that are damaged, so that they are made anew, and return what is wrong with each."""
+    problems = []
+    for path in sorted((run_dir / TABLES).glob("rows-*.parquet")):
+        try:
+            Table.open(path)
+        except DAMAGE as err:
+            problems.append(f"{path.name}: {err}")
+            path.unlink(missing_ok=True)
+    return problems
 
 
 def untabled(run_dir: Path) -> list[str]:

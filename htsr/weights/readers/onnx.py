@@ -1,6 +1,7 @@
 """List the weights of an ONNX graph."""
 
 import re
+from collections.abc import Iterator
 from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
@@ -140,3 +141,26 @@ def _read(path: Path, number: int, rows: slice | None) -> torch.Tensor:
     if array.dtype.name not in ("float16", "float32", "float64") and array.dtype.kind in "fV":  # ml_dtypes
         array = array.astype("float32")
     return as_tensor(array if rows is None else array[rows])
+
+
+def external_files(path: Path) -> list[Path]:
+    """Return the files beside a graph, or below, that hold the values of its tensors; some may be missing."""
+    names = {
+        entry.value
+        for tensor in _all_tensors(_model(path).graph)
+        for entry in tensor.external_data
+        if entry.key == "location"
+    }
+    return [
+        path.parent / name for name in sorted(names) if not Path(name).is_absolute() and ".." not in Path(name).parts
+    ]
+
+
+def _all_tensors(graph: Any) -> Iterator[Any]:
+    """Yield the tensors of a graph, of its operations and of the graphs inside them."""
+    yield from graph.initializer
+    for node in graph.node:
+        for attribute in node.attribute:
+            yield from (attribute.t, *attribute.tensors)
+            for inner in (attribute.g, *attribute.graphs):
+                yield from _all_tensors(inner)

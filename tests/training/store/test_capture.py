@@ -8,6 +8,7 @@ import htsr
 from htsr.audit.row import known_cells
 from htsr.files import written_aside
 from htsr.training.store.capture import Capture
+from htsr.training.store.files import capture_name
 
 
 def capture(step=3):
@@ -18,8 +19,8 @@ def capture(step=3):
 
 def test_round_trip_is_exact(tmp_path):
     before = capture()
-    before.save(tmp_path / "c.npz")
-    after = Capture.load(tmp_path / "c.npz")
+    before.save(tmp_path / capture_name(3))
+    after = Capture.load(tmp_path / capture_name(3))
     assert (after.step, after.seconds, after.analysis_seconds) == (3, 1.5, 0.25)
     assert after.rows == [known_cells(row) for row in before.rows]
     assert after.groups == before.groups
@@ -30,8 +31,8 @@ def test_round_trip_is_exact(tmp_path):
 
 
 def test_a_capture_without_spectra(tmp_path):
-    Capture(0, 0.0, 0.0, [], {}, []).save(tmp_path / "c.npz")
-    assert Capture.load(tmp_path / "c.npz").spectra == {}
+    Capture(0, 0.0, 0.0, [], {}, []).save(tmp_path / capture_name(0))
+    assert Capture.load(tmp_path / capture_name(0)).spectra == {}
 
 
 def test_a_write_that_fails_leaves_nothing(tmp_path):

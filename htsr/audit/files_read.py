@@ -1,0 +1,146 @@
+"""The files whose content an audit of a checkpoint rests on, and whether they stay the same."""
+
+import hashlib
+import io
+import os
+import pickle
+import stat
+from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path, PurePath
+
+from htsr.errors import InputError
+from htsr.files import open_regular
+from htsr.weights import Inventory
+from htsr.weights.readers.onnx import external_files
+
+# Nobody has as many; a listing of a folder stops here.
+MAX_FILES = 10_000
+# Threads that read and hash; hashlib lets go of the GIL.
+THREADS = min(4, os.cpu_count() or 1)
+
+Stamp = tuple[int, ...]
+
+
+class FilesRead:
+    """The files that are read for an inventory, by content: weights, external data, and every JSON file beside them.
+
+    Making one reads them all. ``check`` is cheap: it reads again only what looks touched. ``verify`` reads all of them again.
+    """
+
+    def __init__(self, inventory: Inventory, roots: Iterable[Path]) -> None:
+        self._paths = sorted(set(_files(inventory, roots)))
+        self._hashed = self._hash(self._paths)
+
+    @property
+    def contents(self) -> list[list[str]]:
+        """Name and digest of each file, sorted, without folders: copies in another place are the same."""
+        return sorted([path.name, digest] for path, (_, digest) in self._hashed.items())
+
+    def check(self) -> None:
+        """Raise ``InputError`` if a file has changed, as far as size, times and place of the file tell."""
+        touched = [path for path, (stamp, _) in self._hashed.items() if _stamp(path) != stamp]
+        if touched:
+            self._compare(touched)
+
+    def verify(self) -> None:
+        """Raise ``InputError`` if the content of a file has changed."""
+        self._compare(self._paths)
+
+    def _compare(self, paths: list[Path]) -> None:
+        now = self._hash(paths)
+        for path in paths:
+            if now[path][1] != self._hashed[path][1]:
+                raise _changed(path)
+        self._hashed |= now
+
+    def _hash(self, paths: list[Path]) -> dict[Path, tuple[Stamp, str]]:
+        with ThreadPoolExecutor(THREADS) as pool:
+            return dict(zip(paths, pool.map(_hash, paths), strict=True))
+
+
+def _changed(path: Path) -> InputError:
+    return InputError(f"{path}: the file changed while it was audited; audit it again once it is whole")
+
+
+def _stamp(path: Path) -> Stamp | None:
+    """Return what changes when a file is written or replaced; None if it is gone. No program can set the time of change back."""
+    try:
+        return _stamp_of(path.stat())
+    except OSError:
+        return None
+
+
+def _stamp_of(status: os.stat_result) -> Stamp:
+    return (status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns)
+
+
+def _hash(path: Path) -> tuple[Stamp, str]:
+    """Return the stamp and the digest of a file, which must not change meanwhile."""
+    try:
+        with open_regular(path) as file:
+            before = _stamp_of(os.fstat(file.fileno()))
+            digest = hashlib.file_digest(file, "blake2b").hexdigest()
+            after = _stamp_of(os.fstat(file.fileno()))
+    except FileNotFoundError:
+        raise _changed(path) from None
+    if after != before:
+        raise _changed(path)
+    return after, digest
+
+
+def _files(inventory: Inventory, roots: Iterable[Path]) -> Iterator[Path]:
+    """Yield every file that is read for an inventory; ``roots`` are the local paths that were opened."""
+    loaded = _paths_in([layer.load for layer in inventory.layers])
+    folders = {root.absolute() for root in roots}
+    for path in loaded | folders:
+        if path.is_dir():
+            folders.add(path)
+        elif _is_file(path):
+            folders.add(path.parent)
+            yield path
+            if path.suffix.lower() == ".onnx":
+                yield from filter(_is_file, external_files(path))
+    for folder in filter(Path.is_dir, folders):
+        for path in _listed(folder):
+            if folder in loaded or path.suffix.lower() == ".json":
+                yield path
+
+
+def _listed(folder: Path) -> Iterator[Path]:
+    """Yield the regular files in a folder."""
+    with os.scandir(folder) as entries:
+        for number, entry in enumerate(entries):
+            if number == MAX_FILES:
+                raise InputError(f"{folder}: holds more than {MAX_FILES} files, too many to see whether they change")
+            if _is_file(path := Path(entry.path)):
+                yield path
+
+
+def _is_file(path: Path) -> bool:
+    """Return whether a path leads to a regular file."""
+    try:
+        return stat.S_ISREG(path.stat().st_mode)
+    except OSError:
+        return False
+
+
+class _PathCollector(pickle.Pickler):
+    """Pickles an object only to see which paths it holds."""
+
+    def __init__(self) -> None:
+        super().__init__(io.BytesIO())
+        self.found: set[Path] = set()
+
+    def persistent_id(self, obj: object) -> str | None:
+        if not isinstance(obj, PurePath) and not (isinstance(obj, str) and os.path.isabs(obj)):
+            return None
+        self.found.add(Path(obj).absolute())
+        return "path"
+
+
+def _paths_in(loads: object) -> set[Path]:
+    """Return the paths that these functions read: each can be pickled, with the paths as arguments."""
+    collector = _PathCollector()
+    collector.dump(loads)
+    return collector.found
