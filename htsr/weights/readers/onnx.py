@@ -62,13 +62,17 @@ def _weight(walk: Walk, constant: Constant, use: Use, weight: Weight, names: Col
     key = constant.name
     if ANONYMOUS.match(key) and (module := _module(use.node)):
         key = f"{module}.{weight.variable}{'_l0' * recurrent}"
-        for level in range(1, len(names) + 1) if recurrent else ():  # a layer of torch becomes one operation for each level
+        for level in (
+            range(1, len(names) + 1) if recurrent else ()
+        ):  # a layer of torch becomes one operation for each level
             if key not in names:
                 break
             key = f"{module}.{weight.variable}_l{level}"
     if key in names:
         key = _distinct(constant.name, constant, names)
-    quantised = "int" in constant.dtype and len(constants_of(weight.value)) > 1
+    # a narrow type is a quantised one only if the graph multiplies it by scales
+    narrow = re.match("u?int|float[48]_", constant.dtype)
+    quantised = narrow is not None and any("float" in scale.dtype for scale in constants_of(weight.value)[1:])
     return StoredTensor(
         key=key,
         shape=weight.value.shape,

@@ -157,7 +157,7 @@ def _bits(data_type: int) -> int:
 
     name = onnx.TensorProto.DataType.Name(data_type)
     for bits in (2, 4):
-        if name.startswith((f"INT{bits}", f"UINT{bits}", f"FLOAT{bits}")) and not name[-2:] in ("16", "32", "64"):
+        if name.startswith((f"INT{bits}", f"UINT{bits}", f"FLOAT{bits}")) and name[-2:] not in ("16", "32", "64"):
             return bits
     return 8 * int(np.dtype(onnx.helper.tensor_dtype_to_np_dtype(data_type)).itemsize)
 

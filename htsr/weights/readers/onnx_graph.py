@@ -138,9 +138,7 @@ class Walk:
                 self.uses.setdefault(constant.address, []).insert(0, Use(node, len(inputs), (*inputs, scale)))
 
 
-def _scale_after(
-    node: Any, readers: Mapping[str, list[Any]], writers: Mapping[str, Any], scope: Scope
-) -> Value | None:
+def _scale_after(node: Any, readers: Mapping[str, list[Any]], writers: Mapping[str, Any], scope: Scope) -> Value | None:
     """Return the scale of the weight of an integer product, which the graph applies to the result: Cast, then Mul."""
     # onnxruntime writes Mul(Cast(MatMulInteger(x, w)), Mul(scale of x, scale of w))
     name = node.output[0] if node.output else ""

@@ -59,7 +59,9 @@ def _operations(value: Value | None) -> int:
     return 1 + sum(map(_operations, value.inputs)) if isinstance(value, Computed) else 0
 
 
-def compute(operation: Callable[..., np.ndarray], inputs: Sequence[Value | None], shape: Sequence[int]) -> Computed | None:
+def compute(
+    operation: Callable[..., np.ndarray], inputs: Sequence[Value | None], shape: Sequence[int]
+) -> Computed | None:
     """Return a value computed from others; None if it would take more work than a weight's chain does."""
     value = Computed(operation, tuple(inputs), tuple(int(size) for size in shape))
     if _operations(value) > MAX_OPERATIONS:
@@ -80,7 +82,9 @@ def evaluate(path: Path, value: Value, rows: slice | None = None) -> np.ndarray:
     except InputError:
         raise
     except Exception as err:  # onnx.reference raises what numpy raises
-        raise InputError(f"{path}: a weight cannot be computed from its constants ({type(err).__name__}: {err})") from err
+        raise InputError(
+            f"{path}: a weight cannot be computed from its constants ({type(err).__name__}: {err})"
+        ) from err
     return result if rows is None else result[rows]
 
 
@@ -92,7 +96,14 @@ def folded(path: Path, model: Any, node: Any, inputs: Sequence[Value | None], op
         return None
     try:
         shape = _shape(path, model, node, inputs)
-    except (ValueError, IndexError, TypeError, OverflowError, ZeroDivisionError, InputError):  # settings that do not fit the shape
+    except (
+        ValueError,
+        IndexError,
+        TypeError,
+        OverflowError,
+        ZeroDivisionError,
+        InputError,
+    ):  # settings that do not fit the shape
         return None
     if shape is None:
         return None
@@ -111,7 +122,10 @@ def run_node(serialised: bytes, opset: int, *inputs: np.ndarray | None) -> np.nd
     del node.input[:], node.output[:]
     node.input.extend(names)
     node.output.append("output")
-    unknown = [onnx.helper.make_tensor_value_info(name, onnx.TensorProto.UNDEFINED, None) for name in (*filter(None, names), "output")]
+    unknown = [
+        onnx.helper.make_tensor_value_info(name, onnx.TensorProto.UNDEFINED, None)
+        for name in (*filter(None, names), "output")
+    ]
     graph = onnx.helper.make_graph([node], "node", unknown[:-1], unknown[-1:])
     model = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", opset)])
     given = {name: array for name, array in zip(names, inputs, strict=True) if name}
@@ -175,7 +189,9 @@ def _shape(path: Path, model: Any, node: Any, inputs: Sequence[Value | None]) ->
             wanted = numbers(1, "shape")
             if wanted is None:
                 return None
-            wanted = [shape[i] if size == 0 and not settings.get("allowzero") else size for i, size in enumerate(wanted)]
+            wanted = [
+                shape[i] if size == 0 and not settings.get("allowzero") else size for i, size in enumerate(wanted)
+            ]
             return _reshaped(shape, wanted)
         case "Flatten":
             axis = range(len(shape) + 1)[settings.get("axis", 1)]

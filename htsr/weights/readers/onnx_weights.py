@@ -10,7 +10,7 @@ import numpy as np
 from htsr.weights.readers.einsum import einsum_matrix
 from htsr.weights.readers.onnx_graph import Use
 from htsr.weights.readers.onnx_values import Value, attributes, compute, constants_of, matrix, scaled
-from htsr.weights.recurrent import recurrent_type
+from htsr.weights.recurrent import RECURRENT, recurrent_type
 from htsr.weights.roles import EMBEDDING, LayerRole
 
 # Gates in the order of the ONNX standard, by torch's letters. ONNX has i, o, f, c for LSTM and z, r, h for GRU.
@@ -59,7 +59,11 @@ def weight_of(use: Use, name: str) -> Weight | str:
         return _packed(use, settings)
     match operation:
         case "MatMul" | "FusedMatMul" | "TransposeMatMul" | "Gemm" | "FusedGemm" | "GemmFloat8" if place < 2 <= sides:
-            return Weight(value, _product(sides, place, settings))
+            role = _product(sides, place, settings)
+            # a recurrent cell of torch becomes two Gemm, whose weights keep the names that tell their gates
+            return Weight(value, None if role.axes is None and RECURRENT.fullmatch(name) else role)
+        case "Conv" | "ConvTranspose" | "FusedConv" | "NhwcFusedConv" | "Gemm" | "FusedGemm" if place == 2:
+            return f"the bias of {operation}"
         case "Attention" if node.domain == "com.microsoft" and place == 1 and sides == 2:
             return Weight(value, LayerRole("dense", axes=(1, 0)))
         case "Conv" | "ConvTranspose" | "FusedConv" | "NhwcFusedConv" if place == 1 and 3 <= sides <= 5:
@@ -87,7 +91,9 @@ def _by_name(use: Use) -> Weight | str:
         if "int" in constant.dtype and len(constant.shape) > 1
     ]
     if integers or math.prod(use.value.shape) == max(use.value.shape, default=1):
-        return f"input {use.place} of {use.node.domain}.{use.node.op_type}: not known to be the weight of a matrix product"
+        return (
+            f"input {use.place} of {use.node.domain}.{use.node.op_type}: not known to be the weight of a matrix product"
+        )
     return Weight(use.value, None)
 
 
@@ -127,7 +133,9 @@ def _recurrent(use: Use) -> Weight | str:
     if operation == "DynamicQuantizeLSTM":  # stored (directions, in, gates * hidden), with scales as inputs 8 to 11
         scale, zero = (_input(use, number) for number in ((8, 9) if place == 1 else (10, 11)))
         directions, _, gates = value.shape
-        made = _rescaled(value, scale, zero, {(directions,): (directions, 1, 1), (directions, gates): (directions, 1, gates)})
+        made = _rescaled(
+            value, scale, zero, {(directions,): (directions, 1, 1), (directions, gates): (directions, 1, gates)}
+        )
         if made is None:
             return "integers whose scales the graph computes"
         value, role = made, LayerRole(role.layer_type, (0, 2, 1), gates=role.gates)
@@ -162,12 +170,15 @@ def _rescaled(
 ) -> Value | None:
     """Return ``(weight - zero) * scale``; ``forms`` maps the shapes that scales may have to the shapes that broadcast."""
     single = (1,) * len(weight.shape)
-    known = [
-        single if math.prod(value.shape) == 1 else forms.get(value.shape) for value in (scale, zero) if value is not None
-    ]
-    if scale is None or None in known:
+
+    def form(value: Value) -> tuple[int, ...] | None:
+        return single if math.prod(value.shape) == 1 else forms.get(value.shape)
+
+    scale_form = None if scale is None else form(scale)
+    zero_form = single if zero is None else form(zero)
+    if scale_form is None or zero_form is None:
         return None
-    return compute(partial(scaled, known[0], known[-1]), [weight, scale, zero], weight.shape)
+    return compute(partial(scaled, scale_form, zero_form), [weight, scale, zero], weight.shape)
 
 
 def _packed(use: Use, settings: dict[str, Any]) -> Weight | str:
@@ -177,7 +188,7 @@ def _packed(use: Use, settings: dict[str, Any]) -> Weight | str:
     bits, block = settings.get("bits", 4), settings.get("block_size", 0)
     if use.place != 1 or weight is None or scales is None:
         return f"input {use.place} of MatMulNBits: a scale, a zero point or a bias"
-    if bits not in (2, 4, 8) or block < 1 or columns < 1 or rows < 1 or len(use.node.input) > 4 and use.node.input[4]:
+    if bits not in (2, 4, 8) or block < 1 or columns < 1 or rows < 1 or (len(use.node.input) > 4 and use.node.input[4]):
         return "packed integers in an order that is not understood"
     blocks = -(-columns // block)
     fits = math.prod(weight.shape) == rows * blocks * block * bits // 8 and math.prod(scales.shape) == rows * blocks
