@@ -25,6 +25,7 @@ from htsr.weights.readers.formats import (
     TORCH_DISTRIBUTED,
     Format,
 )
+from htsr.weights.readers.keras import is_keras_model, read_keras_model
 from htsr.weights.readers.peft import ADAPTER_CONFIG, read_peft
 from htsr.weights.readers.quantised import multiply_scales
 from htsr.weights.readers.remote import fetch_checkpoint, is_url, keep_copies
@@ -103,6 +104,8 @@ def _list(source: Source, base: Source | None = None) -> Listing:
         raise InputError(
             f"expected the directory of an adapter (with {ADAPTER_CONFIG}) because a base is given, got {source!r:.100}"
         )
+    if is_keras_model(source):
+        return read_keras_model(source)
     if isinstance(source, nn.Module):
         return read_module(source)
     if isinstance(source, Mapping):

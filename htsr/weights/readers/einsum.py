@@ -21,9 +21,9 @@ def einsum_matrix(equation: str, operand: int, shape: Sequence[int]) -> EinsumMa
     """Return how one operand of an equation of two acts as a matrix; None if it does not."""
     # A letter that the weight shares with the other operand is summed over (an input) or kept (the stack); one that it shares
     # with the result alone is an output.
-    left, arrow, result = equation.replace(" ", "").partition("->")
+    left, arrow, result = equation.replace(" ", "").replace("...", "").partition("->")
     operands = left.split(",")
-    if not arrow or len(operands) != 2 or "." in operands[operand]:
+    if not arrow or len(operands) != 2:
         return None
     weight, other = operands[operand], operands[1 - operand]
     if len(weight) != len(shape) or len(set(weight)) != len(weight):
