@@ -14,7 +14,7 @@ from htsr.weights.convolutions import Conv, check_conv
 from htsr.weights.inventory import Inventory, Listing
 from htsr.weights.modules import read_module
 from htsr.weights.names import distinct_ends
-from htsr.weights.readers.archives import KERAS_WEIGHTS, TORCH_MAGIC, archive_entries, is_archive
+from htsr.weights.readers.archives import KERAS_WEIGHTS, TORCH_MAGIC, archive_entries, check_no_lfs_pointer, is_archive
 from htsr.weights.readers.formats import (
     BY_SUFFIX,
     GGUF,
@@ -153,6 +153,7 @@ def _list_checkpoint(path: Path) -> Listing:
         raise InputError(f"{path}: expected a file or a directory, got a device, a pipe or another special file")
     if path.name.endswith(".index.json"):
         return _list_directory(path.parent)
+    check_no_lfs_pointer(path)
     format_ = _format_by_content(path) or BY_SUFFIX.get(path.suffix.lower())
     if format_ is None:
         raise InputError(f"{path}: expected a checkpoint file ({', '.join(BY_SUFFIX)}), got the suffix {path.suffix!r}")
