@@ -71,17 +71,20 @@ def _config_of(model: Any) -> Any:
 
 def _in_memory(weight: Any, path: Sequence[str], layers: Mapping[str, KerasLayer]) -> StoredTensor:
     """List a variable of a model in memory."""
-    *names, own = _without_repeats(path)
+    *names, own = _names_in_path(path)
     found = variable(layer_at(names, [], layers), own, tuple(weight.shape))
     read = partial(_read_variable, weight, found.axes, found.shape)
     names = _without_cell(found, names, [], layers)
     return _listed(found, names, tuple(weight.shape), str(weight.dtype), read, weight.path, id(weight))
 
 
-def _without_repeats(path: Sequence[str]) -> list[str]:
-    """Return the names in a path of Keras: a layer repeats its own, and a stack of cells is no layer that anybody named."""
-    names = path[1:] if path[:1] == path[1:2] else path
-    return [name for name in names if name != "stacked_rnn_cells"]
+def _names_in_path(path: Sequence[str]) -> list[str]:
+    """Return the names in a path that begins with a layer of the model and goes on with Keras's path of the variable."""
+    # Keras's path may repeat the layer, after the Sequential that built it; a stack of cells is no layer that anybody named
+    layer, *inside = path
+    if layer in inside[:-1]:
+        inside = inside[inside.index(layer) + 1 :]
+    return [name for name in (layer, *inside) if name != "stacked_rnn_cells"]
 
 
 def _without_cell(
@@ -162,7 +165,7 @@ def _stored(
     reason = why_unreadable(dataset, path.stat().st_size)
     *groups, own = name.split("/")
     if legacy or "vars" not in groups:  # each layer repeats its name, then come the names of Keras
-        names = _without_repeats(groups)
+        names = _names_in_path([*groups, own])[:-1]
         stored: list[str] = []
     else:
         names, stored = _names_of_groups(weights, groups)
@@ -184,9 +187,10 @@ def _names_of_groups(weights: Any, groups: Sequence[str]) -> tuple[list[str], li
             continue
         place = "/".join(groups[: depth + 1])
         own = weights[f"{place}/vars"].attrs.get("name") if f"{place}/vars" in weights else None
-        if own == "stacked_rnn_cells" or (own is None and group == "_layer_checkpoint_dependencies"):
+        own = own if isinstance(own, str) and own else group
+        if own == "stacked_rnn_cells":
             continue
-        names.append(own if isinstance(own, str) and own else group)
+        names.append(own)
         stored.append(group)
     return names, stored
 

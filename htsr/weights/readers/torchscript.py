@@ -31,8 +31,8 @@ ROLES = {"Linear": "dense", "Embedding": "embedding", "EmbeddingBag": "embedding
 }
 DTYPES = {
     "FloatStorage": torch.float32, "DoubleStorage": torch.float64, "HalfStorage": torch.float16,
-    "BFloat16Storage": torch.bfloat16, "LongStorage": torch.int64, "IntStorage": torch.int32, "ShortStorage": torch.int16, "CharStorage": torch.int8,
-    "ByteStorage": torch.uint8, "BoolStorage": torch.bool,
+    "BFloat16Storage": torch.bfloat16, "LongStorage": torch.int64, "IntStorage": torch.int32, "ShortStorage": torch.int16,
+    "CharStorage": torch.int8, "ByteStorage": torch.uint8, "BoolStorage": torch.bool,
 }  # fmt: skip
 # In the code of a class: its buffers, and the number of groups as an attribute (scripted) or an argument (traced).
 BUFFERS = re.compile(r"__buffers__ = \[([^\]]*)\]")
