@@ -168,10 +168,10 @@ def analyze(
     with opened_folder(journal) as folder:
         kept = None
         if folder is not None:
-            roots = [Path(path) for path in (source, base) if path is not None and not is_url(path)]
+            roots = [Path(path) for path in (source, base) if is_path(path) and not is_url(path)]
             files = FilesRead(inventory, roots)
             # nobody changes the copy of a URL, and listing it again would make another copy
-            if not any(path is not None and is_url(path) for path in (source, base)):
+            if not (is_url(source) or is_url(base)):
                 inventory = listed()  # once more, now that a change of a file is noticed
             kept = Journal(folder, files, inventory, settings)
         done = {} if kept is None else kept.done()

@@ -14,7 +14,7 @@ from htsr.weights.convolutions import Conv, check_conv
 from htsr.weights.inventory import Inventory, Listing
 from htsr.weights.modules import read_module
 from htsr.weights.names import distinct_ends
-from htsr.weights.readers.archives import KERAS_WEIGHTS, TORCH_MAGIC, archive_entries, is_archive
+from htsr.weights.readers.archives import KERAS_WEIGHTS, TORCH_MAGIC, archive_entries, check_no_lfs_pointer, is_archive
 from htsr.weights.readers.directories import list_directory
 from htsr.weights.readers.formats import (
     BY_SUFFIX,
@@ -23,8 +23,8 @@ from htsr.weights.readers.formats import (
     NPZ,
     TORCH,
     Format,
-    refuse_pointer,
 )
+from htsr.weights.readers.keras import is_keras_model, read_keras_model
 from htsr.weights.readers.peft import ADAPTER_CONFIG, read_peft
 from htsr.weights.readers.quantised import multiply_scales
 from htsr.weights.readers.remote import fetch_checkpoint, is_url, keep_copies
@@ -103,6 +103,8 @@ def _list(source: Source, base: Source | None = None) -> Listing:
         raise InputError(
             f"expected the directory of an adapter (with {ADAPTER_CONFIG}) because a base is given, got {source!r:.100}"
         )
+    if is_keras_model(source):
+        return read_keras_model(source)
     if isinstance(source, nn.Module):
         return read_module(source)
     if isinstance(source, Mapping):
@@ -150,7 +152,7 @@ def _list_checkpoint(path: Path) -> Listing:
         raise InputError(f"{path}: expected a file or a directory, got a device, a pipe or another special file")
     if path.name.endswith(".index.json"):
         return list_directory(path.parent, _list_checkpoint)
-    refuse_pointer(path)
+    check_no_lfs_pointer(path)
     format_ = _format_by_content(path) or BY_SUFFIX.get(path.suffix.lower())
     if format_ is None:
         raise InputError(f"{path}: expected a checkpoint file ({', '.join(BY_SUFFIX)}), got the suffix {path.suffix!r}")

@@ -36,6 +36,20 @@ def archive_entries(path: Path, kind: str) -> dict[str, zipfile.ZipInfo]:
     return {entry.filename: entry for entry in found}
 
 
+def check_no_lfs_pointer(path: Path) -> None:
+    """Raise InputError if a file is the pointer that git-lfs leaves in place of a file that it did not download."""
+    with path.open("rb") as file:
+        head = file.read(200)
+    if head.startswith(b"version https://git-lfs.github.com/spec/v1"):
+        size = next(
+            (int(line[5:]) for line in head.split(b"\n") if line.startswith(b"size ") and line[5:].isdigit()), 0
+        )
+        raise InputError(
+            f"{path}: a git-lfs pointer, not the file of {size:,} bytes that it stands for: fetch it with `git lfs install` and "
+            "`git lfs pull` in the repository, or download the file itself"
+        )
+
+
 def unreadable_file(path: Path, kind: str, err: BaseException) -> InputError:
     """Return the InputError for a file that its reader cannot read."""
     said = " ".join(str(err).split())

@@ -11,13 +11,11 @@ from pathlib import Path
 
 from htsr.errors import InputError
 from htsr.weights.inventory import Listing
-from htsr.weights.readers.archives import unreadable_file
+from htsr.weights.readers.archives import check_no_lfs_pointer, unreadable_file
 from htsr.weights.readers.guard import guarded
 from htsr.weights.readers.shards import Chosen, choose_shards
 
 Reader = Callable[..., Listing]
-# What git-lfs leaves in place of a file that was not fetched begins so; a pointer has some 130 bytes.
-POINTER, MAX_POINTER_BYTES = b"version https://git-lfs.github.com/spec/v1", 1024
 
 
 @dataclass(frozen=True)
@@ -49,7 +47,7 @@ class Format:
                 raise InputError(f"{path}: expected *.{self.shards}, found none")
             files = chosen.files
         for file in files:
-            refuse_pointer(file)
+            check_no_lfs_pointer(file)
         arguments = [path, list(files)] if self.shards else [path]
         reader: Reader = getattr(import_module(f"htsr.weights.readers.{self.module}"), self.reader)
         if not self.guarded:
@@ -83,14 +81,3 @@ def _list_tensors(reader: Reader, kind: str, path: Path, *files: Sequence[Path])
         raise
     except Exception as err:  # damage can make a parser raise anything
         raise unreadable_file(path, kind, err) from err
-
-
-def refuse_pointer(path: Path) -> None:
-    """Refuse the text that git-lfs leaves in place of a file that was not fetched."""
-    if path.stat().st_size > MAX_POINTER_BYTES:
-        return
-    with path.open("rb") as file:
-        if file.read(len(POINTER)) == POINTER:
-            raise InputError(
-                f"{path}: a git-lfs pointer, not the file itself: run `git lfs pull` in the repository, or download the file"
-            )

@@ -1,45 +1,21 @@
-"""Open HDF5 files safely.
+"""Open HDF5 files that nobody has vouched for.
 
-The HDF5 library can hang or crash on a damaged file. ``check_hdf5`` therefore runs this file as a script in a process of its own,
-which reads through the HDF5 file before this process opens it. For the same reason this file imports htsr only inside functions.
+The HDF5 library can hang or crash on a damaged file, so the guarded process looks through a file before its values are read.
 """
 
-import importlib.util
-import subprocess
-import sys
+import math
 import zipfile
+import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-KIND = "HDF5 file"
-# The check takes a fraction of a second whatever the size of the weights, most of it to import h5py. SECONDS limits CPU time, so
-# that a busy machine does not refuse a good file; WAIT_SECONDS limits the time on the clock.
-SECONDS = 4
-WAIT_SECONDS = 60
-
-
-def check_hdf5(path: Path, member: str = "") -> None:
-    """Raise InputError if the HDF5 library fails, crashes or hangs on a file, or on a member of a zip archive."""
-    from htsr.errors import InputError
-    from htsr.weights.readers.archives import unreadable_file
-
-    try:
-        look = subprocess.run(
-            [sys.executable, "-I", __file__, str(path), member],
-            capture_output=True,
-            text=True,
-            timeout=WAIT_SECONDS,
-            check=False,
-        )
-    except subprocess.TimeoutExpired as err:
-        raise unreadable_file(
-            path, KIND, InputError(f"the HDF5 library did not answer within {WAIT_SECONDS} s")
-        ) from err
-    if look.returncode:
-        said = look.stderr.strip().split("\n")[-1] or f"the HDF5 library crashed or took more than {SECONDS} s"
-        raise unreadable_file(path, KIND, InputError(said))
+# Filters by their numbers in HDF5 that cannot unpack to more than the library expects, and deflate, which is tried first.
+FILTERS = {2: "shuffle", 3: "fletcher32"}
+DEFLATE = 1
+# A dataset may unpack to so many times the bytes of its file; trained weights unpack to hardly twice as many.
+MAX_GROWTH, MAX_GROWN_BYTES = 100, 2**28
 
 
 @contextmanager
@@ -56,13 +32,14 @@ def open_hdf5(path: Path, member: str = "") -> Iterator[Any]:
 
 
 def hdf5_datasets(group: Any, prefix: str = "", seen: set[int] | None = None) -> Iterator[tuple[str, Any]]:
-    """Yield the path and dataset of every dataset in a group, without following links to other places or files."""
+    """Yield the path of every dataset in a group, and the dataset or, for a link to another place or file, None."""
     import h5py
 
     # ``seen`` holds the addresses of objects, since a group may contain itself
     seen = {h5py.h5o.get_info(group.id).addr} if seen is None else seen
     for name in group:
         if not isinstance(group.get(name, getlink=True), h5py.HardLink):
+            yield f"{prefix}{name}", None
             continue
         item = group[name]
         address = h5py.h5o.get_info(item.id).addr
@@ -75,22 +52,45 @@ def hdf5_datasets(group: Any, prefix: str = "", seen: set[int] | None = None) ->
             yield f"{prefix}{name}", item
 
 
-def _look_through(path: str, member: str) -> None:
-    """Read a little of every dataset, so that a damaged file fails here."""
-    if importlib.util.find_spec("resource") is not None:  # missing on Windows
-        import resource
+def why_unreadable(dataset: Any, size: int) -> str | None:
+    """Return why the values of a dataset are not read from a file of this size; None if they are."""
+    import h5py
 
-        resource.setrlimit(resource.RLIMIT_CPU, (SECONDS, SECONDS))
-    with open_hdf5(Path(path), member) as file:
-        for value in file.attrs.values():
-            str(value)
-        for _, dataset in hdf5_datasets(file):
-            stored_here = not dataset.external and not dataset.is_virtual
-            if stored_here and dataset.size:
-                dataset[(0,) * dataset.ndim]
-                if dataset.chunks:
-                    dataset.id.get_num_chunks()
+    if dataset is None:
+        return "not read, since it is a link to another place"
+    if dataset.external or dataset.is_virtual:
+        return "not read, since its values are in another file"
+    if dataset.dtype.kind not in "fiubV":
+        return f"type {dataset.dtype}: not numbers"
+    if dataset.nbytes > max(MAX_GROWN_BYTES, MAX_GROWTH * size):
+        return f"{dataset.nbytes:,} bytes, far more than the file: refused as a decompression bomb"
+    if not dataset.size:
+        return None
+    if dataset.chunks is None:
+        stored = dataset.id.get_create_plist().get_layout() == h5py.h5d.COMPACT or dataset.id.get_storage_size()
+        return None if stored else "the file holds no values for it"
+    return _why_chunks_unreadable(dataset)
 
 
-if __name__ == "__main__":
-    _look_through(*sys.argv[1:])
+def _why_chunks_unreadable(dataset: Any) -> str | None:
+    """Return why the chunks of a dataset are not read: some are missing, or unpack to more than a chunk holds."""
+    settings = dataset.id.get_create_plist()
+    filters = [settings.get_filter(number)[0] for number in range(settings.get_nfilters())]
+    unknown = [number for number in filters if number != DEFLATE and number not in FILTERS]
+    if unknown:
+        return f"compressed with HDF5 filter {unknown[0]}, which htsr does not read"
+    length = math.prod(dataset.chunks) * dataset.dtype.itemsize
+    expected = math.prod(-(-side // chunk) for side, chunk in zip(dataset.shape, dataset.chunks, strict=True))
+    if length > max(2 * dataset.nbytes, 2**20):
+        return f"chunks of {length:,} bytes for {dataset.nbytes:,} bytes of values: refused as a decompression bomb"
+    if dataset.id.get_num_chunks() != expected:
+        return f"the file holds {dataset.id.get_num_chunks()} of its {expected} chunks of values"
+    if DEFLATE not in filters:
+        return None
+    for number in range(expected):
+        _, packed = dataset.id.read_direct_chunk(dataset.id.get_chunk_info(number).chunk_offset)
+        inflate = zlib.decompressobj()
+        inflate.decompress(packed, length + 16)  # fletcher32 adds four bytes
+        if not inflate.eof and inflate.unconsumed_tail:
+            return f"a chunk unpacks to more than its {length:,} bytes: refused as a decompression bomb"
+    return None

@@ -1,53 +1,139 @@
-"""List the weights of Keras files, ``.keras`` and ``.h5``, without Keras or TensorFlow."""
+"""List the weights of Keras models: files, ``.keras`` and ``.h5``, without Keras or TensorFlow, and models in memory."""
 
 import json
-import re
+import sys
 import zipfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 
 from htsr.errors import InputError
 from htsr.weights.arrays import as_tensor
-from htsr.weights.inventory import Listing, StoredTensor
-from htsr.weights.readers.archives import KERAS_WEIGHTS, archive_entries, is_archive, unreadable_file
-from htsr.weights.readers.hdf5 import check_hdf5, hdf5_datasets, open_hdf5
+from htsr.weights.inventory import Listing, StoredTensor, never_read
+from htsr.weights.readers.archives import archive_entries, is_archive, unreadable_file
+from htsr.weights.readers.hdf5 import hdf5_datasets, open_hdf5, why_unreadable
+from htsr.weights.readers.keras_layers import KerasLayer, Variable, layer_at, layers_of, variable
 from htsr.weights.readers.optional import import_optional
-from htsr.weights.recurrent import recurrent_type
-from htsr.weights.roles import LayerRole
 
 KIND = "Keras file"
-# Gates in Keras's order, by torch's letters and by their number. Keras has i, f, c, o for LSTM and z, r, h for GRU.
-GATES = {1: "", 3: "zrn", 4: "ifgo"}
+KERAS_WEIGHTS = "model.weights.h5"
 MAX_CONFIG_BYTES = 2**26
 
 
-class _Layer(NamedTuple):
-    """A layer of the configuration: the name its author gave it, its class in snake case, its arguments."""
-
-    name: str
-    kind: str
-    arguments: Mapping[str, Any]
-
-
 def read_keras(path: Path) -> Listing:
-    """List the weights of a Keras model, named after its layers, in the order of the file."""
+    """List the weights of a Keras file, named after its layers, in the order of the file."""
     import_optional("h5py", "keras", path)
     member = _member(path)
-    check_hdf5(path, member)
     try:
         with open_hdf5(path, member) as file:
-            weights = file["model_weights"] if "model_weights" in file else file
-            layers = dict(_layers(_config(path, file), legacy="model_weights" in file))
-            tensors = [_stored(path, member, name, dataset, layers) for name, dataset in hdf5_datasets(weights)]
+            legacy = "model_weights" in file
+            weights = file["model_weights"] if legacy else file
+            layers = dict(layers_of(_config(path, file)))
+            tensors = [
+                _stored(path, member, weights, name, dataset, layers, legacy)
+                for name, dataset in hdf5_datasets(weights)
+            ]
     except InputError:
         raise
     except Exception as err:  # h5py raises many types of error for damage
         raise unreadable_file(path, KIND, err) from err
     return Listing(str(path), tensors)
+
+
+def read_keras_model(model: Any) -> Listing:
+    """List the weights of a Keras model in memory, under the names that its file would give them."""
+    layers = dict(layers_of({"class_name": type(model).__name__, "config": _config_of(model)}))
+    tensors, listed = [], set()
+    for layer in model.layers:
+        for weight in layer.weights:
+            listed.add(id(weight))
+            tensors.append(_in_memory(weight, [layer.name, *str(weight.path).split("/")], layers))
+    tensors += [_in_memory(item, str(item.path).split("/"), layers) for item in model.weights if id(item) not in listed]
+    return Listing(f"Keras model {model.name}", tensors)
+
+
+def is_keras_model(source: object) -> bool:
+    """Return whether an object is a Keras model; Keras is not imported to find out."""
+    keras = sys.modules.get("keras")
+    return keras is not None and isinstance(source, keras.Model)
+
+
+def _config_of(model: Any) -> Any:
+    """Return the configuration of a model in memory; empty if its class does not write one."""
+    try:
+        return json.loads(model.to_json())["config"]
+    except Exception:  # a subclass of Model without get_config, or one whose settings are not JSON
+        return {}
+
+
+def _in_memory(weight: Any, path: Sequence[str], layers: Mapping[str, KerasLayer]) -> StoredTensor:
+    """List a variable of a model in memory."""
+    *names, own = _names_in_path(path)
+    found = variable(layer_at(names, [], layers), own, tuple(weight.shape))
+    read = partial(_read_variable, weight, found.axes, found.shape)
+    names = _without_cell(found, names, [], layers)
+    return _listed(found, names, tuple(weight.shape), str(weight.dtype), read, weight.path, id(weight))
+
+
+def _names_in_path(path: Sequence[str]) -> list[str]:
+    """Return the names in a path that begins with a layer of the model and goes on with Keras's path of the variable."""
+    # Keras's path may repeat the layer, after the Sequential that built it; a stack of cells is no layer that anybody named
+    layer, *inside = path
+    if layer in inside[:-1]:
+        inside = inside[inside.index(layer) + 1 :]
+    return [name for name in (layer, *inside) if name != "stacked_rnn_cells"]
+
+
+def _without_cell(
+    found: Variable, names: Sequence[str], stored: Sequence[str], layers: Mapping[str, KerasLayer]
+) -> list[str]:
+    """Return the names of the layers around a variable without that of the cell which a recurrent layer made for itself."""
+    implied = ".".join(names) not in layers and (not stored or stored[-1] == "cell")
+    return list(names[:-1] if found.name.startswith("weight_") and implied and len(names) > 1 else names)
+
+
+def _read_variable(
+    weight: Any, axes: tuple[int, ...] | None, shape: tuple[int, ...] | None, rows: slice | None
+) -> torch.Tensor:
+    """Return a variable of a model in memory as a tensor, or some of its rows."""
+    value = weight.value
+    tensor = as_tensor(value if isinstance(value, torch.Tensor) else weight.numpy())
+    return _arranged(tensor, axes, shape, rows)
+
+
+def _arranged(
+    tensor: torch.Tensor, axes: tuple[int, ...] | None, shape: tuple[int, ...] | None, rows: slice | None
+) -> torch.Tensor:
+    """Return a tensor, or some of its rows, after its axes were put in an order and a shape."""
+    tensor = tensor if axes is None else tensor.permute(axes)
+    tensor = tensor if shape is None else tensor.reshape(shape)
+    return tensor if rows is None else tensor[rows]
+
+
+def _listed(
+    found: Variable,
+    names: Sequence[str],
+    shape: tuple[int, ...],
+    dtype: str,
+    read: Any,
+    longkey: str,
+    identity: Any = None,
+) -> StoredTensor:
+    """List a variable under the names of the layers around it."""
+    return StoredTensor(
+        key=".".join((*names, found.name)),
+        shape=found.shape or shape,
+        dtype=dtype,
+        read=read,
+        longkey=longkey,
+        role=found.role,
+        identity=identity,
+        reason=found.reason,
+        note=found.note,
+    )
 
 
 def _member(path: Path) -> str:
@@ -60,10 +146,11 @@ def _member(path: Path) -> str:
     return KERAS_WEIGHTS
 
 
-def _config(path: Path, file: Any) -> Mapping[str, Any]:
+def _config(path: Path, file: Any) -> object:
     """Return the configuration of the model; empty if there is none."""
     if not is_archive(path):
-        return json.loads(file.attrs.get("model_config", "{}"))
+        text = file.attrs.get("model_config", "{}")
+        return json.loads(text) if isinstance(text, str | bytes) and len(text) <= MAX_CONFIG_BYTES else {}
     entry = archive_entries(path, KIND).get("config.json")
     if entry is None or entry.file_size > MAX_CONFIG_BYTES:
         return {}
@@ -71,102 +158,55 @@ def _config(path: Path, file: Any) -> Mapping[str, Any]:
         return json.loads(archive.read(entry))
 
 
-def _layers(config: Mapping[str, Any], legacy: bool, prefix: str = "", name: str = "") -> Iterator[tuple[str, _Layer]]:
-    """Yield the place of each layer in the file and the layer, for a model or container with its configuration."""
-    # The ``.keras`` format names the layers of each container by class and number, ``layers/dense_1``; the ``.h5`` format
-    # (``legacy``) by their own names.
-    arguments = config.get("config") if isinstance(config, Mapping) else None
-    inner = arguments.get("layers") if isinstance(arguments, Mapping) else None
-    counts: dict[str, int] = {}
-    for layer in inner if isinstance(inner, list) else ():
-        own = layer.get("config") or {}
-        kind = _snake(str(layer.get("class_name")))
-        count = counts[kind] = counts.get(kind, -1) + 1
-        stored = str(own.get("name")) if legacy else f"layers/{kind}{f'_{count}' if count else ''}"
-        full = f"{name}.{own.get('name')}".lstrip(".")
-        yield f"{prefix}{stored}/", _Layer(full, kind, own)
-        yield from _layers(layer, legacy, f"{prefix}{stored}/", full)
-
-
-def _snake(name: str) -> str:
-    """Return a class name in snake case, as keras.src.utils.naming.to_snake_case does."""
-    name = re.sub("(.)([A-Z][a-z]+)", r"\1_\2", re.sub(r"\W+", "", name))
-    return re.sub("([a-z])([A-Z])", r"\1_\2", name).lower()
-
-
-def _stored(path: Path, member: str, name: str, dataset: Any, layers: Mapping[str, _Layer]) -> StoredTensor:
+def _stored(
+    path: Path, member: str, weights: Any, name: str, dataset: Any, layers: Mapping[str, KerasLayer], legacy: bool
+) -> StoredTensor:
     """List one dataset as a tensor, with the name and the role that its layer gives it."""
-    place = f"{name}/"
-    parts = name.split("/")
-    if len(parts) > 2 and parts[0] == parts[1]:  # the .h5 format repeats the name of the layer
-        place = "/".join(parts[1:]) + "/"
-    known = max((prefix for prefix in layers if place.startswith(prefix)), key=len, default="")
-    rest = place.removeprefix(known).rstrip("/").split("/")
-    layer = layers.get(known) or _Layer(
-        "", re.sub(r"_\d+$", "", parts[-3] if parts[-2:-1] == ["vars"] else parts[0]), {}
-    )
-    *inside, variable = [part for part in rest if part not in ("vars", "layers", "cell")]
-    inside = [part for part in inside if part != layer.name.split(".")[-1] and not part.endswith("_cell")]
-    recurrent = "cell" in rest or any(part.endswith("_cell") for part in rest)
-    shape, role, variable = _role(tuple(dataset.shape), variable, inside, layer, recurrent)
-    key = ".".join(part for part in (layer.name, *inside, variable) if part)
-    reason = None
-    if dataset.external or dataset.is_virtual:
-        reason = "not read, since its values are in another file"
-    elif dataset.nbytes > max(2**28, 100 * path.stat().st_size):
-        reason = f"{dataset.nbytes:,} bytes, far more than the file: refused as a decompression bomb"
-    return StoredTensor(
-        key, shape, dataset.dtype.name, partial(_read, path, member, dataset.name, shape), name, role, reason=reason
-    )
+    reason = why_unreadable(dataset, path.stat().st_size)
+    *groups, own = name.split("/")
+    if legacy or "vars" not in groups:  # each layer repeats its name, then come the names of Keras
+        names = _names_in_path([*groups, own])[:-1]
+        stored: list[str] = []
+    else:
+        names, stored = _names_of_groups(weights, groups)
+    shape = () if dataset is None else tuple(dataset.shape)
+    found = variable(layer_at(names, stored, layers), own, shape)
+    if reason is not None or groups[:1] == ["optimizer"]:
+        key = ".".join([*groups, own] if groups[:1] == ["optimizer"] else [*names, found.name])
+        dtype = "" if dataset is None else dataset.dtype.name
+        return StoredTensor(key, shape, dtype, never_read, name, reason=reason or "optimizer state, not a weight")
+    read = partial(_read, path, member, dataset.name, found.axes, found.shape)
+    return _listed(found, _without_cell(found, names, stored, layers), shape, dataset.dtype.name, read, name)
 
 
-def _role(
-    shape: tuple[int, ...], variable: str, inside: list[str], layer: _Layer, recurrent: bool
-) -> tuple[tuple[int, ...], LayerRole | None, str]:
-    """Return the shape to read a weight in, its role, and its name in torch's terms."""
-    sides = len(shape)
-    if recurrent and sides == 2 and variable in ("0", "1", "kernel", "recurrent_kernel"):
-        hidden = variable in ("1", "recurrent_kernel")
-        gates = _gates(layer, shape if hidden else None)
-        role = None if gates is None else LayerRole(recurrent_type(gates), (1, 0), gates=gates)
-        return shape, role, "weight_hh_l0" if hidden else "weight_ih_l0"
-    if variable not in ("0", "kernel", "embeddings", "depthwise_kernel"):
-        return shape, None, {"1": "bias", "2": "bias" if recurrent else "2"}.get(variable, variable)
-    if sides == 2 and (layer.kind == "embedding" or variable == "embeddings"):
-        return shape, LayerRole("embedding"), "weight"
-    if sides == 2:
-        return shape, LayerRole("dense", (1, 0)), "weight"
-    if layer.kind.startswith("depthwise") or variable == "depthwise_kernel":
-        shape = (*shape[:-2], 1, shape[-2] * shape[-1])
-    if "conv" in layer.kind and 3 <= sides <= 5:
-        axes = (sides - 1, sides - 2, *range(sides - 2))
-        groups = layer.arguments.get("groups", 1)
-        transposed = "_transpose" * ("transpose" in layer.kind)
-        if not isinstance(groups, int) or groups < 1 or shape[-1] % groups:
-            groups = 1
-        return shape, LayerRole(f"conv{transposed}{sides - 2}d", axes, groups=groups), "weight"
-    if sides == 3 and "attention" in layer.kind:  # (in, heads, size); the output is (heads, size, out)
-        flat = (shape[0] * shape[1], shape[2]) if "output" in inside[-1] else (shape[0], shape[1] * shape[2])
-        return flat, LayerRole("dense", (1, 0)), "weight"
-    return shape, None, "weight"
+def _names_of_groups(weights: Any, groups: Sequence[str]) -> tuple[list[str], list[str]]:
+    """Return the names of the layers around a variable, which their groups keep as attributes, and the groups of these."""
+    names, stored = [], []
+    for depth, group in enumerate(groups):
+        if group in ("vars", "layers", "cells"):
+            continue
+        place = "/".join(groups[: depth + 1])
+        own = weights[f"{place}/vars"].attrs.get("name") if f"{place}/vars" in weights else None
+        own = own if isinstance(own, str) and own else group
+        if own == "stacked_rnn_cells":
+            continue
+        names.append(own)
+        stored.append(group)
+    return names, stored
 
 
-def _gates(layer: _Layer, hidden: tuple[int, ...] | None) -> str | None:
-    """Return the gates of a recurrent layer, by its class or by its recurrent kernel ``(units, gates * units)``."""
-    inner = layer.arguments.get("layer")  # of a Bidirectional
-    kind = _snake(str(inner.get("class_name"))) if isinstance(inner, Mapping) else layer.kind
-    by_class = {"lstm": "ifgo", "gru": "zrn", "simple_rnn": ""}
-    if kind in by_class:
-        return by_class[kind]
-    return GATES.get(hidden[1] // hidden[0]) if hidden and hidden[0] and hidden[1] % hidden[0] == 0 else None
-
-
-def _read(path: Path, member: str, name: str, shape: tuple[int, ...], rows: slice | None) -> torch.Tensor:
-    """Return a dataset as a tensor of this shape, or some of its rows."""
+def _read(
+    path: Path,
+    member: str,
+    name: str,
+    axes: tuple[int, ...] | None,
+    shape: tuple[int, ...] | None,
+    rows: slice | None,
+) -> torch.Tensor:
+    """Return a dataset as a tensor with its axes in this order and this shape, or some of its rows."""
     try:
         with open_hdf5(path, member) as file:
             array = file[name][()]
     except Exception as err:  # h5py raises many types of error for damage
         raise unreadable_file(path, KIND, err) from err
-    tensor = as_tensor(array).reshape(shape)
-    return tensor if rows is None else tensor[rows]
+    return _arranged(as_tensor(array), axes, shape, rows)

@@ -23,6 +23,7 @@ from htsr.weights.inventory import Listing, StoredTensor
 from htsr.weights.readers.archives import TORCH_MAGIC, archive_entries, is_archive, unreadable_file
 from htsr.weights.readers.json_files import config_beside
 from htsr.weights.readers.shards import duplicate_tensor
+from htsr.weights.readers.torchscript import is_torchscript, read_torchscript
 from htsr.weights.state_dicts import extract_state_dict, read_state_dict
 
 KIND = "torch checkpoint"
@@ -39,6 +40,15 @@ def read_torch(path: Path, files: Sequence[Path]) -> Listing:
     tensors: list[StoredTensor] = []
     owner: dict[str, Path] = {}
     for file in files:
+        if is_archive(file):
+            entries = archive_entries(file, KIND)
+            if is_torchscript(entries) and not path.is_dir():
+                return read_torchscript(file, entries)
+            if any(name.endswith(("archive_format", "serialized_exported_program.json")) for name in entries):
+                raise InputError(
+                    f"{file}: a program of torch.export, which htsr does not read: load it with torch.export.load and pass "
+                    "its module()"
+                )
         checkpoint = _load(file)
         for stored in read_state_dict(checkpoint).tensors:
             longkey = stored.longkey or stored.key
@@ -66,7 +76,7 @@ def _load(path: Path) -> Mapping[str, object]:
         return _unpickled(path, status.st_mtime_ns, status.st_size)
     if any(entry.compress_type != zipfile.ZIP_STORED for entry in archive_entries(path, KIND).values()):
         raise InputError(
-            f"{path}: its zip entries are compressed, which torch.save never does: unpack it and save it again"
+            f"{path}: entries of this zip archive are compressed, which torch.save never does: load it and save it again"
         )
     return _opened(path, mmap=True)
 

@@ -1,0 +1,158 @@
+"""Walk through an ONNX model, its subgraphs and its local functions, and note which operation uses which constant."""
+
+from collections import ChainMap
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from htsr.errors import InputError
+from htsr.weights.readers.onnx_constants import Address, Constant, constant_of_node, initializers
+from htsr.weights.readers.onnx_values import Value, constants_of, folded
+
+# A model that unrolls to more operations than this, through functions that call functions, or whose subgraphs are deeper, is
+# refused. The largest language models have some 20,000 operations.
+MAX_NODES, MAX_DEPTH = 1_000_000, 32
+
+Scope = ChainMap[str, "Value | None"]
+
+
+@dataclass(frozen=True)
+class Use:
+    """One operation that uses a value made of constants.
+
+    Attributes:
+        node: The operation.
+        place: The position of the value among its inputs.
+        inputs: All of its inputs that are made of constants, None for the others.
+        scale: The constant by which the graph multiplies the result of an integer product, if there is one.
+    """
+
+    node: Any
+    place: int
+    inputs: tuple[Value | None, ...]
+    scale: Value | None = None
+
+    @property
+    def value(self) -> Value:
+        """The value that is used."""
+        value = self.inputs[self.place]
+        assert value is not None
+        return value
+
+
+@dataclass
+class Walk:
+    """What a walk through a model found.
+
+    Attributes:
+        path: The file.
+        model: The parsed model.
+        constants: Every constant that the model stores, by its address.
+        uses: The operations that use each constant, itself or in a chain.
+    """
+
+    path: Path
+    model: Any
+    constants: dict[Address, Constant] = field(default_factory=dict)
+    uses: dict[Address, list[Use]] = field(default_factory=dict)
+    _nodes: int = 0
+
+    def __post_init__(self) -> None:
+        """Walk through the model."""
+        functions = enumerate(self.model.functions)
+        self._functions = {(item.domain, item.name): (item, (("functions", number),)) for number, item in functions}
+        versions = {item.domain: item.version for item in self.model.opset_import}
+        self._opset = versions.get("", versions.get("ai.onnx", 1))
+        self._graph(self.model.graph, (("graph", None),), ChainMap(), 0)
+
+    def _graph(self, graph: Any, address: Address, outer: Scope, depth: int) -> None:
+        """Walk through a graph, which sees the names of the graph around it."""
+        scope = outer.new_child({item.name: None for item in graph.input})
+        for constant in initializers(graph, address):
+            self.constants.setdefault(constant.address, constant)
+            scope[constant.name] = constant
+        self._body(graph.node, address, scope, depth)
+
+    def _body(self, nodes: Sequence[Any], address: Address, scope: Scope, depth: int) -> None:
+        """Walk through a list of nodes."""
+        if depth > MAX_DEPTH:
+            raise InputError(f"{self.path}: its subgraphs or functions are more than {MAX_DEPTH} levels deep: refused")
+        readers: dict[str, list[Any]] = {}
+        for number, node in enumerate(nodes):
+            self._nodes += 1
+            if self._nodes > MAX_NODES:
+                raise InputError(f"{self.path}: it unrolls to more than {MAX_NODES:,} operations: refused")
+            for name in node.input:
+                readers.setdefault(name, []).append(node)
+            self._node(node, (*address, ("node", number)), scope, depth)
+        writers = {name: node for node in nodes for name in node.output}
+        for node in nodes:
+            if node.op_type in ("MatMulInteger", "ConvInteger"):
+                inputs = tuple(scope.get(name) for name in node.input)
+                self._used(node, inputs, _scale_after(node, readers, writers, scope))
+
+    def _node(self, node: Any, address: Address, scope: Scope, depth: int) -> None:
+        """Note what one node stores, computes from constants, or uses."""
+        if node.op_type == "Constant" and node.output:
+            constant = constant_of_node(node, address)
+            if constant is not None:
+                self.constants.setdefault(address, constant)
+                scope[node.output[0]] = self.constants[address]
+            return
+        inputs = tuple(scope.get(name) if name else None for name in node.input)
+        for name in node.output:  # an inner name may hide a constant of the graph around it
+            scope[name] = None
+        function = self._functions.get((node.domain, node.op_type))
+        if function is not None:
+            self._call(node, *function, inputs, scope, depth)
+            return
+        for number, attribute in enumerate(node.attribute):
+            place = (*address, ("attribute", number))
+            if attribute.HasField("g"):
+                self._graph(attribute.g, (*place, ("g", None)), scope, depth + 1)
+            for position, graph in enumerate(attribute.graphs):
+                self._graph(graph, (*place, ("graphs", position)), scope, depth + 1)
+        value = folded(self.path, self.model, node, inputs, self._opset)
+        if value is not None:
+            scope[node.output[0]] = value
+        elif node.op_type not in ("MatMulInteger", "ConvInteger"):
+            self._used(node, inputs, None)
+
+    def _call(
+        self, node: Any, function: Any, address: Address, inputs: Sequence[Value | None], scope: Scope, depth: int
+    ) -> None:
+        """Walk through the body of a function with the constants that a call hands to it."""
+        inner: Scope = ChainMap(dict(zip(function.input, inputs, strict=False)))
+        self._body(function.node, address, inner, depth + 1)
+        for outside, inside in zip(node.output, function.output, strict=False):
+            scope[outside] = inner.get(inside)
+
+    def _used(self, node: Any, inputs: tuple[Value | None, ...], scale: Value | None) -> None:
+        """Note that a node uses constants."""
+        for place, value in enumerate(inputs):
+            for constant in constants_of(value) if value is not None else ():
+                self.uses.setdefault(constant.address, []).append(Use(node, place, inputs, scale))
+        if scale is not None:
+            for constant in constants_of(scale):
+                self.uses.setdefault(constant.address, []).insert(0, Use(node, len(inputs), (*inputs, scale)))
+
+
+def _scale_after(node: Any, readers: Mapping[str, list[Any]], writers: Mapping[str, Any], scope: Scope) -> Value | None:
+    """Return the scale of the weight of an integer product, which the graph applies to the result: Cast, then Mul."""
+    # onnxruntime writes Mul(Cast(MatMulInteger(x, w)), Mul(scale of x, scale of w))
+    name = node.output[0] if node.output else ""
+    for reader in readers.get(name, ()):
+        if reader.op_type == "Cast" and reader.output:
+            name = reader.output[0]
+    for reader in readers.get(name, ()):
+        if reader.op_type != "Mul" or name not in reader.input:
+            continue
+        others = [other for other in reader.input if other != name]
+        for other in others:
+            if scope.get(other) is not None:
+                return scope[other]
+            product = writers.get(other)
+            if product is not None and product.op_type == "Mul":
+                others += [] if other not in others[:1] else list(product.input)
+    return None

@@ -1,0 +1,242 @@
+"""List the weights of TorchScript files, which ``torch.jit.save`` wrote, without executing or compiling any of their code.
+
+Such a file is a zip archive: a pickle of the modules, one record of bytes for each storage, and the code of the classes as text.
+The pickle is read with classes of this file in place of all that it names; the records are read directly; and the text tells the
+number of groups of a convolution and which tensors are buffers.
+"""
+
+import io
+import math
+import pickle
+import re
+import zipfile
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from htsr.errors import InputError
+from htsr.weights.inventory import Listing, StoredTensor, never_read
+from htsr.weights.roles import LayerRole
+
+KIND = "TorchScript file"
+# Classes of torch by the last part of their name, and the roles of their weights.
+ROLES = {"Linear": "dense", "Embedding": "embedding", "EmbeddingBag": "embedding", "Bilinear": "bilinear"} | {
+    f"Conv{transposed}{n}d": f"conv{'_transpose' * bool(transposed)}{n}d"
+    for transposed in ("", "Transpose")
+    for n in (1, 2, 3)
+}
+DTYPES = {
+    "FloatStorage": torch.float32, "DoubleStorage": torch.float64, "HalfStorage": torch.float16,
+    "BFloat16Storage": torch.bfloat16, "LongStorage": torch.int64, "IntStorage": torch.int32, "ShortStorage": torch.int16,
+    "CharStorage": torch.int8, "ByteStorage": torch.uint8, "BoolStorage": torch.bool,
+}  # fmt: skip
+# In the code of a class: its buffers, and the number of groups as an attribute (scripted) or an argument (traced).
+BUFFERS = re.compile(r"__buffers__ = \[([^\]]*)\]")
+GROUPS = re.compile(
+    r"groups : Final\[int\] = (\d{1,9})\b|_convolution\([^\[]*(?:\[[\d, -]*\], ){3}\w+, \[[\d, -]*\], (\d{1,9}),"
+    r"|conv\dd\([^\[]*(?:\[[\d, -]*\], ){3}(\d{1,9})\)"
+)
+MAX_CODE_BYTES = 2**26
+
+
+def is_torchscript(entries: Collection[str]) -> bool:
+    """Return whether an archive with these entries is a TorchScript file."""
+    roots = {name.removesuffix("constants.pkl") for name in entries if name.endswith("constants.pkl")}
+    return any(f"{root}data.pkl" in entries for root in roots)
+
+
+def read_torchscript(path: Path, entries: Mapping[str, zipfile.ZipInfo]) -> Listing:
+    """List the tensors of the modules in a TorchScript file, in the order of its pickle."""
+    root = next(name.removesuffix("constants.pkl") for name in entries if name.endswith("constants.pkl"))
+    with zipfile.ZipFile(path) as archive:
+        if f"{root}byteorder" in entries and archive.read(f"{root}byteorder") != b"little":
+            raise InputError(f"{path}: a TorchScript file in big-endian order, which htsr does not read")
+        try:
+            model = _Unpickler(io.BytesIO(archive.read(f"{root}data.pkl"))).load()
+        except Exception as err:  # a damaged pickle can raise anything
+            raise InputError(
+                f"{path}: the pickle of this TorchScript file is damaged ({type(err).__name__}): save it again"
+            ) from err
+        code = _Code(archive, f"{root}code/", entries)
+        tensors = [
+            _stored(path, f"{root}data/", entries, name, value, module, code)
+            for name, value, module in _tensors_of(model)
+        ]
+    return Listing(str(path), tensors)
+
+
+@dataclass(frozen=True)
+class _Tensor:
+    """A tensor in the pickle: its storage, and the elements of the storage that it consists of."""
+
+    dtype: torch.dtype | None
+    record: str
+    offset: int
+    shape: tuple[int, ...]
+    strides: tuple[int, ...]
+
+    @property
+    def span(self) -> int:
+        """The number of elements from the first to the last one."""
+        return 1 + sum((size - 1) * stride for size, stride in zip(self.shape, self.strides, strict=True))
+
+
+class _Object:
+    """An object of any class that a pickle names; it keeps its state and does nothing."""
+
+    kind = ""
+    state: Mapping[str, Any] = {}
+
+    def __init__(self, *_: object) -> None:
+        """Ignore the arguments."""
+
+    def __setstate__(self, state: object) -> None:
+        """Keep the state."""
+        if isinstance(state, dict):
+            self.state = state
+
+
+class _Unpickler(pickle.Unpickler):
+    """Read a pickle in which every class is replaced by ``_Object`` and every function by one that returns its argument."""
+
+    def find_class(self, module: str, name: str) -> Any:
+        """Return what stands for a class or a function."""
+        if module == "torch._utils" and name == "_rebuild_tensor_v2":
+            return _rebuilt
+        if module in ("torch.jit._pickle", "torch._utils", "collections"):
+            return _first
+        if module == "torch":
+            return name
+        return type("_Named", (_Object,), {"kind": f"{module}.{name}"})
+
+    def persistent_load(self, pid: Any) -> Any:
+        """Return the type and the record of a storage."""
+        _, storage, record, *_ = pid
+        return DTYPES.get(storage), str(record)
+
+
+def _first(*arguments: Any) -> Any:
+    """Return the first argument, for functions that only mark the type of it."""
+    return arguments[0] if arguments else {}
+
+
+def _rebuilt(storage: Any, offset: int, shape: Any, strides: Any, *_: object) -> _Tensor:
+    """Return the description of a tensor, in place of ``torch._utils._rebuild_tensor_v2``."""
+    dtype, record = storage
+    numbers = (offset, *shape, *strides)
+    if len(shape) != len(strides) or not all(isinstance(number, int) and number >= 0 for number in numbers):
+        raise InputError("a tensor with damaged sizes")
+    return _Tensor(dtype, record, offset, tuple(shape), tuple(strides))
+
+
+def _tensors_of(model: object) -> Iterator[tuple[str, _Tensor, _Object]]:
+    """Yield the name of every tensor in a tree of modules, the tensor, and the module that has it."""
+    todo, seen = [("", model)], set()
+    while todo:
+        path, module = todo.pop()
+        if not isinstance(module, _Object) or id(module) in seen:  # a shared module is listed once
+            continue
+        seen.add(id(module))
+        inner = []
+        for key, value in module.state.items():
+            if isinstance(value, _Tensor):
+                yield f"{path}{key}", value, module
+            elif isinstance(value, _Object):
+                inner.append((f"{path}{key}.", value))
+        todo += inner[::-1]
+
+
+class _Code:
+    """The code of the classes in an archive, as text."""
+
+    def __init__(self, archive: zipfile.ZipFile, root: str, entries: Mapping[str, zipfile.ZipInfo]) -> None:
+        self._archive, self._root, self._entries = archive, root, entries
+        self._left = MAX_CODE_BYTES
+        self._texts: dict[str, str] = {}
+
+    def of(self, kind: str) -> str:
+        """Return the code of a class; empty if the archive has none."""
+        module, _, name = kind.rpartition(".")
+        text = self._text(f"{self._root}{module.replace('.', '/')}.py")
+        start = text.find(f"class {name}(Module):")
+        return "" if start < 0 else text[start : max(text.find("\nclass ", start + 1), 0) or len(text)]
+
+    def _text(self, entry: str) -> str:
+        if entry not in self._texts:
+            size = self._entries[entry].file_size if entry in self._entries else 0
+            self._left -= size
+            known = 0 < size and self._left >= 0
+            self._texts[entry] = self._archive.read(entry).decode(errors="replace") if known else ""
+        return self._texts[entry]
+
+
+def _stored(
+    path: Path,
+    root: str,
+    entries: Mapping[str, zipfile.ZipInfo],
+    name: str,
+    tensor: _Tensor,
+    module: _Object,
+    code: _Code,
+) -> StoredTensor:
+    """List one tensor of a module, with the role that the class of the module gives it."""
+    entry = f"{root}{tensor.record}"
+    dtype = str(tensor.dtype).removeprefix("torch.")
+    text, own = code.of(module.kind), name.rpartition(".")[2]
+    reason = _why_unreadable(tensor, entries.get(entry))
+    buffers = BUFFERS.search(text)
+    if reason is None and buffers is not None and f'"{own}"' in buffers.group(1):
+        reason = "a buffer, not a parameter"
+    if reason is not None:
+        return StoredTensor(name, tensor.shape, dtype, never_read, reason=reason)
+    layer_type = ROLES.get(module.kind.rpartition(".")[2]) if own == "weight" else None
+    role, note = None if layer_type is None else LayerRole(layer_type), ""
+    if layer_type is not None and layer_type.startswith("conv"):
+        found = GROUPS.search(text)
+        groups = int(next(filter(None, found.groups()))) if found else 1
+        if groups < 1 or tensor.shape[0] % groups:
+            groups = 1
+        role = LayerRole(layer_type, groups=groups)
+        note = "" if found else "the file does not say into how many groups this convolution is divided"
+    return StoredTensor(
+        key=name,
+        shape=tensor.shape,
+        dtype=dtype,
+        read=partial(_read, path, entry, tensor),
+        role=role,
+        identity=(tensor.record, tensor.offset, tensor.shape, tensor.strides),
+        note=note,
+    )
+
+
+def _why_unreadable(tensor: _Tensor, entry: zipfile.ZipInfo | None) -> str | None:
+    """Return why a tensor cannot be read from its record; None if it can."""
+    if tensor.dtype is None:
+        return "a type of storage that htsr does not read"
+    if not math.prod(tensor.shape):
+        return None
+    if entry is None or (tensor.offset + tensor.span) * tensor.dtype.itemsize > entry.file_size:
+        return "the file holds fewer values than its shape needs"
+    if entry.compress_type != zipfile.ZIP_STORED:
+        return "its values are compressed inside the archive, which torch.jit.save never does"
+    return "an expanded view: it repeats the values that it stores" if tensor.span < math.prod(tensor.shape) else None
+
+
+def _read(path: Path, entry: str, tensor: _Tensor, rows: slice | None) -> torch.Tensor:
+    """Return a tensor, or some of its rows; only the bytes between its first and its last element are read."""
+    dtype = tensor.dtype
+    assert dtype is not None
+    if not math.prod(tensor.shape):
+        return torch.empty(tensor.shape, dtype=dtype)
+    if rows is not None:
+        start, stop, _ = rows.indices(tensor.shape[0])
+        offset = tensor.offset + start * tensor.strides[0]
+        tensor = replace(tensor, offset=offset, shape=(stop - start, *tensor.shape[1:]))
+    with zipfile.ZipFile(path) as archive, archive.open(entry) as record:
+        record.seek(tensor.offset * dtype.itemsize)
+        data = bytearray(record.read(tensor.span * dtype.itemsize))
+    return torch.frombuffer(data, dtype=dtype).as_strided(tensor.shape, tensor.strides)
