@@ -96,7 +96,7 @@ def _parts(
         weight = weight.permute(role.axes)
     if role.heads is not None and role.heads.num != heads.num:
         # the module around the tensor knows better than the configuration of the whole model
-        heads = replace(role.heads, interleaved=heads.interleaved)
+        heads = replace(role.heads, model_type=heads.model_type, multi_query=heads.multi_query)
 
     if role.layer_type.startswith("conv"):
         transposed = role.layer_type.startswith("conv_transpose")
