@@ -49,7 +49,7 @@ def codegen(weight, num, num_kv):
              "multi_query": True},
             4, 2, by_head,
         ),
-        ("a.attention.wqkv.weight", {"model_type": "internlm2", "num_attention_heads": 6, "num_key_value_heads": 2}, 6, 2, by_head),
+        ("a.attention.wqkv.weight", {"model_type": "internlm2", "n_head": 6, "n_head_kv": 2}, 6, 2, by_head),
         ("a.query_key_value", {"model_type": "chatglm", "num_attention_heads": 4, "multi_query_attention": True,
                                "multi_query_group_num": 2}, 4, 2, blocks),
         ("d.0.self_attention.linear_qkv.weight", {"num_attention_heads": 6, "num_query_groups": 3}, 6, 3, by_head),
