@@ -18,6 +18,10 @@ EMBEDDING = re.compile(
 MAX_KERNEL = 31
 CONVOLUTION = re.compile(r"conv|kernel|patch", re.IGNORECASE)
 EXPERTS = re.compile(r"expert|moe|_exps", re.IGNORECASE)
+# Per-channel parameters of Mamba, Mamba 2 and RWKV: an element acts on its channel alone, and no vector is multiplied by them.
+STATE_SPACE = re.compile(r"(^|[._])(A_logs?|dt_bias|time_(decay|first|faaaa|mix_\w+|maa_[a-z]))$")
+STATISTICS = re.compile(r"(^|[._])(running_(mean|var)|num_batches_tracked)$")
+MASK = re.compile(r"(^|[._])mask$")
 
 
 @dataclass(frozen=True)
@@ -39,6 +43,43 @@ class LayerRole:
     groups: int = 1
     gates: str = ""
     heads: Heads | None = None
+
+
+def no_matrix_map(key: str, shape: tuple[int, ...], shapes: Mapping[str, tuple[int, ...]]) -> str | None:
+    """Return why a tensor of two dimensions or more is not a weight, by its name, shape and siblings, or None."""
+    if key == "bias" or key.endswith((".bias", "_bias", "_biases")):
+        return "a bias or mask, not a weight"
+    if STATE_SPACE.search(key):
+        return "one parameter for each channel of a state-space model, not a matrix map"
+    if STATISTICS.search(key):
+        return "running statistics, not a weight"
+    if MASK.search(key) and shape[-2] == shape[-1]:
+        return "a bias or mask, not a weight"
+    if _computes_another(key, shape, shapes):
+        return "part of a weight that the module computes: pass the module to analyse that weight"
+    if max(shape) == math.prod(shape) and len(shape) == 2 and not key.endswith("weight"):
+        return "a single row or column: it is a vector, not a matrix"
+    return None
+
+
+def _computes_another(key: str, shape: tuple[int, ...], shapes: Mapping[str, tuple[int, ...]]) -> bool:
+    """Return whether torch's weight_norm, spectral_norm, pruning or a parametrization computes a weight from this tensor."""
+    # A name alone proves nothing: ``weight_g`` may be the weight of a gate. The other tensors of the same computation do.
+    parametrized = re.match(r"(.*\.|)parametrizations\.\w+\.", key)
+    if parametrized:
+        return any(f"{parametrized.group()}{original}" in shapes for original in ("original", "original0"))
+    stem, _, end = key.rpartition("_")
+    match end:
+        case "g" | "v":
+            pair = shapes.get(f"{stem}_{'v' if end == 'g' else 'g'}", ())
+            norm, direction = (shape, pair) if end == "g" else (pair, shape)
+            fits = len(norm) == len(direction) and all(a in (1, b) for a, b in zip(norm, direction, strict=True))
+            return fits and 1 in norm
+        case "orig":
+            return shapes.get(f"{stem}_mask") == shape or len(shapes.get(f"{stem}_u", ())) == 1
+        case "mask":
+            return shapes.get(f"{stem}_orig") == shape
+    return False
 
 
 def role_by_name(

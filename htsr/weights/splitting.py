@@ -11,10 +11,8 @@ from htsr.weights.convolutions import Conv, kernel_parts
 from htsr.weights.inventory import Inventory, Layer, Listing, LoadPart, Skipped, StoredTensor
 from htsr.weights.parts import Part
 from htsr.weights.recurrent import gate_parts
-from htsr.weights.roles import LayerRole, role_by_name
+from htsr.weights.roles import LayerRole, no_matrix_map, role_by_name
 
-# Tensors from which a module with weight_norm, spectral_norm or pruning computes its weight.
-PARTS = re.compile(r"(^|\.)(parametrizations\..*|weight_(g|v|u|orig)|\w*mask)$")
 # Types whose elements are one weight each. An element of float8_e8m0fnu is a scale, one of float4_e2m1fn_x2 two weights.
 FLOATING = re.compile(r"float(16|32|64|96|128)|bfloat16|float8_e[345]m[234](fn|fnuz|b11fnuz)?")
 # Names under which a checkpoint of a whole training state stores the optimizer's state.
@@ -83,7 +81,7 @@ def _parts(
     stored: StoredTensor, shapes: Mapping[str, tuple[int, ...]], splitting: Splitting, heads: Heads, in_out: bool
 ) -> tuple[LayerRole, list[Part], str] | str:
     """Return the role of a tensor, its parts and a caveat for the user, or the reason why it is not analysed."""
-    reason = stored.reason or _no_weight(stored)
+    reason = stored.reason or _no_weight(stored, shapes)
     if reason is not None:
         return reason
     role = stored.role or role_by_name(stored.key, stored.shape, shapes)
@@ -96,7 +94,7 @@ def _parts(
         weight = weight.permute(role.axes)
     if role.heads is not None and role.heads.num != heads.num:
         # the module around the tensor knows better than the configuration of the whole model
-        heads = replace(role.heads, interleaved=heads.interleaved)
+        heads = replace(role.heads, model_type=heads.model_type, multi_query=heads.multi_query)
 
     if role.layer_type.startswith("conv"):
         transposed = role.layer_type.startswith("conv_transpose")
@@ -122,7 +120,7 @@ def _parts(
     return role, parts, note
 
 
-def _no_weight(stored: StoredTensor) -> str | None:
+def _no_weight(stored: StoredTensor, shapes: Mapping[str, tuple[int, ...]]) -> str | None:
     """Return why a tensor is not a weight, whatever its role; None if it may be one."""
     if not stored.quantised and not FLOATING.fullmatch(stored.dtype):
         return f"dtype {stored.dtype}: not a floating-point weight"
@@ -132,11 +130,7 @@ def _no_weight(stored: StoredTensor) -> str | None:
         return "empty: it has no elements"
     if OPTIMIZER.match(stored.key):
         return "optimizer state, not a weight"
-    if stored.key == "bias" or stored.key.endswith(".bias"):
-        return "a bias or mask, not a weight"
-    if PARTS.search(stored.key):
-        return "part of a weight that the module computes: pass the module to analyse that weight"
-    return None
+    return no_matrix_map(stored.key, stored.shape, shapes)
 
 
 def _stacked(weight: Part) -> list[Part]:

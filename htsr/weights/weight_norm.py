@@ -41,8 +41,12 @@ def multiply_norms(listing: Listing) -> Listing:
 
 
 def _fit(norm: tuple[int, ...], direction: tuple[int, ...]) -> bool:
-    """Return whether a norm has the shape of its direction, or 1 in place of a side."""
-    return len(norm) == len(direction) and all(side in (1, full) for side, full in zip(norm, direction, strict=True))
+    """Return whether a norm has the shape of its direction, with 1 in place of at least one side."""
+    return (
+        1 in norm
+        and len(norm) == len(direction)
+        and all(side in (1, full) for side, full in zip(norm, direction, strict=True))
+    )
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,104 @@
+"""Fused query, key and value weights against the reshapes in the code of each model, and configurations with odd values."""
+
+import pytest
+import torch
+
+from htsr.weights.attention import Heads, fused_parts
+from htsr.weights.parts import Part
+
+SIZE, HIDDEN = 6, 40
+
+
+def split(key, tensor, config):
+    parts, note = fused_parts(key, Part(tuple(tensor.shape)), Heads.of(config))
+    return {part.label: part.cut(tensor) for part in parts}, note
+
+
+def by_head(weight, num, num_kv):
+    groups = weight.reshape(num_kv, num // num_kv + 2, SIZE, -1)
+    return (
+        groups[:, :-2].reshape(num * SIZE, -1),
+        groups[:, -2].reshape(num_kv * SIZE, -1),
+        groups[:, -1].reshape(num_kv * SIZE, -1),
+    )
+
+
+def blocks(weight, num, num_kv):
+    return weight.split([num * SIZE, num_kv * SIZE, num_kv * SIZE])
+
+
+def codegen(weight, num, num_kv):
+    # modeling_codegen.CodeGenAttention.forward: four blocks, each split into query, value, key
+    query, value, key = weight.reshape(4, 3, -1, weight.shape[1]).unbind(1)
+    return query.reshape(num * SIZE, -1), key.reshape(num * SIZE, -1), value.reshape(num * SIZE, -1)
+
+
+@pytest.mark.parametrize(
+    ("key", "config", "num", "num_kv", "truth"),
+    [
+        ("h.3.attn.qkv_proj.weight", {"model_type": "codegen", "n_head": 8}, 8, 8, codegen),
+        ("h.0.attn.c_attn.weight", {"model_type": "gpt_bigcode", "n_head": 4, "multi_query": False}, 4, 4, by_head),
+        ("h.0.attn.c_attn.weight", {"model_type": "gpt_bigcode", "n_head": 4, "multi_query": True}, 4, 1, blocks),
+        ("x.attention.query_key_value.weight", {"model_type": "gpt_neox", "num_attention_heads": 5}, 5, 5, by_head),
+        ("x.self_attention.query_key_value.weight", {"model_type": "bloom", "n_head": 3}, 3, 3, by_head),
+        ("x.query_key_value", {"model_type": "falcon", "num_attention_heads": 4, "multi_query": True}, 4, 1, blocks),
+        ("x.query_key_value", {"model_type": "falcon", "num_attention_heads": 4, "multi_query": False}, 4, 4, by_head),
+        (
+            "x.query_key_value",
+            {"model_type": "falcon", "num_attention_heads": 4, "num_kv_heads": 2, "new_decoder_architecture": True,
+             "multi_query": True},
+            4, 2, by_head,
+        ),
+        ("a.attention.wqkv.weight", {"model_type": "internlm2", "n_head": 6, "n_head_kv": 2}, 6, 2, by_head),
+        ("a.query_key_value", {"model_type": "chatglm", "num_attention_heads": 4, "multi_query_attention": True,
+                               "multi_query_group_num": 2}, 4, 2, blocks),
+        ("d.0.self_attention.linear_qkv.weight", {"num_attention_heads": 6, "num_query_groups": 3}, 6, 3, by_head),
+        ("d.self_attn.qkv_proj.weight", {"model_type": "phi3", "num_attention_heads": 4, "num_key_value_heads": 2}, 4, 2, blocks),
+        ("d.attn.Wqkv.weight", {"model_type": "dbrx", "n_heads": 4, "attn_config": {"kv_n_heads": 2}}, 4, 2, blocks),
+        ("d.attention.self.in_proj.weight", {"model_type": "deberta", "num_attention_heads": 4}, 4, 4, by_head),
+        ("vision.attn.qkv.weight", {"model_type": "internlm2", "num_attention_heads": 4}, 4, 4, blocks),
+    ],
+)  # fmt: skip
+def test_a_fused_weight_is_split_as_its_model_splits_it(key, config, num, num_kv, truth):
+    weight = torch.randn((num + 2 * num_kv) * SIZE, HIDDEN, generator=torch.Generator().manual_seed(num))
+    found, note = split(key, weight, {"head_dim": SIZE, **config})
+    assert not note
+    for label, expected in zip(("[q]", "[k]", "[v]"), truth(weight, num, num_kv), strict=True):
+        torch.testing.assert_close(found[label], expected, rtol=0, atol=0)
+
+
+@pytest.mark.parametrize(
+    "key",
+    [
+        "decoder.layers.0.self_attention.linear_qkv.weight",
+        "layers.0.attention.query_key_value.weight",
+        "transformer.h.0.attn.qkv_proj.weight",
+        "decoder.layers.7.cross_attention.linear_kv.weight",
+        "blocks.1.kv_proj.weight",
+        "blocks.1.linear_attn.in_proj_qkv.weight",
+    ],
+)
+def test_a_layout_that_nothing_decides_stays_one_matrix_with_a_note(key):
+    found, note = split(key, torch.zeros(72, 24), {})
+    assert [(label, tuple(part.shape)) for label, part in found.items()] == [("", (72, 24))]
+    assert "analysed as one matrix" in note
+
+
+@pytest.mark.parametrize("config", [
+    {"model_type": [1]},
+    {"num_attention_heads": 10**400, "hidden_size": float("nan")},
+    {"num_attention_heads": 4, "num_key_value_heads": 3, "head_dim": 6, "model_type": "gpt_neox"},
+    {"num_attention_heads": 7, "hidden_size": 24, "model_type": "bloom"},
+    {"text_config": {"text_config": [None]}, "attn_config": "flash"},
+])  # fmt: skip
+def test_a_config_of_odd_values_gives_no_split_of_heads(config):
+    found, _ = split("x.query_key_value.weight", torch.zeros(60, 24), config)
+    assert all(part.shape[1] == 24 for part in found.values())
+    assert list(found) == [""]
+
+
+def test_a_deeply_nested_config_does_not_recurse():
+    config = {}
+    for _ in range(5000):
+        config = {"text_config": config}
+    assert Heads.of(config).num is None

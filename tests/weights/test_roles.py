@@ -1,0 +1,81 @@
+"""Which tensors are no matrix maps: biases of experts, parameters of state-space models, vectors."""
+
+import pytest
+import torch
+from torch import nn
+from torch.nn.utils import parametrizations, prune
+
+from htsr.optim import parameter_roles
+from htsr.weights import open_source
+
+
+def inventory(**shapes):
+    return open_source({key.replace("__", "."): torch.ones(shape) for key, shape in shapes.items()})
+
+
+def names(inventory):
+    return [layer.name for layer in inventory.layers]
+
+
+@pytest.mark.parametrize(
+    ("key", "shape", "reason"),
+    [
+        ("moe.experts.gate_up_proj_bias", (8, 96), "bias"),
+        ("experts.w1_biases", (5, 33), "bias"),
+        ("mixer.A_log", (64, 16), "state-space"),
+        ("mixer.dt_bias", (4, 8), "bias"),
+        ("attention.time_decay", (12, 64), "state-space"),
+        ("attention.time_faaaa", (12, 64), "state-space"),
+        ("bn.running_var", (3, 40), "statistics"),
+        ("attn.mask", (1, 1, 20, 20), "mask"),
+        ("scale_table", (1, 72), "vector"),
+        ("layer.gamma", (72, 1), "vector"),
+    ],
+)
+def test_tensors_that_are_no_matrix_maps_are_skipped(key, shape, reason):
+    found = open_source({key: torch.ones(shape), "fc.weight": torch.ones(6, 7)})
+    assert names(found) == ["fc"]
+    assert reason in {item.name: item.reason for item in found.skipped}[key]
+
+
+def test_the_matrix_maps_of_state_space_models_are_layers():
+    keys = ["m.x_proj.weight", "m.dt_proj.weight", "m.in_proj.weight", "time_decay_w1", "time_mix.weight"]
+    assert names(open_source({key: torch.ones(9, 5) for key in keys})) == [key.removesuffix(".weight") for key in keys]
+
+
+@pytest.mark.parametrize("key", ["gru.weight_g", "svd.weight_v", "svd.weight_u", "unet.unmask", "head.weight_orig",
+                                 "parametrizations.0.linear.weight", "net.parametrizations.fc.weight"])  # fmt: skip
+def test_a_name_like_that_of_a_parametrisation_is_a_weight_without_its_siblings(key):
+    assert names(open_source({key: torch.ones(6, 9)})) == [key.removesuffix(".weight")]
+
+
+def test_two_matrices_called_g_and_v_are_both_weights():
+    assert names(open_source({"cell.weight_g": torch.ones(6, 9), "cell.weight_v": torch.ones(6, 9)})) == [
+        "cell.weight_g",
+        "cell.weight_v",
+    ]
+
+
+@pytest.mark.parametrize(
+    "wrap",
+    [lambda m: prune.l1_unstructured(m, "weight", 0.3), parametrizations.spectral_norm, parametrizations.orthogonal],
+)
+def test_the_tensors_of_a_true_parametrisation_are_skipped_in_a_state_dict(wrap):
+    found = open_source(nn.Sequential(wrap(nn.Linear(7, 7)), nn.Linear(7, 5)).state_dict())
+    assert names(found) == ["1"]
+
+
+def test_parameter_groups_give_biases_and_state_space_parameters_to_adamw_without_decay():
+    class Mixer(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.A_log = nn.Parameter(torch.ones(16, 4))
+            self.down_proj_bias = nn.Parameter(torch.ones(3, 16))
+            self.in_proj = nn.Linear(8, 8, bias=False)
+
+    roles = parameter_roles(nn.Sequential(Mixer(), nn.Linear(8, 2)))
+    assert {name: role[:2] for name, role in roles.items() if name.startswith("0.")} == {
+        "0.A_log": ("adamw", False),
+        "0.down_proj_bias": ("adamw", False),
+        "0.in_proj.weight": ("htmuon", True),
+    }
