@@ -76,7 +76,7 @@ def _load(path: Path) -> Mapping[str, object]:
         return _unpickled(path, status.st_mtime_ns, status.st_size)
     if any(entry.compress_type != zipfile.ZIP_STORED for entry in archive_entries(path, KIND).values()):
         raise InputError(
-            f"{path}: entries of this zip archive are compressed, which torch.save never does: load it and save it again"
+            f"{path}: its zip entries are compressed, which torch.save never does: load it and save it again"
         )
     return _opened(path, mmap=True)
 
