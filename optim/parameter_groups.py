@@ -10,6 +10,7 @@ from torch import nn
 from htsr.errors import InputError
 from htsr.optim.matrices import Reading
 from htsr.optim.settings import ADAMW_ONLY, READING, SETTINGS, unknown_names
+from htsr.weights.roles import STATE_SPACE
 
 # Names of output layers, or of modules whose last layer is the output. Muon leaves embeddings and the output layer to AdamW
 # (K. Jordan 2024): their rows belong to tokens or classes and do not act together as one linear map.
@@ -157,6 +158,10 @@ def _role(
 ) -> ParameterRole:
     if parameter.ndim < 2:
         return ParameterRole("adamw", False, f"{parameter.ndim}-D")
+    if STATE_SPACE.search(name):
+        return ParameterRole("adamw", False, "one parameter for each channel of a state-space model")
+    if name.endswith((".bias", "_bias", "_biases")):
+        return ParameterRole("adamw", False, f"bias of a {type(owners[0][1]).__name__}")
     if any(isinstance(module, nn.Embedding | nn.EmbeddingBag) for _, module in owners):
         return ParameterRole("adamw", True, "embedding" if len(owners) == 1 else "embedding, shared with another layer")
     if any(module in heads for _, module in owners):

@@ -141,27 +141,34 @@ def _role(
     shapes: Mapping[str, tuple[int, ...]],
 ) -> LayerRole | None:
     """Return what a parameter does, by the class of its module or, if the class is unknown, by its name and shape."""
-    if isinstance(module, nn.Embedding | nn.EmbeddingBag) and key == "weight":
+    cls = _layer_class(module)
+    if issubclass(cls, nn.Embedding | nn.EmbeddingBag) and key == "weight":
         return LayerRole("embedding")
-    if isinstance(module, nn.Linear) and key == "weight":
+    if issubclass(cls, nn.Linear) and key == "weight":
         return LayerRole("dense", heads=_heads(parent))
-    if isinstance(module, nn.Bilinear) and key == "weight":
+    if issubclass(cls, nn.Bilinear) and key == "weight":
         return LayerRole("bilinear")
-    if isinstance(module, nn.MultiheadAttention) and len(shape) == 2:
+    if issubclass(cls, nn.MultiheadAttention) and len(shape) == 2:
         return LayerRole("dense", heads=_heads(module))
-    if isinstance(module, nn.RNNBase | nn.RNNCellBase):
-        gates = GATES.get(getattr(module, "mode", type(module).__name__))
+    if issubclass(cls, nn.RNNBase | nn.RNNCellBase):
+        gates = GATES.get(getattr(module, "mode", cls.__name__))
         if gates is not None and key.startswith("weight_"):
             return LayerRole(recurrent_type(gates), gates="" if key.startswith("weight_hr") else gates)
-    if (
-        type(module).__name__ == "Conv1D" and hasattr(module, "nf") and key == "weight"
-    ):  # of transformers, stored (in, out)
+    if cls.__name__ == "Conv1D" and hasattr(module, "nf") and key == "weight":  # of transformers, stored (in, out)
         return LayerRole("dense", axes=(1, 0))
-    for cls, layer_type in CONVOLUTIONS.items():
-        if isinstance(module, cls) and key == "weight":
-            return LayerRole(layer_type, groups=int(module.groups))  # type: ignore[arg-type]
+    for convolution, layer_type in CONVOLUTIONS.items():
+        if issubclass(cls, convolution) and key == "weight":
+            return LayerRole(layer_type, groups=int(getattr(module, "groups", 1)))  # type: ignore[arg-type]
     by_name = role_by_name(name, shape, shapes, unknown_layer=False)
     return by_name if isinstance(by_name, LayerRole) else None
+
+
+def _layer_class(module: nn.Module) -> type:
+    """Return the class of a module or, for one that TorchScript compiled, the class of torch.nn from which it was compiled."""
+    if not isinstance(module, torch.jit.ScriptModule):
+        return type(module)
+    original = getattr(nn, str(getattr(module, "original_name", "")), None)
+    return original if isinstance(original, type) else type(module)
 
 
 def _heads(attention: nn.Module) -> Heads | None:

@@ -13,7 +13,7 @@ from htsr.weights.inventory import Listing, StoredTensor, never_read
 from htsr.weights.names import clean_names
 
 # Names under which trainers keep the model in a checkpoint: Lightning and most scripts, torchvision, nanoGPT, DeepSpeed.
-MODEL_KEYS = ("state_dict", "model_state_dict", "model", "module", "network", "net", "weights", "params")
+MODEL_KEYS = ("state_dict", "model_state_dict", "model_state", "model", "module", "network", "net", "weights", "params")
 MAX_DEPTH = 3
 BESIDE_MODEL = "not read, since it is stored beside the model"
 
