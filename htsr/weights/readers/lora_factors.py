@@ -53,9 +53,7 @@ def weight_changes(
     parameters = target_parameters(config)
     candidates = {place: _parameters_of(name, parameters) for place, name in names.items()}
     # peft gives the two projections of MultiheadAttention the settings of the module
-    modules = {
-        place: outer if (outer := place.removesuffix(ATTENTION_OUT)) in factors else place for place in factors
-    }
+    modules = {place: outer if (outer := place.removesuffix(ATTENTION_OUT)) in factors else place for place in factors}
     keys = {place: candidates[place] or [names[modules[place]]] for place in factors}
     found = scalings(config, sorted({key for some in keys.values() for key in some}), path)
     refused = refusal(config)
@@ -66,7 +64,7 @@ def weight_changes(
             key = f"{names[place]}.in_proj_weight"
         elif candidates[place]:
             siblings = {other: factors[other] for other in factors if names[other] == names[place]}
-            possible = _parameter(place, siblings, possible, found, shapes)
+            possible = list(_parameter(place, siblings, possible, found, shapes))
             key = possible[0] if len(possible) == 1 else place
         scaling: Scaling | str = refused or found[possible[0]]
         unsure = f"peft does not store which of {', '.join(possible)} it changes" if len(possible) > 1 else None
@@ -76,6 +74,8 @@ def weight_changes(
         if unsure and change.delta is not None:
             note = f"{change.stored.note}; {unsure}"
             change = replace(change, no_merge=unsure, stored=replace(change.stored, note=note))
+        if modules[place] != place:  # measured: forward and merge of peft 0.21 add the change of out_proj twice
+            change = replace(change, no_merge="peft 0.21 adds the change of out_proj twice, other versions may not")
         changes.append(change)
     return changes
 
@@ -101,9 +101,7 @@ def _parameter(
     fitting = {
         order[number]
         for order in itertools.permutations(candidates, len(siblings))
-        if all(
-            _fits(parts, found[key], shapes.get(key)) for parts, key in zip(siblings.values(), order, strict=True)
-        )
+        if all(_fits(parts, found[key], shapes.get(key)) for parts, key in zip(siblings.values(), order, strict=True))
     }
     return list(fitting) if len(fitting) == 1 else candidates
 
@@ -126,9 +124,7 @@ def _change(
     reason = scaling if isinstance(scaling, str) else _misfit(parts, scaling.rank, parameter=parameter)
     if isinstance(scaling, str) or reason is not None:
         first = next(iter(parts.values()))
-        return WeightChange(
-            StoredTensor(key, first.shape, first.dtype, never_read, label="[delta]", reason=reason)
-        )
+        return WeightChange(StoredTensor(key, first.shape, first.dtype, never_read, label="[delta]", reason=reason))
     a, b, rank = parts["A"], parts["B"], scaling.rank
     experts = a.shape[0] // rank
     shape = (b.shape[0], *a.shape[1:])
@@ -177,5 +173,7 @@ def _misfit(parts: Factors, rank: int, *, parameter: bool) -> str | None:
     else:  # the lora_B of a convolution with groups has its rank divided among them
         fits = a[0] == rank and rank % b[1] == 0 and b[0] % (rank // b[1]) == 0
     if not fits:
-        return f"expected factors of rank {rank}, as the configuration of the adapter says, got lora_A {a} and lora_B {b}"
+        return (
+            f"expected factors of rank {rank}, as the configuration of the adapter says, got lora_A {a} and lora_B {b}"
+        )
     return None

@@ -18,9 +18,7 @@ def merge(
     """Return the tensors of the base with the adapted ones merged, and the changes as they act on this base."""
     by_key = {stored.key: stored for stored in base.tensors}
     pairs = [(change, _target(change.stored.key, by_key)) for change in changes]
-    misfits = [
-        _misfit(change, target, base.source) for change, target in pairs if change.delta and not change.no_merge
-    ]
+    misfits = [_misfit(change, target, base.source) for change, target in pairs if change.delta and not change.no_merge]
     if misfits and None not in misfits:
         raise InputError(f"{path}: {misfits[0]}")
     meeting = Counter(_memory(target) for _, target in pairs if target is not None)
@@ -77,7 +75,7 @@ def _with_twin(
 
 
 def _target(key: str, by_key: Mapping[str, StoredTensor]) -> StoredTensor | None:
-    """Return the weight of this name, or the only one whose name differs by a prefix: models are saved with and without theirs."""
+    """Return the weight of this name, or the only one whose name differs by a prefix, which a model may be saved without."""
     if key in by_key:
         return by_key[key]
     found = [stored for name, stored in by_key.items() if name.endswith(f".{key}") or key.endswith(f".{name}")]
@@ -113,11 +111,9 @@ def _transposed(change: WeightChange, target: StoredTensor) -> bool | None:
     return change.delta.transposed == (target.shape == change.stored.shape)
 
 
-def _agreed(
-    pairs: Sequence[tuple[WeightChange, StoredTensor | None]], config: Mapping[str, object]
-) -> bool | None:
-    """Return how square weights are stored if all other adapted ones of the kind are stored in one way; None if that is unclear."""
-    # peft stores fan_in_fan_out of the last layer that it adapted, so a model that mixes Linear and Conv1D needs a second witness.
+def _agreed(pairs: Sequence[tuple[WeightChange, StoredTensor | None]], config: Mapping[str, object]) -> bool | None:
+    """Return how square weights are stored if all other adapted ones are stored in one way; None if that is unclear."""
+    # peft stores fan_in_fan_out of the last layer that it adapted, which is not enough if a model mixes Linear and Conv1D.
     found = {_transposed(change, target) for change, target in pairs if target is not None and change.delta} - {None}
     if pairs and pairs[0][0].kind == "matrix":
         found.add(config.get("fan_in_fan_out") is True)
@@ -136,7 +132,7 @@ def _merged(
     note = change.stored.note
     if start is not None:
         note += f"; the change includes what peft takes from the base when it loads an adapter started as {start}"
-    if start == "pissa" and delta.factor <= 0 or (start is not None and change.kind != "matrix"):
+    if (start == "pissa" and delta.factor <= 0) or (start is not None and change.kind != "matrix"):
         reason = f"peft cannot load an adapter that was started as {start} here"
         return replace(change.stored, reason=reason), replace(target, reason=f"not merged: {reason}")
     read = delta if start is None else Change(replace(merged, read_magnitude=None))

@@ -135,7 +135,9 @@ def test_first_matches_are_those_of_peft():
     ]  # fmt: skip
     for order in (patterns, patterns[::-1]):
         wanted = [other.get_pattern_key(order, name) for name in names]
-        found = [name if key is None else order[key] for name, key in zip(names, first_matches(order, names), strict=True)]
+        found = [
+            name if key is None else order[key] for name, key in zip(names, first_matches(order, names), strict=True)
+        ]
         assert found == wanted
 
 
