@@ -158,7 +158,7 @@ def _role(
         return LayerRole("dense", axes=(1, 0))
     for convolution, layer_type in CONVOLUTIONS.items():
         if issubclass(cls, convolution) and key == "weight":
-            return LayerRole(layer_type, groups=int(getattr(module, "groups", 1)))  # type: ignore[arg-type]
+            return LayerRole(layer_type, groups=int(getattr(module, "groups", 1)))
     by_name = role_by_name(name, shape, shapes, unknown_layer=False)
     return by_name if isinstance(by_name, LayerRole) else None
 
