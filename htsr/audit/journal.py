@@ -15,8 +15,7 @@ from htsr.audit.files_read import FilesRead
 from htsr.audit.layer import LayerAnalysis, Settings, restore_layer
 from htsr.audit.row import finished, known_cells
 from htsr.errors import InputError
-from htsr.files import ASIDE, read_regular, seal, unseal, written_aside
-from htsr.locks import FileLock
+from htsr.files import ASIDE, FileLock, read_regular, seal, unseal, written_aside
 from htsr.spectra.spectrum import Spectrum
 from htsr.weights import Inventory
 

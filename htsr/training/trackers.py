@@ -162,9 +162,6 @@ class TrackerGroup:
                 tracker.histograms(spectra, step)
 
 
-Several = TrackerGroup  # its name in version 0.1.0
-
-
 def _logs(spectra: Spectra) -> Iterable[tuple[str, np.ndarray]]:
     """Yield the tag and log10 of the nonzero eigenvalues of each layer that has some."""
     for (quantity, name), spectrum in spectra.items():

@@ -349,7 +349,7 @@ def test_mlflow_local_store(tmp_path, monkeypatch):
 
 
 def test_a_group_passes_scalars_and_histograms_on_to_trackers_that_take_them():
-    from htsr.training.trackers import Several, TrackerGroup
+    from htsr.training.trackers import TrackerGroup
 
     class Drawing:
         def __init__(self):
@@ -365,4 +365,3 @@ def test_a_group_passes_scalars_and_histograms_on_to_trackers_that_take_them():
     watch_with(TrackerGroup(drawing, lambda metrics, step: told.append(step)))
     assert drawing.scalars == told == [0, 1, 2]
     assert drawing.drawn == [(step, [("weights", "0"), ("weights", "2")]) for step in (0, 1, 2)]
-    assert Several is TrackerGroup

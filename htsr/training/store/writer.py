@@ -8,8 +8,7 @@ from pathlib import Path
 from threading import Lock
 
 from htsr.errors import InputError
-from htsr.files import written_aside
-from htsr.locks import FileLock
+from htsr.files import FileLock, written_aside
 from htsr.training.store.capture import Capture
 from htsr.training.store.files import (
     ABOUT,

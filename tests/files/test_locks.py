@@ -11,12 +11,12 @@ import pytest
 
 from htsr import locks
 from htsr.errors import InputError
-from htsr.locks import FileLock
+from htsr.files import FileLock
 
 HOLD = """
 import sys, time
 from pathlib import Path
-from htsr.locks import FileLock
+from htsr.files import FileLock
 lock = FileLock(Path(sys.argv[1]), "held")
 print("locked", flush=True)
 time.sleep(60)
