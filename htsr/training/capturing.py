@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from functools import partial
 from typing import Any
 
+import joblib  # noqa: F401  # the last capture is analysed as Python ends, when a library with threads can load no more
 from torch.optim import Optimizer
 
 from htsr.audit.analysis import analyze

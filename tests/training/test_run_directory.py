@@ -9,6 +9,8 @@ import numpy as np
 import pytest
 
 import htsr
+from htsr.files import FileLock
+from htsr.training.store.files import LOCK
 from tests.training.test_monitor import make, train
 
 QUICK = {"bulk": False, "bootstrap": 0}
@@ -83,8 +85,9 @@ def test_a_resumed_run_goes_on_in_the_last_directory_that_came_as_far(tmp_path, 
 
 def test_a_run_that_cannot_be_resumed_goes_on_beside_it(tmp_path):
     run(tmp_path / "x", 3)
-    (tmp_path / "x/run.json").write_text('{"schema": 2, "ht')
+    lock = FileLock(tmp_path / "x" / LOCK, "another Monitor writes there")
     monitor, _ = run(tmp_path / "x", 2, first_step=3)
+    lock.release()
     assert monitor.run_dir == tmp_path / "x-2"
     assert monitor.history.steps == [3, 4, 5]
 
