@@ -24,6 +24,8 @@ from htsr.cli.main import main
 from htsr.report import analysis_page, comparison_page, history_page, runs_page
 from htsr.training.live import screen
 
+pytestmark = pytest.mark.slow  # every output for every hostile name: minutes
+
 NAMES = [
     "\x1b[2J\x1b[31mred",  # clears the screen
     "\x1b]0;title\x07\x1b]8;;http://evil.example\x1b\\link",  # OSC: title, link
