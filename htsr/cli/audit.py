@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, get_args
 from htsr.choices import Conv, Convention
 from htsr.cli.arguments import add_table_options, jobs, whole_number
 from htsr.errors import InputError
+from htsr.text import escaped, visible
 
 if TYPE_CHECKING:
     from htsr.audit.analysis import Analysis
@@ -138,7 +139,9 @@ def _journal_folder(options: argparse.Namespace) -> "JournalFolder | None":
 def _text(analysis: "Analysis") -> str:
     """Return the table and the first findings for a terminal."""
     found = analysis.findings
-    lines = [f"{name}: {finding}" for name, finding in found.head(MAX_FINDINGS).itertuples(index=False)]
+    lines = [
+        f"{visible(name)}: {escaped(finding)}" for name, finding in found.head(MAX_FINDINGS).itertuples(index=False)
+    ]
     if len(found) > MAX_FINDINGS:
         lines.append(f"{len(found) - MAX_FINDINGS} more findings: write them with -o audit.html")
     return "\n".join([repr(analysis), *lines])

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from htsr.choices import FORMATS
 from htsr.cli.arguments import add_output
-from htsr.text import escaped
+from htsr.text import visible
 
 if TYPE_CHECKING:
     from htsr.cli.arguments import Commands
@@ -32,5 +32,5 @@ def run(options: argparse.Namespace) -> int:
         check_output(path)
     print(history)
     for path in outputs:
-        print(f"wrote {escaped(str(history.save(path)))}")
+        print(f"wrote {visible(history.save(path))}")
     return 0

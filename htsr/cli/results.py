@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, TextIO, TypeVar
 
 from htsr.errors import InputError
-from htsr.text import escaped
+from htsr.text import visible
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -53,7 +53,7 @@ def deliver(
     if options.json:
         _print(document(result), sys.stdout)
     for path in options.output:
-        _print(f"wrote {escaped(str(result.save(path)))}", people)
+        _print(f"wrote {visible(result.save(path))}", people)
     verdicts = [condition.check(result.details) for condition in conditions]
     for verdict in verdicts:
         if doubts := verdict.doubts():

@@ -7,6 +7,7 @@ import socket
 import stat
 import sys
 import weakref
+from contextlib import suppress
 from pathlib import Path
 
 from htsr.errors import InputError
@@ -36,13 +37,21 @@ class FileLock:
     def __init__(self, path: Path, what: str) -> None:
         self.path = path
         self._descriptor = _locked(path, what)
-        self._finalizer = weakref.finalize(self, os.close, self._descriptor)
+        self._finalizer = weakref.finalize(self, _unlock, self._descriptor, os.getpid())
         _held.add(self)
 
     def release(self) -> None:
         """Give the lock back; the file stays."""
         _held.discard(self)
         self._finalizer()
+
+
+def _unlock(descriptor: int, holder: int) -> None:
+    """Give the lock back if this process took it, even while a child has not closed its copy yet, and close the file."""
+    if os.getpid() == holder and sys.platform != "win32":
+        with suppress(OSError):  # a file system that knows no locks
+            fcntl.flock(descriptor, fcntl.LOCK_UN)
+    os.close(descriptor)
 
 
 _held: "weakref.WeakSet[FileLock]" = weakref.WeakSet()

@@ -13,16 +13,20 @@ from matplotlib.figure import Figure
 
 from htsr._version import __version__
 from htsr.audit.table import notes, rounded
-from htsr.text import escaped, visible
+from htsr.text import visible
 
 if TYPE_CHECKING:
     from htsr.audit.analysis import Analysis
     from htsr.comparison.compare import Comparison
 
 
+# A page shortens a longer text, such as the name of a stranger's layer, in the middle; a layer's findings are shorter.
+MAX_TEXT = 1000
+
+
 def _seen(value: object) -> object:
     """Return what a template prints of a value: what cannot be seen is escaped; autoescape then does the same for HTML."""
-    return escaped(value) if isinstance(value, str) and not isinstance(value, Markup) else value
+    return visible(value, MAX_TEXT) if isinstance(value, str) and not isinstance(value, Markup) else value
 
 
 TEMPLATES = Environment(

@@ -9,7 +9,7 @@ import time
 
 import pytest
 
-from htsr import locks
+from htsr.files import locks
 from htsr.errors import InputError
 from htsr.files import FileLock
 
