@@ -1,6 +1,9 @@
 """The exception that htsr raises for data that it cannot use."""
 
-from htsr.text import escaped
+from htsr.text import visible
+
+# The middle of a longer message is left out: a name from a stranger's file can have any length.
+MAX_MESSAGE = 2000
 
 
 class InputError(ValueError):
@@ -11,4 +14,5 @@ class InputError(ValueError):
     """
 
     def __str__(self) -> str:
-        return escaped(super().__str__().replace("\n", " "))  # messages quote names from files, and end on terminals
+        # messages quote names from files, and end on terminals
+        return visible(super().__str__().replace("\n", " "), MAX_MESSAGE)
