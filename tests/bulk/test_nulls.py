@@ -14,10 +14,13 @@ from htsr.bulk.nulls import noise_null
 from htsr.bulk.wishart import wishart_eigenvalues
 from htsr.files import seal
 
+DRAWS = 100
+
 
 @pytest.fixture
 def fresh(tmp_path, monkeypatch):
-    """An empty cache, in memory and on disk."""
+    """An empty cache, in memory and on disk, and nulls of a few draws, so that a test soon has another."""
+    monkeypatch.setattr(nulls, "_count", lambda M, matrices: DRAWS)
     monkeypatch.setenv("HTSR_CACHE_DIR", str(tmp_path))
     noise_null.cache_clear()
     yield tmp_path
@@ -138,9 +141,9 @@ def test_any_flipped_bit_of_the_cache_is_noticed(fresh, monkeypatch):
         flipped = bytearray(whole)
         flipped[bit // 8] ^= 1 << bit % 8
         path.write_bytes(flipped)
-        assert nulls._read(path, 1000) is None
+        assert nulls._read(path, DRAWS) is None
     path.write_bytes(whole)
-    assert nulls._read(path, 1000) is not None
+    assert nulls._read(path, DRAWS) is not None
 
 
 def test_the_file_of_another_shape_is_no_null_of_this_one(fresh):
@@ -187,7 +190,7 @@ def test_tiny_noise_is_kept_too(fresh, monkeypatch):
 def test_a_folder_that_cannot_be_written_does_no_harm(fresh, monkeypatch):
     (fresh / "file").write_text("")
     monkeypatch.setenv("HTSR_CACHE_DIR", str(fresh / "file"))
-    assert len(noise_null(40, 20).alpha) == 1000
+    assert len(noise_null(40, 20).alpha) == DRAWS
 
 
 def test_convolutions_pool_their_slices():

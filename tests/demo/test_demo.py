@@ -36,6 +36,7 @@ def test_the_demo_writes_its_pages_twice(minilm, tmp_path):
     assert "p = 0.5" in result.stdout
 
 
+@pytest.mark.slow
 def test_a_killed_demo_leaves_runs_that_open(minilm, tmp_path):
     process = subprocess.Popen(demo(tmp_path, 100_000), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     captures = tmp_path / "runs" / "p-0" / "captures"

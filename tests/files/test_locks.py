@@ -9,9 +9,8 @@ import time
 
 import pytest
 
-from htsr.files import locks
 from htsr.errors import InputError
-from htsr.files import FileLock
+from htsr.files import FileLock, locks
 
 HOLD = """
 import sys, time

@@ -153,7 +153,6 @@ def wanted() -> list[int] | None:
     return [int(seed) for seed in chosen.split(",")] if chosen else None
 
 
-@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")
 def test_five_hundred_inputs(checkpoints, tmp_path):
     failures = run(wanted() or range(500), checkpoints, tmp_path)

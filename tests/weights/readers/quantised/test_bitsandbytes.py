@@ -4,8 +4,16 @@ import json
 
 import pytest
 import torch
+import torch._dynamo.config
 
 functional = pytest.importorskip("bitsandbytes.functional", reason="bitsandbytes is not installed")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _nothing_is_compiled():
+    """Its functions for the CPU would otherwise call a C++ compiler for half a minute."""
+    with torch._dynamo.config.patch(disable=True):
+        yield
 
 
 def packed(weight, *, nested, **settings):
