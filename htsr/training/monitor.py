@@ -1,12 +1,9 @@
 """Watch a model's spectra while it trains."""
 
-import logging
-import weakref
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 from types import TracebackType
-from typing import Any
 
 from torch import nn
 from torch.optim import Optimizer
@@ -16,6 +13,7 @@ from htsr.training.arguments import check_arguments, logged_layers, quantities_o
 from htsr.training.budget import Budget
 from htsr.training.capturing import Capturer, CaptureWorker
 from htsr.training.failures import Failures
+from htsr.training.hooks import StepHooks
 from htsr.training.optimizers import Turns, has_closure, optimizers_of, refuse_strangers, skips_step
 from htsr.training.permission import Permission
 from htsr.training.ranks import Ranks, is_distributed
@@ -27,8 +25,6 @@ from htsr.training.store.capture import WEIGHTS
 from htsr.training.store.history import History
 from htsr.training.watching import Action
 from htsr.weights.select import Patterns
-
-logger = logging.getLogger(__name__)
 
 # Captures that may wait for the background thread; each holds a copy of the watched layers.
 MAX_WAITING = 2
@@ -169,12 +165,7 @@ class Monitor:
             self._capturer.last_step = first_step
         else:
             self._capture()
-        self._hooks: list[Any] = []
-        for one in optimizers:
-            self._hooks.append(one.register_step_pre_hook(_weakly(self._before_step)))
-            self._hooks.append(one.register_step_post_hook(_weakly(self._after_step)))
-        self._forgotten = weakref.finalize(self, _let_go, self._hooks, self.run_dir)
-        self._forgotten.atexit = False
+        self._hooks = StepHooks(optimizers, self._before_step, self._after_step, self.run_dir)
 
     @property
     def history(self) -> History:
@@ -253,9 +244,7 @@ class Monitor:
         """
         if self._closed:
             return
-        self._forgotten.detach()
-        for hook in self._hooks:
-            hook.remove()
+        self._hooks.remove()
         self._end_step()
         self._closed = True
         with self.surviving("close"):
@@ -356,25 +345,3 @@ def _scalar(name: str, value: object) -> float:
 def _refuse_closed(closed: bool) -> None:
     if closed:
         raise RuntimeError("expected an open Monitor, got a step after close()")
-
-
-def _weakly(method: Callable[..., None]) -> Callable[..., None]:
-    """Return a function that calls a method as long as its object lives, and does not keep the object alive."""
-    reference = weakref.WeakMethod(method)
-
-    def call(*args: Any) -> None:
-        alive = reference()
-        if alive is not None:
-            alive(*args)
-
-    return call
-
-
-def _let_go(hooks: Sequence[Any], run_dir: Path) -> None:
-    """Remove the hooks of a Monitor to which nothing refers any more."""
-    for hook in hooks:
-        hook.remove()
-    if hooks:
-        logger.warning(
-            "the Monitor of %s was dropped without close() and watches no more: keep it in a variable", run_dir
-        )
