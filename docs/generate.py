@@ -6,13 +6,10 @@ python docs/generate.py
 from collections.abc import Iterable
 from pathlib import Path
 
-from htsr.audit import columns
-from htsr.audit.columns import COLUMNS, Column
-from htsr.comparison import layer as comparison
+from htsr.audit.columns import COLUMNS, COMPARISON_COLUMNS, HISTORY_COLUMNS, Column
 
 PAGE = Path(__file__).with_name("columns.md")
-COMPARISON_COLUMNS = getattr(columns, "COMPARISON_COLUMNS", None) or comparison.COMPARED
-HISTORY_COLUMNS = getattr(columns, "HISTORY_COLUMNS", ())
+OF_HISTORIES = [column for column in HISTORY_COLUMNS if column not in COLUMNS]
 INTRODUCTION = """\
 # Columns
 
@@ -28,8 +25,7 @@ def table(records: Iterable[Column]) -> list[str]:
     """Lines of a Markdown table. An option of ``analyze`` that fills a column stands behind its meaning."""
     lines = ["| column | type | meaning |", "|---|---|---|"]
     for column in records:
-        needs = str(getattr(column, "needs", "")).rstrip("=")
-        option = f" (needs `{needs}=`)" if needs else ""
+        option = f" (needs `{column.needs}=`)" if column.needs else ""
         lines.append(f"| `{column.name}` | {column.dtype} | {column.meaning.replace('|', chr(92) + '|')}{option} |")
     return lines
 
@@ -39,12 +35,11 @@ def page() -> str:
     sections = [
         ("An audit", "`Analysis.details` of `htsr.analyze`, and the files that `htsr audit -o` writes.", COLUMNS),
         ("A comparison", "`Comparison.details` of `htsr.compare`.", COMPARISON_COLUMNS),
-        ("A training run", "`History.details` has the columns of an audit, and these.", HISTORY_COLUMNS),
+        ("A training run", "`History.details` has the columns of an audit, and these.", OF_HISTORIES),
     ]
     lines = [INTRODUCTION]
     for title, where, records in sections:
-        if records:
-            lines += [f"## {title}", "", where, "", *table(records), ""]
+        lines += [f"## {title}", "", where, "", *table(records), ""]
     return "\n".join(lines)
 
 
