@@ -58,7 +58,7 @@ class Worker:
             [sys.executable, "-m", "tests.hostile.worker"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
             stderr=subprocess.DEVNULL, cwd=self.inputs, env=environment,
         )  # fmt: skip
-        assert self._answer(120) == "ready"
+        assert self._answer(300) == "ready"
 
     def audit(self, job: dict) -> str:
         """What is wrong with how an input is treated; empty if nothing is."""
