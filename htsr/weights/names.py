@@ -33,7 +33,9 @@ def clean_names(keys: Collection[str]) -> dict[str, str]:
 
 def natural_order(key: str) -> list[tuple[int, str]]:
     """Return a sort key that compares the numbers in names as numbers: layer 10 comes after layer 2."""
-    return [(int(part), "") if number % 2 else (-1, part) for number, part in enumerate(re.split(r"([0-9]+)", key))]
+    parts = re.split(r"([0-9]+)", key)
+    parts[1::2] = [digits.lstrip("0") for digits in parts[1::2]]  # a name can hold more digits than int() takes
+    return [(len(part) if number % 2 else -1, part) for number, part in enumerate(parts)]
 
 
 def distinct_ends(paths: Sequence[str | os.PathLike[str]]) -> list[str]:

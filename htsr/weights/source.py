@@ -69,10 +69,21 @@ def open_source(
         paths = [os.fspath(path) for path in source]
         opened = [open_source(path, conv=conv, per_head=per_head, base=base) for path in paths]
         return _side_by_side(opened, distinct_ends(paths))
-    listing = multiply_norms(multiply_scales(_list(source, base)))
+    listing = _list(source, base)
     if not listing.tensors:
         raise InputError(f"{listing.source} is empty: expected at least one weight, found no tensor")
-    return split_into_layers(listing, Splitting(conv, per_head))
+    try:
+        return split_into_layers(multiply_norms(multiply_scales(listing)), Splitting(conv, per_head))
+    except (InputError, MemoryError):
+        raise
+    except Exception as err:
+        if not is_path(source):
+            raise
+        # names and settings of a stranger's file may be anything
+        raise InputError(
+            f"{listing.source}: expected names, shapes and a config.json that make sense together, and could not cut the "
+            f"tensors into layers ({type(err).__name__}: {err}); look at the file, or report it if it is sound"
+        ) from err
 
 
 def is_path(source: object) -> TypeGuard[AnyPath]:

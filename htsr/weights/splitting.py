@@ -41,7 +41,7 @@ def split_into_layers(listing: Listing, splitting: Splitting) -> Inventory:
     """Cut each tensor of a listing into layers, or skip it with a reason, in the order of the listing."""
     shapes = {stored.key: stored.shape for stored in listing.tensors}
     heads = Heads.of(listing.config)
-    in_out = listing.config.get("model_type") in IN_OUT_MODELS
+    in_out = heads.model_type in IN_OUT_MODELS
     layers: dict[str, Layer] = {}
     skipped: list[Skipped] = []
     owner_of: dict[Hashable, str] = {}  # identity of a tensor -> name of its first layer
