@@ -133,7 +133,10 @@ def _journal_folder(options: argparse.Namespace) -> "JournalFolder | None":
     if not options.output:
         return None
     first: Path = options.output[0]
-    return JournalFolder(first.with_name(f"{first.name}.htsr-journal"), anew=not options.resume)
+    try:
+        return JournalFolder(first.with_name(f"{first.name}.htsr-journal"), anew=not options.resume)
+    except OSError as err:
+        raise InputError(f"{first}: cannot write to the folder {first.parent.absolute()} ({err.strerror})") from err
 
 
 def _text(analysis: "Analysis") -> str:

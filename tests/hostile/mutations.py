@@ -36,6 +36,8 @@ def mutate(folder: Path, source: Path, draw: random.Random) -> str:
         draw: The source of all choices.
     """
     files = sorted(file for file in folder.rglob("*") if file.is_file())
+    if not files:  # an earlier change took the only one away
+        return "no file is left"
     file = draw.choice(files)
     kinds: list[Callable[[Path, random.Random], str]] = [damage_bytes]
     if draw.random() < 0.05:
