@@ -69,10 +69,15 @@ def open_source(
         paths = [os.fspath(path) for path in source]
         opened = [open_source(path, conv=conv, per_head=per_head, base=base) for path in paths]
         return _side_by_side(opened, distinct_ends(paths))
-    listing = multiply_norms(multiply_scales(_list(source, base)))
+    listing = list_tensors(source, base)
     if not listing.tensors:
         raise InputError(f"{listing.source} is empty: expected at least one weight, found no tensor")
     return split_into_layers(listing, Splitting(conv, per_head))
+
+
+def list_tensors(source: Source, base: Source | None = None) -> Listing:
+    """List the tensors of a source, with quantised and normed weights multiplied out, and before they are cut into layers."""
+    return multiply_norms(multiply_scales(_list(source, base)))
 
 
 def is_path(source: object) -> TypeGuard[AnyPath]:
@@ -153,14 +158,19 @@ def _list_checkpoint(path: Path) -> Listing:
     if path.name.endswith(".index.json"):
         return list_directory(path.parent, _list_checkpoint)
     check_no_lfs_pointer(path)
-    format_ = _format_by_content(path) or BY_SUFFIX.get(path.suffix.lower())
+    format_ = format_of(path)
     if format_ is None:
         raise InputError(f"{path}: expected a checkpoint file ({', '.join(BY_SUFFIX)}), got the suffix {path.suffix!r}")
     files = sibling_parts(path) if format_ is GGUF else [path]
     return format_.list_tensors(path, files)
 
 
-def _format_by_content(path: Path) -> Format | None:
+def format_of(path: Path) -> Format | None:
+    """Return the format of a file: its content decides before its suffix."""
+    return format_by_content(path) or BY_SUFFIX.get(path.suffix.lower())
+
+
+def format_by_content(path: Path) -> Format | None:
     """Return the format of a file that begins with a signature, whatever the file is called."""
     with path.open("rb") as file:
         head = file.read(32)
