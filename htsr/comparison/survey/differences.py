@@ -1,0 +1,175 @@
+"""How two matrices differ: equal, equal up to rounding, up to quantisation, changed, or unrelated."""
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from htsr.comparison.survey.matching import CORRELATED
+from htsr.comparison.survey.networks import PLAIN, Axes, without_ones
+
+# Values that are compared at a time, as float64: 32 MB each.
+CHUNK = 2**22
+# Two computations of one effective weight in float32, by weight_norm for instance, may differ by a few units in the last place.
+FLOAT32_STEPS = 4.0
+# Half a unit in the last place, and an eighth of that for values that were rounded before to three more bits: float16, bfloat16.
+HALF_STEP = 0.5 * 1.13
+# Quantisation keeps the order of the values that share a scale. A change that is independent of them, of relative size r,
+# reverses a share arctan(r) / pi of the pairs. Half of that or less is called quantisation: rounding to the nearest level gives
+# none, the error feedback of GPTQ some, and a fine-tuning of the size of the rounding error about half.
+REVERSED = 0.5
+# Neighbours that share a scale in every scheme that htsr reads, and blocks of them that are looked at.
+BLOCK, MAX_BLOCKS = 16, 4096
+# A correlation counts only if it is beyond this many of its standard errors, 1 / sqrt(n).
+STANDARD_ERRORS = 6.0
+
+SAME = ("equal", "rounded")
+NARROW = {
+    torch.float16: "float16",
+    torch.bfloat16: "bfloat16",
+    torch.float8_e4m3fn: "float8_e4m3fn",
+    torch.float8_e5m2: "float8_e5m2",
+}
+
+
+@dataclass(frozen=True)
+class Difference:
+    """How a matrix A differs from its partner B.
+
+    Attributes:
+        kind: ``equal``, ``rounded``, ``quantised``, ``changed`` or ``unrelated``.
+        rounding: The type within whose rounding they are equal, if they are ``rounded``.
+        relative_change: Frobenius norm of A - B over that of B.
+        largest: The largest absolute difference of two values.
+        correlation: Pearson correlation of their values; 1 for two equal ones.
+        reversed: Share of pairs of neighbouring values whose order differs, if one of them is quantised; otherwise NaN.
+    """
+
+    kind: str
+    rounding: str
+    relative_change: float
+    largest: float
+    correlation: float
+    reversed: float = math.nan
+
+
+@dataclass
+class _Sums:
+    """What is added up over the chunks of two matrices."""
+
+    n: int = 0
+    a: float = 0.0
+    b: float = 0.0
+    aa: float = 0.0
+    bb: float = 0.0
+    ab: float = 0.0
+    dd: float = 0.0
+    largest: float = 0.0
+    mismatched: int = 0  # values of which only one is finite
+
+    def add(self, x: torch.Tensor, y: torch.Tensor) -> None:
+        """Add a chunk of finite values."""
+        difference = x - y
+        self.n += x.numel()
+        self.a += float(x.sum())
+        self.b += float(y.sum())
+        self.aa += float(x @ x)
+        self.bb += float(y @ y)
+        self.ab += float(x @ y)
+        self.dd += float(difference @ difference)
+        self.largest = max(self.largest, float(difference.abs().max()))
+
+    @property
+    def correlation(self) -> float:
+        """Pearson correlation; NaN if a matrix is constant."""
+        spread = (self.aa - self.a**2 / self.n) * (self.bb - self.b**2 / self.n)
+        return (self.ab - self.a * self.b / self.n) / math.sqrt(spread) if spread > 0 else math.nan
+
+    @property
+    def noise(self) -> float:
+        """Root mean square of the difference over the standard deviation of B."""
+        spread = self.bb - self.b**2 / self.n
+        return math.sqrt(self.dd / spread) if spread > 0 else math.inf
+
+
+def difference(a: torch.Tensor, b: torch.Tensor, axes: Axes, dtypes: tuple[str, str]) -> Difference:
+    """Return how A differs from B, whose axes without sides of 1 are put into the order ``axes`` first.
+
+    ``dtypes`` are the types in which the two are stored.
+    """
+    a, b = without_ones(a), without_ones(b).permute(axes)
+    x, y = a.reshape(-1), b.reshape(-1)
+    sums, fits = _Sums(), [set(NARROW), set(NARROW)]
+    beyond = dict.fromkeys([*NARROW, torch.float32], 0)
+    for start in range(0, x.numel(), CHUNK):
+        one, two = x[start : start + CHUNK].double(), y[start : start + CHUNK].double()
+        finite = one.isfinite() & two.isfinite()
+        if not bool(finite.all()):
+            same = (one == two) | (one.isnan() & two.isnan())
+            sums.mismatched += int((~finite & ~same).sum())
+            one, two = one.where(finite, 0.0), two.where(finite, 0.0)
+        sums.add(one, two)
+        for values, narrow in zip((one, two), fits, strict=True):
+            narrow -= {dtype for dtype in narrow if not torch.equal(values.to(dtype).double(), values)}
+        if sums.dd:
+            apart, size = (one - two).abs(), torch.maximum(one.abs(), two.abs())
+            for dtype in beyond:
+                beyond[dtype] += int((apart > _rounding(dtype, size)).sum())
+    change = math.sqrt(sums.dd / sums.bb) if sums.bb else (0.0 if sums.dd == 0 else math.inf)
+    correlation = 1.0 if sums.dd == 0 else sums.correlation
+    if sums.mismatched == 0:
+        if sums.dd == 0:
+            return Difference("equal", "", 0.0, 0.0, correlation)
+        rounding = _rounded(dtypes, fits, beyond)
+        if rounding:
+            return Difference("rounded", rounding, change, sums.largest, correlation)
+        if not all(dtype in PLAIN for dtype in dtypes) and correlation > CORRELATED:
+            out_of_order = min(reversed_share(a, b), reversed_share(a.mT, b.mT) if a.ndim == 2 else 1.0)
+            independent = math.atan(sums.noise) / math.pi
+            kind = "quantised" if out_of_order <= REVERSED * independent else "changed"
+            return Difference(kind, "", change, sums.largest, correlation, out_of_order)
+    least = max(CORRELATED, STANDARD_ERRORS / math.sqrt(sums.n))
+    return Difference("changed" if correlation > least else "unrelated", "", change, sums.largest, correlation)
+
+
+def _rounding(dtype: torch.dtype, size: torch.Tensor) -> torch.Tensor:
+    """Return how far rounding to a type moves values of a size at most."""
+    about = torch.finfo(dtype)
+    steps = FLOAT32_STEPS if dtype == torch.float32 else HALF_STEP
+    smallest = about.smallest_normal * about.eps  # the distance of two subnormal numbers
+    return steps * torch.clamp(about.eps * size, min=smallest)
+
+
+def _rounded(dtypes: tuple[str, str], fits: list[set[torch.dtype]], beyond: dict[torch.dtype, int]) -> str:
+    """Return the narrower type within whose rounding two matrices are equal; empty if there is none."""
+    narrow = []
+    for stored, fitting in zip(dtypes, fits, strict=True):
+        narrow.append(fitting | {dtype for dtype, name in NARROW.items() if name == stored})
+    if narrow[0] == narrow[1]:
+        # two roundings to one 16-bit type would have given equal values
+        return "float32" if not narrow[0] and beyond[torch.float32] == 0 else ""
+    for dtype in NARROW:
+        if (dtype in narrow[0]) != (dtype in narrow[1]) and beyond[dtype] == 0:
+            return NARROW[dtype]
+    return ""
+
+
+def reversed_share(a: torch.Tensor, b: torch.Tensor) -> float:
+    """Return the share of pairs of values in one row, near each other, whose order differs in A and B; ties count as neither."""
+    rows = a.reshape(a.shape[0], -1), b.reshape(b.shape[0], -1)
+    count, columns = rows[0].shape
+    block = min(BLOCK, columns)
+    if block < 2:
+        return 1.0
+    per_row = columns // block
+    chosen = np.linspace(0, count * per_row - 1, min(MAX_BLOCKS, count * per_row)).astype(np.int64)
+    where = torch.from_numpy(chosen // per_row)[:, None]
+    places = torch.from_numpy(chosen % per_row)[:, None] * block + torch.arange(block)
+    orders = []
+    for matrix in rows:
+        values = matrix[where, places].double()
+        orders.append((values[:, :, None] - values[:, None, :]).sign())
+    products = orders[0] * orders[1]
+    compared = int((products != 0).sum())
+    return int((products < 0).sum()) / compared if compared else 0.0

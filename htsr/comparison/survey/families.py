@@ -1,0 +1,83 @@
+"""Put files into networks, which hold the same weights, and networks into families, which have a common origin."""
+
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+from htsr.comparison.survey.networks import Network
+from htsr.comparison.survey.relations import COMMON_ORIGIN, SAME_NETWORK, KIN, Relation, estimate, relate
+
+# Goes through some files, under a heading, and shows how far it is.
+Watch = Callable[[Sequence[int], str], Iterable[int]]
+
+
+@dataclass(frozen=True)
+class Link:
+    """A file's relation to another one, by its position."""
+
+    to: int
+    relation: Relation
+
+
+def link_networks(networks: dict[int, Network], names: Sequence[str], watch: Watch) -> dict[int, Link]:
+    """Return for each network the one that it is closest to, among those that hold more or are stored more precisely.
+
+    Shapes decide which files are read at all, and samples of their matrices which two are compared in full: each network with
+    one other, so that the cost grows with the number of files and not with that of their pairs.
+    """
+    order = sorted(networks, key=lambda number: (-networks[number].values, -networks[number].precision, number))
+    comparable = {number: _comparable(number, networks) for number in order}
+    for number in watch([number for number in order if comparable[number]], "read"):
+        networks[number].draw_samples()
+    links: dict[int, Link] = {}
+    done: list[int] = []
+    for number in watch(order, "compare"):
+        earlier = [other for other in done if other in comparable[number]]
+        done.append(number)
+        estimates = {other: estimate(networks[number], networks[other]) for other in earlier}
+        kin = [other for other in earlier if estimates[other][0]]
+        like = [other for other in earlier if networks[other].shapes == networks[number].shapes]
+        if not kin and not like:
+            continue
+        nearest = min(kin or like, key=lambda other: (round(estimates[other][1], 6), len(networks[other].layers)))
+        relation = relate(networks[number], networks[nearest], names[nearest])
+        if relation.kind:
+            links[number] = Link(nearest, relation)
+    return links
+
+
+def _comparable(number: int, networks: dict[int, Network]) -> set[int]:
+    """Return the networks that share the shapes of half of the smaller one's values with a network, so that they may be kin."""
+    shapes, found = networks[number].shapes, set()
+    for other, network in networks.items():
+        common = sum(math.prod(shape) * count for shape, count in (shapes & network.shapes).items())
+        if other != number and common >= KIN * min(networks[number].values, network.values):
+            found.add(other)
+    return found
+
+
+def network_numbers(count: int, links: Mapping[int, Link]) -> list[int]:
+    """Return the number of each file's network."""
+    return _numbered(count, links, SAME_NETWORK)
+
+
+def family_numbers(count: int, links: Mapping[int, Link]) -> list[int]:
+    """Return the number of each file's family."""
+    return _numbered(count, links, (*SAME_NETWORK, *COMMON_ORIGIN))
+
+
+def _numbered(count: int, links: Mapping[int, Link], kinds: Sequence[str]) -> list[int]:
+    """Return the number of the group of each file, where links of these kinds join files; groups are numbered from 1 in order."""
+    leader = list(range(count))
+
+    def find(number: int) -> int:
+        while leader[number] != number:
+            number = leader[number]
+        return number
+
+    for number, link in links.items():
+        if link.relation.kind in kinds:
+            first, second = sorted((find(number), find(link.to)))
+            leader[second] = first
+    numbers: dict[int, int] = {}
+    return [numbers.setdefault(find(number), len(numbers) + 1) for number in range(count)]
