@@ -1,11 +1,12 @@
 """Put files into networks, which hold the same weights, and networks into families, which have a common origin."""
 
 import math
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from htsr.comparison.survey.networks import Network
-from htsr.comparison.survey.relations import COMMON_ORIGIN, SAME_NETWORK, KIN, Relation, estimate, relate
+from htsr.comparison.survey.relations import COMMON_ORIGIN, KIN, SAME_NETWORK, Relation, estimate, relate
 
 # Goes through some files, under a heading, and shows how far it is.
 Watch = Callable[[Sequence[int], str], Iterable[int]]
@@ -56,19 +57,19 @@ def _comparable(number: int, networks: dict[int, Network]) -> set[int]:
     return found
 
 
-def network_numbers(count: int, links: Mapping[int, Link]) -> list[int]:
+def network_numbers(files: Sequence[int], links: Mapping[int, Link]) -> dict[int, int]:
     """Return the number of each file's network."""
-    return _numbered(count, links, SAME_NETWORK)
+    return _numbered(files, links, SAME_NETWORK)
 
 
-def family_numbers(count: int, links: Mapping[int, Link]) -> list[int]:
+def family_numbers(files: Sequence[int], links: Mapping[int, Link]) -> dict[int, int]:
     """Return the number of each file's family."""
-    return _numbered(count, links, (*SAME_NETWORK, *COMMON_ORIGIN))
+    return _numbered(files, links, (*SAME_NETWORK, *COMMON_ORIGIN))
 
 
-def _numbered(count: int, links: Mapping[int, Link], kinds: Sequence[str]) -> list[int]:
-    """Return the number of the group of each file, where links of these kinds join files; groups are numbered from 1 in order."""
-    leader = list(range(count))
+def _numbered(files: Sequence[int], links: Mapping[int, Link], kinds: Sequence[str]) -> dict[int, int]:
+    """Return the number of the group of each file, where links of these kinds join files; groups are numbered from 1."""
+    leader = {number: number for number in files}
 
     def find(number: int) -> int:
         while leader[number] != number:
@@ -76,8 +77,11 @@ def _numbered(count: int, links: Mapping[int, Link], kinds: Sequence[str]) -> li
         return number
 
     for number, link in links.items():
-        if link.relation.kind in kinds:
+        if link.relation.kind in kinds and number in leader:
             first, second = sorted((find(number), find(link.to)))
             leader[second] = first
+    sizes = Counter(map(find, files))
     numbers: dict[int, int] = {}
-    return [numbers.setdefault(find(number), len(numbers) + 1) for number in range(count)]
+    for number in sorted(files, key=lambda number: sizes[find(number)] == 1):  # groups of one file come last
+        numbers.setdefault(find(number), len(numbers) + 1)
+    return {number: numbers[find(number)] for number in files}

@@ -55,7 +55,7 @@ class WeightFile:
         if self.reason:
             raise InputError(self.reason)
         first = self.files[0]
-        if self.path.is_dir() or len(self.files) == 1 and first == self.path:
+        if self.path.is_dir() or (len(self.files) == 1 and first == self.path):
             return list_tensors(self.path)
         format_ = _format_of_shards(first)
         return multiply_norms(multiply_scales(format_.list_tensors(self.path, self.files)))
@@ -83,7 +83,8 @@ def find_files(paths: Sequence[str | os.PathLike[str]]) -> tuple[list[WeightFile
     """
     found: dict[str, WeightFile] = {}
     without = []
-    for given in map(os.fspath, paths):
+    for path in paths:
+        given = os.fspath(path)
         before = len(found)
         repeated = False
         for file in _entries(given):
@@ -167,7 +168,9 @@ def _indexed(index: Path) -> WeightFile:
     missing = [shard.name for shard in shards if not shard.is_file()] + outside
     reason = ""
     if missing or not names:
-        reason = f"{index}: {len(missing)} of {len(names)} shards are missing: {', '.join(missing[:3]):.200}; fetch them"
+        reason = (
+            f"{index}: {len(missing)} of {len(names)} shards are missing: {', '.join(missing[:3]):.200}; fetch them"
+        )
     return WeightFile(index, shards, reason=reason)
 
 
@@ -178,7 +181,9 @@ def _sharded(path: Path) -> WeightFile:
     except (InputError, OSError) as err:
         same = NUMBERED.fullmatch(path.name)
         assert same is not None
-        there = tuple(sorted(path.parent.glob(f"{_literal(same['stem'])}*-of-{same['count']}.{_literal(same['suffix'])}")))
+        there = tuple(
+            sorted(path.parent.glob(f"{_literal(same['stem'])}*-of-{same['count']}.{_literal(same['suffix'])}"))
+        )
         return WeightFile(there[0] if there else path, there or (path,), reason=str(err))
     return WeightFile(parts[0], parts)
 

@@ -43,9 +43,9 @@ class Pair:
 def match(a: Network, b: Network) -> list[Pair]:
     """Return the matrices that two sampled networks share, in the order of A; no matrix is in two pairs."""
     place_in_b = {layer.name: number for number, layer in enumerate(b.layers) if b.samples[number] is not None}
-    pairs = []
+    pairs: list[Pair] = []
     named = [(number, place_in_b[layer.name]) for number, layer in enumerate(a.layers) if layer.name in place_in_b]
-    doubtful = []
+    doubtful: list[Pair] = []
     for i, j in named:
         pair = _pair(a.samples, b.samples, i, j)
         if pair is not None:
@@ -99,11 +99,11 @@ def _by_content(
         found += [pair for j in near if (pair := _pair(a, b, i, j)) is not None]
     related = sorted((pair for pair in found if pair.distance < RELATED), key=lambda pair: pair.distance)
     rest = [*by_name.values(), *found]
-    chosen, taken_a, taken_b = [], set(), set()
-    allowed_a, allowed_b = set(of_a), set(of_b)
+    chosen: list[Pair] = []
+    free_a, free_b = set(of_a), set(of_b)
     for pair in [*related, *rest]:
-        if pair.a in allowed_a - taken_a and pair.b in allowed_b - taken_b:
+        if pair.a in free_a and pair.b in free_b:
             chosen.append(pair)
-            taken_a.add(pair.a)
-            taken_b.add(pair.b)
+            free_a.remove(pair.a)
+            free_b.remove(pair.b)
     return chosen

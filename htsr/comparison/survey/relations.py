@@ -125,7 +125,7 @@ def _evidence(a: Network, b: Network, shared: Sequence[Shared], name_of_b: str) 
         items = [item for item in shared if item.difference.kind == kind]
         if items:
             parts.append(f"{len(items)} of {len(a.layers)} matrices {text(items)}")
-    if transposed := sum(item.transposed for item in shared):
+    if transposed := sum(item.transposed for item in shared if item.difference.kind != "unrelated"):
         parts.append(f"{transposed} of them stored transposed")
     if alone := len(a.layers) - len(shared):
         parts.append(f"{alone} without a partner")
@@ -141,7 +141,8 @@ def _rounded(items: Sequence[Shared]) -> str:
 
 def _quantised(items: Sequence[Shared]) -> str:
     order = max(item.difference.reversed for item in items)
-    return f"differ as quantisation does, by {_changes(items)}, with {order:.2g} of neighbouring values in another order"
+    said = f"at most {order:.1%} of neighbouring values" if order else "no neighbouring values"
+    return f"differ as quantisation makes them, by {_changes(items)}, with {said} in another order"
 
 
 def _changed(items: Sequence[Shared]) -> str:
@@ -160,7 +161,9 @@ def _changes(items: Sequence[Shared]) -> str:
     """Return the relative changes of some matrices: all of them together, and the least and the most."""
     changes = sorted(item.difference.relative_change for item in items)
     middle = changes[len(changes) // 2]
-    return f"{middle:.2g}" if len(changes) == 1 else f"{middle:.2g} in the median ({changes[0]:.2g} to {changes[-1]:.2g})"
+    return (
+        f"{middle:.2g}" if len(changes) == 1 else f"{middle:.2g} in the median ({changes[0]:.2g} to {changes[-1]:.2g})"
+    )
 
 
 def _vectors(a: Sequence[StoredTensor], b: Sequence[StoredTensor]) -> tuple[int, int]:

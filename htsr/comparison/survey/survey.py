@@ -13,7 +13,7 @@ from htsr.comparison.survey.digests import same_files
 from htsr.comparison.survey.families import Link, family_numbers, link_networks, network_numbers
 from htsr.comparison.survey.files import WeightFile, find_files
 from htsr.comparison.survey.networks import Network, open_network
-from htsr.comparison.survey.relations import SAME_NETWORK, Relation
+from htsr.comparison.survey.relations import Relation
 from htsr.errors import InputError
 from htsr.text import encodable, escaped, visible
 from htsr.weights.readers.formats import BY_SUFFIX
@@ -30,6 +30,16 @@ LAYER_COLUMNS = {
     "path": "str", "to": "str", "name": "str", "name_to": "str", "relation": "str", "transposed": "bool",
     "relative_change": "float64", "largest_difference": "float64", "correlation": "float64",
 }  # fmt: skip
+
+
+# What stands between a relation and the file it leads to, where it is not "as".
+JOINTS = {
+    "part of": "",
+    "transposed": " from",
+    "quantised": " from",
+    "fine-tuned": ", against",
+    "shares weights": " with",
+}
 
 
 def survey(paths: AnyPath | Sequence[AnyPath], *, progress: bool | None = None) -> "Survey":
@@ -94,7 +104,7 @@ def survey(paths: AnyPath | Sequence[AnyPath], *, progress: bool | None = None) 
         try:
             networks[number] = open_network(entries[number])
         except (InputError, OSError, MemoryError, ImportError) as err:
-            reasons[number] = str(err) or "out of memory"
+            reasons[number] = str(err).removeprefix(f"{entries[number].path}: ") or "out of memory"
     links = link_networks(networks, names, watch)
     for number, (first, kind) in copies.items():
         text = "both paths lead to one file" if kind == "same file" else f"all {entries[number].size:,} bytes equal"
@@ -114,14 +124,16 @@ def _results(
     without: tuple[str, ...],
 ) -> "Survey":
     """Return the tables of a survey."""
-    families, numbers = family_numbers(len(entries), links), network_numbers(len(entries), links)
+    known = [number for number in range(len(entries)) if number in networks]
+    families, numbers = family_numbers(known, links), network_numbers(known, links)
     paths = [str(entry.path) for entry in entries]
-    referred = {link.to for link in links.values() if link.relation.kind != "same shapes"}
+    kin = {number for number, link in links.items() if link.relation.kind != "same shapes"}
+    referred = {links[number].to for number in kin}
     rows = []
     for number, entry in enumerate(entries):
         network, link = networks.get(number), links.get(number)
         row: dict[str, object] = {
-            "family": families[number], "network": numbers[number], "path": paths[number], "format": entry.format(),
+            "family": families.get(number), "network": numbers.get(number), "path": paths[number], "format": entry.format(),
             "size": entry.size, "reason": reasons.get(number, ""),
             "relation": "reference" if number in referred else "alone" if network else "",
         }  # fmt: skip
@@ -136,7 +148,7 @@ def _results(
             row |= {"relation": link.relation.kind, "to": paths[link.to], "evidence": link.relation.evidence}
         rows.append(row)
     # a file that others refer to stands before them
-    order = sorted(range(len(rows)), key=lambda i: (families[i], numbers[i], i in links))
+    order = sorted(range(len(rows)), key=lambda i: (i not in networks, families.get(i, 0), numbers.get(i, 0), i in kin))
     files = _frame([rows[i] for i in order], FILE_COLUMNS)
     layers = [
         {
@@ -167,10 +179,7 @@ def _families(files: pd.DataFrame) -> pd.DataFrame:
 def _frame(rows: Sequence[Mapping[str, object]], columns: Mapping[str, str]) -> pd.DataFrame:
     """Return rows as a table with all of these columns; a missing text is empty, a missing number missing."""
     return pd.DataFrame(
-        {
-            name: pd.array([_cell(row.get(name), dtype) for row in rows], dtype=dtype)
-            for name, dtype in columns.items()
-        }
+        {name: pd.array([_cell(row.get(name), dtype) for row in rows], dtype=dtype) for name, dtype in columns.items()}
     )
 
 
@@ -205,7 +214,7 @@ class Survey:
 
     def headline(self) -> str:
         """One line: how many files, networks and families there are."""
-        read = self.files[self.files["matrices"].notna()]
+        read = self.files[self.files["family"].notna()]
         lost = len(self.files) - len(read)
         parts = [
             _count(len(self.files), "weight file", "weight files"),
@@ -221,13 +230,16 @@ class Survey:
         short = self._short()
         return pd.DataFrame(
             {
-                "network": self.files["network"],
+                "network": ["" if pd.isna(number) else str(number) for number in self.files["network"]],
                 "file": [short[path] for path in self.files["path"]],
                 "format": self.files["format"],
                 "size": [_bytes(size) for size in self.files["size"]],
                 "parameters": ["" if pd.isna(count) else f"{count:,}" for count in self.files["parameters"]],
                 "dtype": self.files["dtype"],
-                "relation": [_said(row, short) for row in self.files.to_dict("records")],
+                "relation": [
+                    ": ".join(filter(None, (_relation(row, short), _evidence(row))))
+                    for row in self.files.to_dict("records")
+                ],
             }
         )
 
@@ -249,15 +261,35 @@ class Survey:
         return save_survey(self, Path(path))
 
     def __repr__(self) -> str:
-        table, blocks = self.brief(), [self.headline()]
-        for family, rows in self.files.groupby("family", sort=True):
-            blocks.append(f"family {family}\n{_text(table.loc[rows.index])}")
+        sizes = self.families.set_index("family")
+        alone = self.files["family"].map(sizes["files"]) == 1
+        lost = self.files["family"].isna()
+        blocks = [self.headline()]
+        for family, rows in self.files[~alone & ~lost].groupby("family", sort=True):
+            networks = _count(sizes.loc[family, "networks"], "network", "networks")
+            blocks.append(f"family {family}: {len(rows)} files, {networks}\n{self._block(rows)}")
+        for title, rows in (
+            ("no relative among these files", self.files[alone & ~lost]),
+            ("not read", self.files[lost]),
+        ):
+            if len(rows):
+                blocks.append(f"{title}: {_count(len(rows), 'file', 'files')}\n{self._block(rows)}")
         return "\n\n".join(blocks)
 
     def _repr_html_(self) -> str:
         table = self.brief().assign(family=self.files["family"])
         shown = table[["family", *table.columns[:-1]]].to_html(index=False, max_rows=100, border=0)
         return f"<p>{escape(self.headline()).replace(chr(10), '<br>')}</p>{shown}"
+
+    def _block(self, rows: pd.DataFrame) -> str:
+        """Return the rows of some files as text, each relation's evidence and each reason on a line of its own."""
+        short, table = self._short(), self.brief().loc[rows.index]
+        table["relation"] = [_relation(row, short) for row in rows.to_dict("records")]
+        lines = _text(table.drop(columns="network") if rows["network"].isna().all() else table)
+        below = [_evidence(row) for row in rows.to_dict("records")]
+        return "\n".join(
+            [lines[0], *(f"{line}\n      {why}" if why else line for line, why in zip(lines[1:], below, strict=True))]
+        )
 
     def _short(self) -> dict[str, str]:
         """Return every path without the folders that all of them have in common."""
@@ -269,27 +301,26 @@ class Survey:
         return {path: visible(os.path.relpath(there, common)) for path, there in full.items()}
 
 
-def _said(row: Mapping[str, object], short: Mapping[str, str]) -> str:
-    """Return the relation of a file as a text for people."""
-    parts = [f"{row['relation']}"] if row["relation"] else []
-    if row["to"]:
-        kind = str(row["relation"])
-        joint = "" if kind == "part of" else " as" if kind.startswith("same") else " of" if kind == "transposed" else " from"
-        parts = [f"{kind}{joint} {short[str(row['to'])]}: {row['evidence']}"]
-    if row["reason"]:
-        parts.append(f"not read: {row['reason']}")
-    return escaped("; ".join(parts))
+def _relation(row: Mapping[str, object], short: Mapping[str, str]) -> str:
+    """Return the relation of a file and the file that it leads to, for people."""
+    kind = str(row["relation"])
+    return f"{kind}{JOINTS.get(kind, ' as')} {short[str(row['to'])]}" if row["to"] else kind
 
 
-def _text(table: pd.DataFrame) -> str:
-    """Return a table as text, with numbers to the right and all other columns to the left."""
+def _evidence(row: Mapping[str, object]) -> str:
+    """Return the evidence for a relation, and why a file or a part of it cannot be read, for people."""
+    return escaped("; ".join(str(row[name]) for name in ("evidence", "reason") if row[name]))
+
+
+def _text(table: pd.DataFrame) -> list[str]:
+    """Return the header and the rows of a table, with numbers to the right and all other columns to the left."""
     columns = []
     for name in table.columns:
         cells = [str(name), *map(str, table[name])]
         width = max(map(len, cells))
         right = name in ("network", "size", "parameters")
         columns.append([cell.rjust(width) if right else cell.ljust(width) for cell in cells])
-    return "\n".join("  ".join(cells).rstrip() for cells in zip(*columns, strict=True))
+    return ["  ".join(cells).rstrip() for cells in zip(*columns, strict=True)]
 
 
 def _count(number: int, one: str, several: str) -> str:
