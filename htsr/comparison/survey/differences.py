@@ -13,8 +13,8 @@ from htsr.comparison.survey.networks import PLAIN, Axes, without_ones
 CHUNK = 2**22
 # Two computations of one effective weight in float32, by weight_norm for instance, may differ by a few units in the last place.
 FLOAT32_STEPS = 4.0
-# Half a unit in the last place, and an eighth of that for values that were rounded before to three more bits: float16, bfloat16.
-HALF_STEP = 0.5 * 1.13
+# Half a unit in the last place, and a little more for values that were rounded to a wider type before.
+HALF_STEP = 0.5 * 1.01
 # Quantisation keeps the order of the values that share a scale. A change that is independent of them, of relative size r,
 # reverses a share arctan(r) / pi of the pairs. Half of that or less is called quantisation: rounding to the nearest level gives
 # none, the error feedback of GPTQ some, and a fine-tuning of the size of the rounding error about half.
@@ -31,6 +31,8 @@ NARROW = {
     torch.float8_e4m3fn: "float8_e4m3fn",
     torch.float8_e5m2: "float8_e5m2",
 }
+# Types that can have rounded one of two matrices, or one each.
+ROUNDINGS = [*((dtype,) for dtype in NARROW), (torch.float16, torch.bfloat16)]
 
 
 @dataclass(frozen=True)
@@ -101,7 +103,7 @@ def difference(a: torch.Tensor, b: torch.Tensor, axes: Axes, dtypes: tuple[str, 
     a, b = without_ones(a), without_ones(b).permute(axes)
     x, y = a.reshape(-1), b.reshape(-1)
     sums, fits = _Sums(), [set(NARROW), set(NARROW)]
-    beyond = dict.fromkeys([*NARROW, torch.float32], 0)
+    beyond = dict.fromkeys([*ROUNDINGS, (torch.float32,)], 0)
     for start in range(0, x.numel(), CHUNK):
         one, two = x[start : start + CHUNK].double(), y[start : start + CHUNK].double()
         finite = one.isfinite() & two.isfinite()
@@ -114,8 +116,8 @@ def difference(a: torch.Tensor, b: torch.Tensor, axes: Axes, dtypes: tuple[str, 
             narrow -= {dtype for dtype in narrow if not torch.equal(values.to(dtype).double(), values)}
         if sums.dd:
             apart, size = (one - two).abs(), torch.maximum(one.abs(), two.abs())
-            for dtype in beyond:
-                beyond[dtype] += int((apart > _rounding(dtype, size)).sum())
+            for types in beyond:
+                beyond[types] += int((apart > sum(_rounding(dtype, size) for dtype in types)).sum())
     change = math.sqrt(sums.dd / sums.bb) if sums.bb else (0.0 if sums.dd == 0 else math.inf)
     correlation = 1.0 if sums.dd == 0 else sums.correlation
     if sums.mismatched == 0:
@@ -141,17 +143,22 @@ def _rounding(dtype: torch.dtype, size: torch.Tensor) -> torch.Tensor:
     return steps * torch.clamp(about.eps * size, min=smallest)
 
 
-def _rounded(dtypes: tuple[str, str], fits: list[set[torch.dtype]], beyond: dict[torch.dtype, int]) -> str:
+def _rounded(dtypes: tuple[str, str], fits: list[set[torch.dtype]], beyond: dict[tuple[torch.dtype, ...], int]) -> str:
     """Return the narrower type within whose rounding two matrices are equal; empty if there is none."""
     narrow = []
     for stored, fitting in zip(dtypes, fits, strict=True):
         narrow.append(fitting | {dtype for dtype, name in NARROW.items() if name == stored})
     if narrow[0] == narrow[1]:
         # two roundings to one 16-bit type would have given equal values
-        return "float32" if not narrow[0] and beyond[torch.float32] == 0 else ""
-    for dtype in NARROW:
-        if (dtype in narrow[0]) != (dtype in narrow[1]) and beyond[dtype] == 0:
-            return NARROW[dtype]
+        return "float32" if not narrow[0] and beyond[torch.float32,] == 0 else ""
+    for types in ROUNDINGS:
+        first, last = types[0], types[-1]
+        if len(types) == 1:
+            possible = (first in narrow[0]) != (first in narrow[1])
+        else:
+            possible = any(first in narrow[side] and last in narrow[1 - side] for side in (0, 1))
+        if possible and beyond[types] == 0:
+            return NARROW[last]
     return ""
 
 

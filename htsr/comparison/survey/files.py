@@ -98,7 +98,7 @@ def find_files(paths: Sequence[str | os.PathLike[str]]) -> tuple[list[WeightFile
 def _entries(given: str) -> Iterator[WeightFile]:
     """Yield the weight files of one path or package."""
     path = Path(given)
-    if path.is_dir():
+    if given and path.is_dir():
         refused: list[OSError] = []
         for folder, names in _folders(path, refused):
             yield from _in_folder(folder, names)
@@ -106,7 +106,7 @@ def _entries(given: str) -> Iterator[WeightFile]:
             yield WeightFile(Path(err.filename), (), reason=f"the folder cannot be read: {err.strerror}")
     elif path.name.endswith(".index.json") and path.is_file():
         yield _indexed(path)
-    elif path.is_symlink() or path.exists():
+    elif given and (path.is_symlink() or path.exists()):
         numbered = NUMBERED.fullmatch(path.name) and path.suffix.lower() in BY_SUFFIX
         yield _sharded(path) if numbered else _single(path)
     else:

@@ -133,7 +133,7 @@ def _results(
     for number, entry in enumerate(entries):
         network, link = networks.get(number), links.get(number)
         row: dict[str, object] = {
-            "family": families.get(number), "network": numbers.get(number), "path": paths[number], "format": entry.format(),
+            "family": families.get(number), "path": paths[number], "format": entry.format(),
             "size": entry.size, "reason": reasons.get(number, ""),
             "relation": "reference" if number in referred else "alone" if network else "",
         }  # fmt: skip
@@ -149,6 +149,11 @@ def _results(
         rows.append(row)
     # a file that others refer to stands before them
     order = sorted(range(len(rows)), key=lambda i: (i not in networks, families.get(i, 0), numbers.get(i, 0), i in kin))
+    shown = {
+        number: place for place, number in enumerate(dict.fromkeys(numbers[i] for i in order if i in numbers), start=1)
+    }
+    for i, number in numbers.items():
+        rows[i]["network"] = shown[number]
     files = _frame([rows[i] for i in order], FILE_COLUMNS)
     layers = [
         {
