@@ -26,7 +26,12 @@ def link_networks(networks: dict[int, Network], names: Sequence[str], watch: Wat
     Shapes decide which files are read at all, and samples of their matrices which two are compared in full: each network with
     one other, so that the cost grows with the number of files and not with that of their pairs.
     """
-    order = sorted(networks, key=lambda number: (-networks[number].values, -networks[number].precision, number))
+
+    def rank(number: int) -> tuple[int, int, int, int]:
+        network = networks[number]
+        return -network.values, -network.precision, -network.parameters, number
+
+    order = sorted(networks, key=rank)
     comparable = {number: _comparable(number, networks) for number in order}
     for number in watch([number for number in order if comparable[number]], "read"):
         networks[number].draw_samples()

@@ -142,7 +142,7 @@ def _results(
             row |= {
                 "tensors": network.tensors, "matrices": len(network.layers), "parameters": network.parameters,
                 "dtype": ", ".join(network.dtypes),
-                "reason": f"{len(unread)} matrices cannot be read: {next(iter(unread.values()))}" if unread else "",
+                "reason": f"{_count(len(unread), 'matrix', 'matrices')} cannot be read: {next(iter(unread.values()))}" if unread else "",
             }  # fmt: skip
         if link:
             row |= {"relation": link.relation.kind, "to": paths[link.to], "evidence": link.relation.evidence}

@@ -56,3 +56,20 @@ def save(path, tensors):
     else:
         torch.save(tensors, path)
     return path
+
+
+def save_onnx(path, tensors):
+    """Write a chain of products with these matrices, stored as (in, out) under names of the exporter's own."""
+    import onnx
+    from onnx import helper, numpy_helper
+
+    nodes, constants = [], []
+    for number, (name, tensor) in enumerate(tensors.items()):
+        if tensor.ndim == 2:
+            constants.append(numpy_helper.from_array(tensor.mT.contiguous().numpy(), f"onnx::MatMul_{number}"))
+            nodes.append(helper.make_node("MatMul", [f"x{name}", f"onnx::MatMul_{number}"], [f"y{name}"]))
+    values = [helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, None)
+              for node in nodes for name in (node.input[0], node.output[0])]  # fmt: skip
+    graph = helper.make_graph(nodes, "net", values[::2], values[1::2], constants)
+    onnx.save(helper.make_model(graph), path)
+    return path
