@@ -31,8 +31,9 @@ NARROW = {
     torch.float8_e4m3fn: "float8_e4m3fn",
     torch.float8_e5m2: "float8_e5m2",
 }
+HALF, FLOAT32 = (torch.float16, torch.bfloat16), (torch.float32,)
 # Types that can have rounded one of two matrices, or one each.
-ROUNDINGS = [*((dtype,) for dtype in NARROW), (torch.float16, torch.bfloat16)]
+ROUNDINGS: list[tuple[torch.dtype, ...]] = [*((dtype,) for dtype in NARROW), HALF]
 
 
 @dataclass(frozen=True)
@@ -102,8 +103,7 @@ def difference(a: torch.Tensor, b: torch.Tensor, axes: Axes, dtypes: tuple[str, 
     """
     a, b = without_ones(a), without_ones(b).permute(axes)
     x, y = a.reshape(-1), b.reshape(-1)
-    sums, fits = _Sums(), [set(NARROW), set(NARROW)]
-    beyond = dict.fromkeys([*ROUNDINGS, (torch.float32,)], 0)
+    sums, rounding = _Sums(), _Rounding(dtypes)
     for start in range(0, x.numel(), CHUNK):
         one, two = x[start : start + CHUNK].double(), y[start : start + CHUNK].double()
         finite = one.isfinite() & two.isfinite()
@@ -112,20 +112,14 @@ def difference(a: torch.Tensor, b: torch.Tensor, axes: Axes, dtypes: tuple[str, 
             sums.mismatched += int((~finite & ~same).sum())
             one, two = one.where(finite, 0.0), two.where(finite, 0.0)
         sums.add(one, two)
-        for values, narrow in zip((one, two), fits, strict=True):
-            narrow -= {dtype for dtype in narrow if not torch.equal(values.to(dtype).double(), values)}
-        if sums.dd:
-            apart, size = (one - two).abs(), torch.maximum(one.abs(), two.abs())
-            for types in beyond:
-                beyond[types] += int((apart > sum(_rounding(dtype, size) for dtype in types)).sum())
+        rounding.look(one, two)
     change = math.sqrt(sums.dd / sums.bb) if sums.bb else (0.0 if sums.dd == 0 else math.inf)
     correlation = 1.0 if sums.dd == 0 else sums.correlation
     if sums.mismatched == 0:
         if sums.dd == 0:
             return Difference("equal", "", 0.0, 0.0, correlation)
-        rounding = _rounded(dtypes, fits, beyond)
-        if rounding:
-            return Difference("rounded", rounding, change, sums.largest, correlation)
+        if rounding.type:
+            return Difference("rounded", rounding.type, change, sums.largest, correlation)
         if not all(dtype in PLAIN for dtype in dtypes) and correlation > CORRELATED:
             out_of_order = min(reversed_share(a, b), reversed_share(a.mT, b.mT) if a.ndim == 2 else 1.0)
             independent = math.atan(sums.noise) / math.pi
@@ -135,31 +129,51 @@ def difference(a: torch.Tensor, b: torch.Tensor, axes: Axes, dtypes: tuple[str, 
     return Difference("changed" if correlation > least else "unrelated", "", change, sums.largest, correlation)
 
 
-def _rounding(dtype: torch.dtype, size: torch.Tensor) -> torch.Tensor:
+class _Rounding:
+    """Finds the type whose rounding explains every difference that it has seen, if there is one."""
+
+    def __init__(self, stored: tuple[str, str]) -> None:
+        self.stored = [{dtype for dtype, name in NARROW.items() if name == dtype_name} for dtype_name in stored]
+        self.fits: list[set[torch.dtype]] = [set(HALF), set(HALF)]  # types that hold all values of a matrix exactly
+        self.within = {*ROUNDINGS, FLOAT32}
+
+    def look(self, one: torch.Tensor, two: torch.Tensor) -> None:
+        """Take a chunk of finite float64 values into account."""
+        for values, types in zip((one, two), self.fits, strict=True):
+            types -= {dtype for dtype in types if not torch.equal(values.to(dtype).double(), values)}
+        held = set().union(*self.fits, *self.stored)  # of no other type, a later chunk can make a possible one
+        self.within = {types for types in self.within if types == FLOAT32 or held.intersection(types)}
+        if self.within and not torch.equal(one, two):
+            apart, size = (one - two).abs(), torch.maximum(one.abs(), two.abs())
+            self.within -= {
+                types
+                for types in self.within
+                if bool((apart > sum(_most_by_rounding(dtype, size) for dtype in types)).any())
+            }
+
+    @property
+    def type(self) -> str:
+        """Name of the narrowest such type; empty if there is none."""
+        one, two = (stored | fitting for stored, fitting in zip(self.stored, self.fits, strict=True))
+        if one == two:  # two roundings of one value to one 16-bit type are equal
+            return "float32" if not one and FLOAT32 in self.within else ""
+        for types in ROUNDINGS:
+            first, last = types[0], types[-1]
+            if len(types) == 1:
+                possible = (first in one) != (first in two)  # the other matrix was not rounded
+            else:
+                possible = (first in one and last in two) or (first in two and last in one)
+            if possible and types in self.within:
+                return NARROW[last]
+        return ""
+
+
+def _most_by_rounding(dtype: torch.dtype, size: torch.Tensor) -> torch.Tensor:
     """Return how far rounding to a type moves values of a size at most."""
     about = torch.finfo(dtype)
     steps = FLOAT32_STEPS if dtype == torch.float32 else HALF_STEP
     smallest = about.smallest_normal * about.eps  # the distance of two subnormal numbers
     return steps * torch.clamp(about.eps * size, min=smallest)
-
-
-def _rounded(dtypes: tuple[str, str], fits: list[set[torch.dtype]], beyond: dict[tuple[torch.dtype, ...], int]) -> str:
-    """Return the narrower type within whose rounding two matrices are equal; empty if there is none."""
-    narrow = []
-    for stored, fitting in zip(dtypes, fits, strict=True):
-        narrow.append(fitting | {dtype for dtype, name in NARROW.items() if name == stored})
-    if narrow[0] == narrow[1]:
-        # two roundings to one 16-bit type would have given equal values
-        return "float32" if not narrow[0] and beyond[torch.float32,] == 0 else ""
-    for types in ROUNDINGS:
-        first, last = types[0], types[-1]
-        if len(types) == 1:
-            possible = (first in narrow[0]) != (first in narrow[1])
-        else:
-            possible = any(first in narrow[side] and last in narrow[1 - side] for side in (0, 1))
-        if possible and beyond[types] == 0:
-            return NARROW[last]
-    return ""
 
 
 def reversed_share(a: torch.Tensor, b: torch.Tensor) -> float:

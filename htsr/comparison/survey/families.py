@@ -3,7 +3,7 @@
 import math
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from htsr.comparison.survey.networks import Network
 from htsr.comparison.survey.relations import COMMON_ORIGIN, KIN, SAME_NETWORK, Relation, estimate, relate
@@ -26,12 +26,7 @@ def link_networks(networks: dict[int, Network], names: Sequence[str], watch: Wat
     Shapes decide which files are read at all, and samples of their matrices which two are compared in full: each network with
     one other, so that the cost grows with the number of files and not with that of their pairs.
     """
-
-    def rank(number: int) -> tuple[int, int, int, int]:
-        network = networks[number]
-        return -network.values, -network.precision, -network.parameters, number
-
-    order = sorted(networks, key=rank)
+    order = sorted(networks, key=lambda number: (-networks[number].values, -networks[number].precision, number))
     comparable = {number: _comparable(number, networks) for number in order}
     for number in watch([number for number in order if comparable[number]], "read"):
         networks[number].draw_samples()
@@ -45,11 +40,24 @@ def link_networks(networks: dict[int, Network], names: Sequence[str], watch: Wat
         like = [other for other in earlier if networks[other].shapes == networks[number].shapes]
         if not kin and not like:
             continue
-        nearest = min(kin or like, key=lambda other: (round(estimates[other][1], 6), len(networks[other].layers)))
+        apart = {other: (round(estimates[other][1], 6), len(networks[other].layers)) for other in kin or like}
+        nearest = min(apart, key=lambda other: apart[other])
         relation = relate(networks[number], networks[nearest], names[nearest])
+        if relation.kind == "part of":  # two networks can have a part in common
+            own = _first(nearest, links)
+            also = [names[other] for other in apart if apart[other] == apart[nearest] and _first(other, links) != own]
+            if also:
+                relation = replace(relation, evidence=f"{relation.evidence}; also part of {', '.join(also)}")
         if relation.kind:
             links[number] = Link(nearest, relation)
     return links
+
+
+def _first(number: int, links: Mapping[int, Link]) -> int:
+    """Return the first file of a file's network."""
+    while number in links and links[number].relation.kind in SAME_NETWORK:
+        number = links[number].to
+    return number
 
 
 def _comparable(number: int, networks: dict[int, Network]) -> set[int]:

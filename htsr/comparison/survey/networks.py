@@ -150,9 +150,12 @@ def sample(weight: torch.Tensor, size: int = SAMPLE) -> Sample:
         values = weight[tuple(torch.from_numpy(index[axes.index(axis)]) for axis in range(len(shape)))]
         views[seen][0].append(axes)
         views[seen][1].append(np.nan_to_num(values.double().numpy().astype(np.float32)))
-    norm = float(torch.linalg.vector_norm(weight, dtype=torch.float64))
+    alike = bool((weight[(0,) * len(shape)] == weight.flatten()[places]).all())
     return Sample(
-        shape, norm, bool((weight == weight.flatten()[0]).all()), {s: (a, np.stack(v)) for s, (a, v) in views.items()}
+        shape=shape,
+        norm=float(torch.linalg.vector_norm(weight, dtype=torch.promote_types(weight.dtype, torch.float32))),
+        constant=alike and bool((weight == weight[(0,) * len(shape)]).all()),
+        views={seen: (axes, np.stack(values)) for seen, (axes, values) in views.items()},
     )
 
 

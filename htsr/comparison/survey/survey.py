@@ -138,11 +138,9 @@ def _results(
             "relation": "reference" if number in referred else "alone" if network else "",
         }  # fmt: skip
         if network:
-            unread = network.unread
             row |= {
                 "tensors": network.tensors, "matrices": len(network.layers), "parameters": network.parameters,
-                "dtype": ", ".join(network.dtypes),
-                "reason": f"{_count(len(unread), 'matrix', 'matrices')} cannot be read: {next(iter(unread.values()))}" if unread else "",
+                "dtype": ", ".join(network.dtypes), "reason": _lost(network),
             }  # fmt: skip
         if link:
             row |= {"relation": link.relation.kind, "to": paths[link.to], "evidence": link.relation.evidence}
@@ -165,6 +163,13 @@ def _results(
         for number in order if (link := links.get(number)) for item in link.relation.shared
     ]  # fmt: skip
     return Survey(files, _families(files), _frame(layers, LAYER_COLUMNS), without)
+
+
+def _lost(network: Network) -> str:
+    """Return how many matrices of a network cannot be read, and why the first cannot."""
+    if not network.unread:
+        return ""
+    return f"{_count(len(network.unread), 'matrix', 'matrices')} cannot be read: {next(iter(network.unread.values()))}"
 
 
 def _families(files: pd.DataFrame) -> pd.DataFrame:

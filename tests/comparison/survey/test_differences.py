@@ -68,6 +68,16 @@ def test_rounded_values_in_a_wider_type():
     assert compare(W, W.half().float(), "float32", "float32").rounding == "float16"
 
 
+def test_rounding_after_a_block_of_zeros(monkeypatch):
+    """Zeros fit every type; the rest of the matrix decides."""
+    monkeypatch.setattr(differences, "CHUNK", 80)
+    W = normal(60, 40)
+    W[:10] = 0
+    assert compare(W.half(), W).rounding == "float16"
+    assert compare(W.half(), W.bfloat16()).rounding == "bfloat16"
+    assert compare(W * (1 + 2e-7), W).rounding == "float32"
+
+
 def test_a_change_below_or_above_the_rounding():
     W = normal(60, 40)
     one = W.clone()

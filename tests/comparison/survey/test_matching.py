@@ -70,6 +70,7 @@ def test_shapes_without_a_partner_and_repeated_matrices():
 
 
 def test_many_matrices_of_one_shape_are_matched_by_their_norms(monkeypatch):
+    monkeypatch.setattr(matching, "ALL", 10)
     monkeypatch.setattr(matching, "NEAREST", 5)
     a = {f"e{n}": (1 + n / 10) * W for n, W in enumerate(matrices(*[(12, 10)] * 40).values())}
     order = np.random.default_rng(0).permutation(40)

@@ -57,7 +57,7 @@ def test_one_network_in_other_formats_types_and_names(base, tmp_path, suffix, na
 def test_onnx_and_bfloat16(base, tmp_path):
     onnx = save_onnx(tmp_path / "net.onnx", network())
     half = save(tmp_path / "bf16.pt", {name: tensor.bfloat16() for name, tensor in network().items()})
-    found = rows(htsr.survey([half, onnx, base]))
+    found = rows(htsr.survey([half, base, onnx]))
     assert found["base.safetensors"]["relation"] == "reference"
     assert found["net.onnx"]["relation"] == "same weights"
     assert "5 of 5 matrices equal bit for bit" in found["net.onnx"]["evidence"]
@@ -133,6 +133,8 @@ def test_a_part_of_a_network_and_two_networks_with_a_common_part(base, tmp_path)
     kind, evidence = relation(base, save(tmp_path / "body.pt", body))
     assert kind == "part of"
     assert evidence == "4 of 4 matrices equal bit for bit; 1 more in base.safetensors"
+    twice = save(tmp_path / "twice.pt", network() | {"head.weight": torch.randn(11, 48)})
+    assert "; also part of " in rows(htsr.survey([base, twice, tmp_path / "body.pt"]))["body.pt"]["evidence"]
     other = save(tmp_path / "other.pt", body | {"new.weight": torch.randn(7, 48)})
     kind, evidence = relation(base, other)
     assert kind == "shares weights"
