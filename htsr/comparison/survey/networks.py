@@ -9,6 +9,7 @@ import itertools
 import math
 from collections import Counter, defaultdict
 from dataclasses import dataclass, field
+from functools import cached_property
 
 import numpy as np
 import torch
@@ -72,17 +73,17 @@ class Network:
     samples: list[Sample | None] = field(default_factory=list)
     unread: dict[str, str] = field(default_factory=dict)
 
-    @property
+    @cached_property
     def shapes(self) -> Counter[Shape]:
         """How many matrices there are of each shape, in whatever order of the axes."""
         return Counter(tuple(sorted(squeezed(layer.shape))) for layer in self.layers)
 
-    @property
+    @cached_property
     def values(self) -> int:
         """The number of values of all matrices."""
         return sum(math.prod(layer.shape) for layer in self.layers)
 
-    @property
+    @cached_property
     def precision(self) -> int:
         """Bits of the type that holds most of the weights; 8 for every quantised type."""
         return PLAIN.get(self.dtypes[0], 8) if self.dtypes else 0
