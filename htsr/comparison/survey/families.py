@@ -10,6 +10,9 @@ from htsr.comparison.survey.relations import COMMON_ORIGIN, KIN, SAME_NETWORK, R
 
 # Goes through some files, under a heading, and shows how far it is.
 Watch = Callable[[Sequence[int], str], Iterable[int]]
+# Of networks at nearly the same estimated distance, the one with the fewest matrices and then the most precise one is taken: a
+# file is said to be quantised from the float32 file rather than from its bfloat16 copy. Distances below ZERO are zero.
+TIE, ZERO = 0.05, 1e-6
 
 
 @dataclass(frozen=True)
@@ -40,12 +43,13 @@ def link_networks(networks: dict[int, Network], names: Sequence[str], watch: Wat
         like = [other for other in earlier if networks[other].shapes == networks[number].shapes]
         if not kin and not like:
             continue
-        apart = {other: (round(estimates[other][1], 6), len(networks[other].layers)) for other in kin or like}
-        nearest = min(apart, key=lambda other: apart[other])
+        apart = {other: estimates[other][1] for other in kin or like}
+        near = [other for other in apart if apart[other] <= (1 + TIE) * min(apart.values()) + ZERO]
+        nearest = min(near, key=lambda other: len(networks[other].layers))
         relation = relate(networks[number], networks[nearest], names[nearest])
         if relation.kind == "part of":  # two networks can have a part in common
             own = _first(nearest, links)
-            also = [names[other] for other in apart if apart[other] == apart[nearest] and _first(other, links) != own]
+            also = [names[other] for other in near if _first(other, links) != own]
             if also:
                 relation = replace(relation, evidence=f"{relation.evidence}; also part of {', '.join(also)}")
         if relation.kind:

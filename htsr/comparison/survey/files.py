@@ -13,6 +13,7 @@ from htsr.weights.names import natural_order
 from htsr.weights.readers.archives import archive_entries
 from htsr.weights.readers.formats import BY_SUFFIX, GGUF, TORCH, TORCH_DISTRIBUTED, Format
 from htsr.weights.readers.quantised import multiply_scales
+from htsr.weights.readers.remote import is_url
 from htsr.weights.readers.shards import NUMBERED, named_by_index, sibling_parts
 from htsr.weights.readers.torchscript import is_torchscript
 from htsr.weights.source import format_by_content, format_of, list_tensors
@@ -80,6 +81,7 @@ def find_files(paths: Sequence[str | os.PathLike[str]]) -> tuple[list[WeightFile
 
     Raises:
         FileNotFoundError: If an input is neither a path nor an installed package.
+        InputError: If an input is a URL.
     """
     found: dict[str, WeightFile] = {}
     without = []
@@ -97,6 +99,8 @@ def find_files(paths: Sequence[str | os.PathLike[str]]) -> tuple[list[WeightFile
 
 def _entries(given: str) -> Iterator[WeightFile]:
     """Yield the weight files of one path or package."""
+    if is_url(given):
+        raise InputError(f"{given}: expected a path or the name of an installed package, got a URL: download it first")
     path = Path(given)
     if given and path.is_dir():
         refused: list[OSError] = []

@@ -7,7 +7,8 @@ from dataclasses import dataclass, field
 from htsr.comparison.survey.differences import SAME, Difference, difference
 from htsr.comparison.survey.matching import RELATED, Pair, match
 from htsr.comparison.survey.networks import Network
-from htsr.weights.inventory import StoredTensor
+from htsr.weights.inventory import LoadPart, StoredTensor
+from htsr.weights.parts import Part
 
 # Relations by which two files hold one network, and those by which they only have a common origin.
 SAME_NETWORK = ("same file", "same bytes", "same weights", "transposed", "part of", "quantised")
@@ -149,7 +150,7 @@ def _changed(items: Sequence[Shared]) -> str:
     most = max(items, key=lambda item: item.difference.relative_change)
     least = min(item.difference.correlation for item in items)
     where = f", most in {most.name}" if len(items) > 1 else ""
-    return f"changed by {_changes(items)}{where}, correlation at least {least:.2g}"
+    return f"changed by {_changes(items)}{where}, correlation at least {math.floor(1000 * least) / 1000:g}"
 
 
 def _unrelated(items: Sequence[Shared]) -> str:
@@ -160,10 +161,8 @@ def _unrelated(items: Sequence[Shared]) -> str:
 def _changes(items: Sequence[Shared]) -> str:
     """Return the relative changes of some matrices: all of them together, and the least and the most."""
     changes = sorted(item.difference.relative_change for item in items)
-    middle = changes[len(changes) // 2]
-    return (
-        f"{middle:.2g}" if len(changes) == 1 else f"{middle:.2g} in the median ({changes[0]:.2g} to {changes[-1]:.2g})"
-    )
+    least, middle, most = (f"{changes[place]:.2g}" for place in (0, len(changes) // 2, -1))
+    return middle if least == most else f"{middle} in the median ({least} to {most})"
 
 
 def _vectors(a: Sequence[StoredTensor], b: Sequence[StoredTensor]) -> tuple[int, int]:
@@ -175,7 +174,8 @@ def _vectors(a: Sequence[StoredTensor], b: Sequence[StoredTensor]) -> tuple[int,
         if other is None or other.shape != stored.shape or stored.quantised or other.quantised:
             continue
         try:
-            found = difference(stored.read(None), other.read(None), (0,), (stored.dtype, other.dtype))
+            a_values, b_values = (LoadPart(item.read, Part(item.shape))() for item in (stored, other))
+            found = difference(a_values, b_values, (0,), (stored.dtype, other.dtype))
         except (ValueError, OSError, MemoryError):
             continue
         common += 1

@@ -200,7 +200,7 @@ def _cell(value: object, dtype: str) -> object:
     return pd.NA if value is None else value
 
 
-@dataclass(frozen=True, repr=False)
+@dataclass(frozen=True, repr=False, eq=False)
 class Survey:
     """The result of ``survey``.
 

@@ -92,12 +92,38 @@ def test_quantised(base, tmp_path, names):
     assert found["model.int8.safetensors"]["dtype"].startswith("int8")
 
 
+@pytest.mark.parametrize("kind", ["Q8_0", "Q5_1", "Q4_0"])
+def test_gguf(tmp_path, kind):
+    """With names of its own, beside the float32 file and its bfloat16 copy."""
+    import gguf
+
+    tensors = {
+        name: tensor for name, tensor in network(shapes={"a": (64, 96), "b": (32, 64)}).items() if tensor.ndim == 2
+    }
+    save(tmp_path / "base.safetensors", tensors)
+    save(tmp_path / "bf16.pt", {name: tensor.bfloat16() for name, tensor in tensors.items()})
+    writer = gguf.GGUFWriter(tmp_path / "q.gguf", "llama")
+    stored = gguf.GGMLQuantizationType[kind]
+    for number, tensor in enumerate(tensors.values()):
+        values = gguf.quants.quantize(tensor.numpy(), stored)
+        writer.add_tensor(f"blk.{number}.ffn_up.weight", values, raw_dtype=stored)
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    row = rows(htsr.survey(tmp_path))["q.gguf"]
+    assert (row["relation"], row["dtype"]) == ("quantised", kind)
+    assert row["to"].endswith("base.safetensors")
+    assert "2 of 2 matrices differ as quantisation makes them" in row["evidence"]
+    assert "no neighbouring values in another order" in row["evidence"]
+
+
 def test_fine_tuned(base, tmp_path):
     tuned = save(tmp_path / "tuned.pt", changed(network(), 0.2, only="mixer"))
     found = htsr.survey([tuned, base])
     row = rows(found)["tuned.pt"] if rows(found)["tuned.pt"]["to"] else rows(found)["base.safetensors"]
     assert row["relation"] == "fine-tuned"
-    assert "3 of 5 matrices equal bit for bit; 2 of 5 matrices changed by 0.2 in the median" in row["evidence"]
+    assert "3 of 5 matrices equal bit for bit; 2 of 5 matrices changed by 0.2" in row["evidence"]
     assert found.files["family"].nunique() == 1
     assert found.files["network"].nunique() == 2
     layers = found.layers.set_index("name")
@@ -294,6 +320,8 @@ def test_inputs_that_are_refused(tmp_path):
         htsr.survey([])
     with pytest.raises(FileNotFoundError, match="no installed package"):
         htsr.survey(tmp_path / "missing")
+    with pytest.raises(InputError, match="got a URL: download it first"):
+        htsr.survey("https://example.org/model.safetensors")
     with pytest.raises(TypeError, match="ndarray"):
         htsr.survey([np.ones((3, 3))])
     save(tmp_path / "sub" / "a.pt", network())
