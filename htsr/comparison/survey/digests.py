@@ -3,7 +3,7 @@
 import hashlib
 import os
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Callable, Hashable, Sequence
 from pathlib import Path
 
 from htsr.comparison.survey.files import WeightFile
@@ -28,9 +28,9 @@ def same_files(entries: Sequence[WeightFile]) -> dict[int, tuple[int, str]]:
     return {number: (found.get(first, (first,))[0], relation) for number, (first, relation) in found.items()}
 
 
-def _groups(numbers: Sequence[int], key) -> list[list[int]]:  # type: ignore[no-untyped-def]
+def _groups(numbers: Sequence[int], key: Callable[[int], Hashable]) -> list[list[int]]:
     """Return the groups of two or more entries with one key; an entry whose files cannot be read is in no group."""
-    by_key: dict[object, list[int]] = defaultdict(list)
+    by_key: dict[Hashable, list[int]] = defaultdict(list)
     for number in numbers:
         try:
             value = key(number)
@@ -41,7 +41,7 @@ def _groups(numbers: Sequence[int], key) -> list[list[int]]:  # type: ignore[no-
     return [group for group in by_key.values() if len(group) > 1]
 
 
-def _inode(file: Path) -> object:
+def _inode(file: Path) -> Hashable:
     """Return what is equal for two paths of one file."""
     status = os.stat(file)
     return (status.st_dev, status.st_ino) if status.st_ino else os.path.realpath(file)

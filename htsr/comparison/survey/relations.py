@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from htsr.comparison.survey.differences import SAME, Difference, difference
-from htsr.comparison.survey.matching import RELATED, Pair, match
+from htsr.comparison.survey.matching import INDEPENDENT, RELATED, Pair, match
 from htsr.comparison.survey.networks import Network
 from htsr.weights.inventory import LoadPart, StoredTensor
 from htsr.weights.parts import Part
@@ -24,7 +24,6 @@ class Shared:
 
     name: str
     name_to: str
-    values: int
     constant: bool
     transposed: bool
     difference: Difference
@@ -50,8 +49,8 @@ def estimate(a: Network, b: Network) -> tuple[bool, float]:
     pairs = match(a, b)
     close = [pair for pair in pairs if pair.distance < RELATED and not pair.constant]
     sizes = [math.prod(layer.shape) for layer in a.layers]
-    apart = {pair.a: min(pair.distance, math.sqrt(2)) for pair in pairs}
-    distance = sum(size * apart.get(number, math.sqrt(2)) for number, size in enumerate(sizes)) / sum(sizes)
+    apart = {pair.a: min(pair.distance, INDEPENDENT) for pair in pairs}
+    distance = sum(size * apart.get(number, INDEPENDENT) for number, size in enumerate(sizes)) / sum(sizes)
     return _are_kin(a, b, pairs, [pair.a for pair in close]), distance
 
 
@@ -67,7 +66,7 @@ def _are_kin(a: Network, b: Network, pairs: Sequence[Pair], close: Sequence[int]
 def relate(a: Network, b: Network, name_of_b: str) -> Relation:
     """Read the matrices that two networks share, pair by pair, and return how A is related to B."""
     pairs = match(a, b)
-    shared, read = [], []
+    shared, kin = [], []
     for pair in pairs:
         first, second = a.layers[pair.a], b.layers[pair.b]
         try:
@@ -76,14 +75,9 @@ def relate(a: Network, b: Network, name_of_b: str) -> Relation:
             a.unread[first.name] = str(err) or "out of memory"
             continue
         transposed = pair.axes != tuple(range(len(pair.axes)))
-        size = math.prod(first.shape)
-        read.append(pair)
-        shared.append(Shared(first.name, second.name, size, pair.constant, transposed, found))
-    kin = [
-        pair.a
-        for pair, item in zip(read, shared, strict=True)
-        if item.difference.kind != "unrelated" and not item.constant
-    ]
+        shared.append(Shared(first.name, second.name, pair.constant, transposed, found))
+        if found.kind != "unrelated" and not pair.constant:
+            kin.append(pair.a)
     kind = _kind(a, b, shared, _are_kin(a, b, pairs, kin))
     said = [_evidence(a, b, shared, name_of_b)] if shared else []
     if kind in ("same weights", "transposed", "part of"):

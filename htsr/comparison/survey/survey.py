@@ -70,15 +70,15 @@ def survey(paths: AnyPath | Sequence[AnyPath], *, progress: bool | None = None) 
         error looks the same. Of two fine-tuned files, the values do not say which came first.
 
     Example:
-        >>> import tempfile, numpy as np
+        >>> import tempfile, htsr, numpy as np
         >>> folder = tempfile.mkdtemp()
         >>> weights = np.random.default_rng(0).normal(size=(60, 40)).astype("float32")
         >>> np.savez(f"{folder}/model.npz", fc=weights)
         >>> np.savez(f"{folder}/model_fp16.npz", dense=weights.astype("float16"))
         >>> s = htsr.survey(folder)
         >>> s.files[["relation", "family", "network"]]
-             relation  family  network
-        0   reference       1        1
+               relation  family  network
+        0     reference       1        1
         1  same weights       1        1
     """
     given = [paths] if isinstance(paths, str | os.PathLike) else list(paths)
