@@ -69,15 +69,15 @@ def open_source(
         paths = [os.fspath(path) for path in source]
         opened = [open_source(path, conv=conv, per_head=per_head, base=base) for path in paths]
         return _side_by_side(opened, distinct_ends(paths))
-    listing = list_tensors(source, base)
+    listing = multiply_norms(multiply_scales(_list(source, base)))
     if not listing.tensors:
         raise InputError(f"{listing.source} is empty: expected at least one weight, found no tensor")
     return split_into_layers(listing, Splitting(conv, per_head))
 
 
-def list_tensors(source: Source, base: Source | None = None) -> Listing:
-    """List the tensors of a source, with quantised and normed weights multiplied out, and before they are cut into layers."""
-    return multiply_norms(multiply_scales(_list(source, base)))
+def list_tensors(source: Source) -> Listing:
+    """List the tensors of a source before they are cut into layers, with quantised and normed weights multiplied out."""
+    return multiply_norms(multiply_scales(_list(source)))
 
 
 def is_path(source: object) -> TypeGuard[AnyPath]:

@@ -217,6 +217,21 @@ def test_what_cannot_be_read_is_a_row_with_a_reason(base, tmp_path):
     assert found["good.pt"]["relation"] == "same weights"
 
 
+def test_what_a_reader_stumbles_over_is_a_reason(base, tmp_path, monkeypatch):
+    odd = save(tmp_path / "odd.pt", network())
+    split = networks.split_into_layers
+
+    def stumbling(listing, splitting):
+        if listing.source == str(odd):
+            raise KeyError("surprise")
+        return split(listing, splitting)
+
+    monkeypatch.setattr(networks, "split_into_layers", stumbling)
+    found = rows(htsr.survey(tmp_path))
+    assert "KeyError: 'surprise'" in found["odd.pt"]["reason"]
+    assert found["base.safetensors"]["relation"] == "alone"
+
+
 def test_a_matrix_that_cannot_be_read(base, tmp_path):
     """The rest of a truncated file is compared, and the row says what is missing."""
     path = save(tmp_path / "copy.npz", network())
