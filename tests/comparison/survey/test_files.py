@@ -2,7 +2,6 @@
 
 import json
 import os
-import subprocess
 import sys
 
 import pytest
@@ -116,29 +115,23 @@ def test_a_folder_that_cannot_be_read(tmp_path, tensors, monkeypatch):
     assert found(tmp_path)[0] == [("a.pt", 1, False), ("closed", 0, True)]
 
 
-def test_an_installed_package_is_not_imported(tmp_path, tensors):
+def test_an_installed_package_is_not_imported(tmp_path, tensors, monkeypatch):
     """By the name of the distribution, with the files that it installed; by the name of a module otherwise."""
-    site = tmp_path / "site"
-    save(site / "some_net" / "data" / "net.safetensors", tensors)
-    save(site / "some_net" / "data" / "foreign.safetensors", tensors)
-    save(site / "bare" / "w.pt", tensors)
+    save(tmp_path / "some_net" / "data" / "net.safetensors", tensors)
+    save(tmp_path / "some_net" / "data" / "foreign.safetensors", tensors)
+    save(tmp_path / "bare" / "w.pt", tensors)
     for package in ("some_net", "bare"):
-        (site / package / "__init__.py").write_text("raise RuntimeError('imported')")
-    info = site / "some_net_weights-1.0.dist-info"
+        (tmp_path / package / "__init__.py").write_text("raise RuntimeError('imported')")
+    info = tmp_path / "some_net_weights-1.0.dist-info"
     info.mkdir()
     (info / "METADATA").write_text("Metadata-Version: 2.1\nName: some-net-weights\nVersion: 1.0\n")
     (info / "RECORD").write_text("some_net/__init__.py,,\nsome_net/data/net.safetensors,,\n")
-    code = (
-        "import sys; from htsr.comparison.survey.files import find_files\n"
-        "for name in sys.argv[1:]: print(*[entry.path.name for entry in find_files([name])[0]])"
-    )
-    names = ["some-net-weights", "some_net", "some_net.data", "bare"]
-    environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(site), *sys.path])}
-    result = subprocess.run(
-        [sys.executable, "-c", code, *names], cwd=tmp_path, env=environment, capture_output=True, text=True, check=True
-    )
-    both = "foreign.safetensors net.safetensors"
-    assert result.stdout.splitlines() == ["net.safetensors", both, both, "w.pt"]
+    monkeypatch.syspath_prepend(tmp_path)
+    both = [("foreign.safetensors", 1, False), ("net.safetensors", 1, False)]
+    assert found("some-net-weights") == (both[1:], [])
+    assert found("some_net") == found("some_net.data") == (both, [])
+    assert found("bare") == ([("w.pt", 1, False)], [])
+    assert not {"some_net", "bare"} & sys.modules.keys()
 
 
 @pytest.mark.parametrize(

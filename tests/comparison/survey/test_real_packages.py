@@ -79,3 +79,12 @@ def test_chgnet_was_transferred_from_its_own_weights(package):
     (row,) = found.files[found.files["relation"] == "fine-tuned"].to_dict("records")
     assert {Path(row["path"]).parts[-2], Path(row["to"]).parts[-2]} == {"0.3.0", "r2scan"}
     assert found.layers.query("relation == 'changed'")["relative_change"].median() == pytest.approx(0.12, abs=0.02)
+
+
+def test_the_five_folds_of_pocketnet_have_one_start(package):
+    """Five trainings on different folds of the data, whose weights are correlated: they began with the same ones."""
+    found = htsr.survey(package("pocketnet==0.3.0"))
+    assert list(found.families["files"]) == [5]
+    assert list(found.families["networks"]) == [5]
+    assert set(found.layers["relation"]) == {"changed"}
+    assert found.layers["correlation"].min() > 0.6
