@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from htsr.bulk.shuffles import shuffle
     from htsr.comparison.compare import Comparison, compare
     from htsr.comparison.layer import LayerComparison
+    from htsr.comparison.survey.survey import Survey, survey
     from htsr.compat.crosscheck import crosscheck
     from htsr.spectra.spectrum import Spectrum, esd
     from htsr.spectra.vectors import localization
@@ -33,6 +34,7 @@ else:  # loading torch, pandas and scipy takes seconds, so each name loads its m
             "bulk.shuffles": ["shuffle"],
             "comparison.compare": ["Comparison", "compare"],
             "comparison.layer": ["LayerComparison"],
+            "comparison.survey.survey": ["Survey", "survey"],
             "compat.crosscheck": ["crosscheck"],
             "spectra.spectrum": ["Spectrum", "esd"],
             "spectra.vectors": ["localization"],
@@ -47,6 +49,8 @@ __all__ = [  # noqa: RUF022 - grouped by what they are for
     "analyze", "Analysis", "LayerAnalysis", "crosscheck",
     # compare two models
     "compare", "Comparison", "LayerComparison",
+    # survey many files
+    "survey", "Survey",
     # spectra and fits
     "esd", "Spectrum", "fit_power_law", "PowerLawFit", "fit_marchenko_pastur", "MarchenkoPasturFit",
     # what noise would look like

@@ -47,7 +47,7 @@ except SystemExit:
         "import htsr.report, htsr.training",
         "import htsr; dir(htsr); hasattr(htsr, 'analyse')",
         *(PARSED.format(arguments=[*command, "--help"])
-          for command in ([], ["audit"], ["compare"], ["report"], ["watch"], ["demo"])),
+          for command in ([], ["audit"], ["compare"], ["survey"], ["report"], ["watch"], ["demo"])),
         PARSED.format(arguments=["--version"]),
         PARSED.format(arguments=["audit", "model.safetensors", "--conv", "fold"]),
     ],

@@ -165,6 +165,7 @@ UPWARD = {
     ("audit.analysis", "report"),  # Analysis.save
     ("audit.analysis", "compat"),  # Analysis.to_weightwatcher
     ("comparison.compare", "report"),  # Comparison.save
+    ("comparison.survey.survey", "report"),  # Survey.save
     ("training.store.history", "report"),  # History.save
 }
 # Rooms that may use the optimizer.

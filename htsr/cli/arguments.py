@@ -13,10 +13,7 @@ if TYPE_CHECKING:
 
 def add_table_options(parser: argparse.ArgumentParser, condition: str) -> None:
     """Add the options of a command that makes a table of layers; the help of ``--fail-on`` shows ``condition``."""
-    add_output(parser, f"write the result; may repeat; the suffix picks the format ({', '.join(FORMATS)})")
-    parser.add_argument(
-        "--json", action="store_true", help="write JSON to stdout; the text for people then goes to stderr"
-    )
+    add_result_options(parser)
     parser.add_argument(
         "--layers", action="append", metavar="GLOB", help="only layers with these names, globs or types; may repeat"
     )
@@ -27,6 +24,14 @@ def add_table_options(parser: argparse.ArgumentParser, condition: str) -> None:
         default=[],
         metavar="CONDITION",
         help=f'exit with status 1 and name the layers if this holds, for instance "{condition}"; may repeat',
+    )
+
+
+def add_result_options(parser: argparse.ArgumentParser) -> None:
+    """Add the options of a command that writes a result."""
+    add_output(parser, f"write the result; may repeat; the suffix picks the format ({', '.join(FORMATS)})")
+    parser.add_argument(
+        "--json", action="store_true", help="write JSON to stdout; the text for people then goes to stderr"
     )
 
 

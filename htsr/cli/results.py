@@ -15,8 +15,10 @@ if TYPE_CHECKING:
     from htsr.audit.analysis import Analysis
     from htsr.audit.conditions import Condition
     from htsr.comparison.compare import Comparison
+    from htsr.comparison.survey.survey import Survey
 
 Result = TypeVar("Result", "Analysis", "Comparison")
+Saved = TypeVar("Saved", "Analysis", "Comparison", "Survey")
 
 
 def checked_conditions(options: argparse.Namespace, table: "pd.DataFrame") -> "list[Condition]":
@@ -48,12 +50,7 @@ def deliver(
     document: Callable[[Result], str],
 ) -> int:
     """Show a result as ``text``, write it wherever the user asked for it, and return the exit status that the gates give."""
-    people = sys.stderr if options.json else sys.stdout
-    _print(text, people)
-    if options.json:
-        _print(document(result), sys.stdout)
-    for path in options.output:
-        _print(f"wrote {visible(result.save(path))}", people)
+    show(options, result, text, document)
     verdicts = [condition.check(result.details) for condition in conditions]
     for verdict in verdicts:
         if doubts := verdict.doubts():
@@ -61,6 +58,16 @@ def deliver(
         if verdict.holds:
             print(f"htsr: failed on {verdict}", file=sys.stderr)
     return int(any(verdict.holds for verdict in verdicts))
+
+
+def show(options: argparse.Namespace, result: Saved, text: str, document: Callable[[Saved], str]) -> None:
+    """Show a result as ``text``, and write it wherever the user asked for it."""
+    people = sys.stderr if options.json else sys.stdout
+    _print(text, people)
+    if options.json:
+        _print(document(result), sys.stdout)
+    for path in options.output:
+        _print(f"wrote {visible(result.save(path))}", people)
 
 
 def _print(text: str, stream: TextIO) -> None:

@@ -6,8 +6,8 @@ from htsr.choices import FORMATS
 
 if TYPE_CHECKING:
     from htsr.report.history import history_page
-    from htsr.report.pages import analysis_page, comparison_page, runs_page
-    from htsr.report.save import check_output, save_analysis, save_comparison, save_history
+    from htsr.report.pages import analysis_page, comparison_page, runs_page, survey_page
+    from htsr.report.save import check_output, save_analysis, save_comparison, save_history, save_survey
 else:  # jinja2 and matplotlib load with the pages, which other formats do not need
     from htsr.lazy import lazy_names
 
@@ -15,8 +15,8 @@ else:  # jinja2 and matplotlib load with the pages, which other formats do not n
         __name__,
         {
             "history": ["history_page"],
-            "pages": ["analysis_page", "comparison_page", "runs_page"],
-            "save": ["check_output", "save_analysis", "save_comparison", "save_history"],
+            "pages": ["analysis_page", "comparison_page", "runs_page", "survey_page"],
+            "save": ["check_output", "save_analysis", "save_comparison", "save_history", "save_survey"],
         },
     )
 
@@ -30,4 +30,6 @@ __all__ = [
     "save_analysis",
     "save_comparison",
     "save_history",
+    "save_survey",
+    "survey_page",
 ]

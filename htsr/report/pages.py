@@ -18,6 +18,7 @@ from htsr.text import visible
 if TYPE_CHECKING:
     from htsr.audit.analysis import Analysis
     from htsr.comparison.compare import Comparison
+    from htsr.comparison.survey.survey import Survey
 
 
 # A page shortens a longer text, such as the name of a stranger's layer, in the middle; a layer's findings are shorter.
@@ -96,6 +97,25 @@ def comparison_page(comparison: "Comparison") -> str:
         rows=_rows(details, shown, details["status"].where(details["status"] != "changed", "")),
         unmatched=comparison.unmatched.to_dict("records"),
         skipped=comparison.skipped.groupby("reason", sort=False)["name"].agg(list).to_dict(),
+    )
+
+
+def survey_page(survey: "Survey") -> str:
+    """Return the report of a survey as one HTML document with everything inside."""
+    table = survey.brief()
+    return TEMPLATES.get_template("survey.html.j2").render(
+        version=__version__,
+        title="Survey of weight files",
+        headline=survey.headline().split("\n"),
+        families={
+            f"Family {family}": table.loc[rows.index].to_dict("records")
+            for family, rows in survey.files.groupby("family", sort=True)
+        },
+        lost=table[survey.files["family"].isna()].to_dict("records"),
+        layers=[
+            {**row, "change": f"{row['relative_change']:.2g}", "correlation": f"{row['correlation']:.3g}"}
+            for row in survey.layers.query("relation not in ('equal', 'rounded')").to_dict("records")
+        ],
     )
 
 

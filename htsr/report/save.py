@@ -18,6 +18,7 @@ from htsr.text import csv_cell
 if TYPE_CHECKING:
     from htsr.audit.analysis import Analysis
     from htsr.comparison.compare import Comparison
+    from htsr.comparison.survey.survey import Survey
     from htsr.training import History
 
 
@@ -41,6 +42,17 @@ def save_comparison(comparison: "Comparison", path: Path) -> Path:
         return comparison_page(comparison)
 
     return _write(path, comparison.details, page, lambda: comparison_json(comparison))
+
+
+def save_survey(survey: "Survey", path: Path) -> Path:
+    """Write a survey in the format of the suffix and return the path; see ``Survey.save``."""
+
+    def page() -> str:
+        from htsr.report.pages import survey_page
+
+        return survey_page(survey)
+
+    return _write(path, survey.files, page, lambda: survey_json(survey))
 
 
 def save_history(history: "History", path: Path) -> Path:
@@ -114,6 +126,18 @@ def comparison_json(comparison: "Comparison") -> str:
         "details": _records(comparison.details),
         "unmatched": _records(comparison.unmatched),
         "skipped": _records(comparison.skipped),
+    }
+    return json.dumps(document, indent=1, allow_nan=False)
+
+
+def survey_json(survey: "Survey") -> str:
+    """Return files, families and layers as strict JSON, in full precision, with null for missing values."""
+    document = {
+        "htsr": __version__,
+        "files": _records(survey.files),
+        "families": _records(survey.families),
+        "layers": _records(survey.layers),
+        "without": list(survey.without),
     }
     return json.dumps(document, indent=1, allow_nan=False)
 

@@ -86,6 +86,11 @@ def open_source(
         ) from err
 
 
+def list_tensors(source: Source) -> Listing:
+    """List the tensors of a source before they are cut into layers, with quantised and normed weights multiplied out."""
+    return multiply_norms(multiply_scales(_list(source)))
+
+
 def is_path(source: object) -> TypeGuard[AnyPath]:
     """Return whether a source is a path or a URL."""
     return isinstance(source, str | os.PathLike)
@@ -164,14 +169,19 @@ def _list_checkpoint(path: Path) -> Listing:
     if path.name.endswith(".index.json"):
         return list_directory(path.parent, _list_checkpoint)
     check_no_lfs_pointer(path)
-    format_ = _format_by_content(path) or BY_SUFFIX.get(path.suffix.lower())
+    format_ = format_of(path)
     if format_ is None:
         raise InputError(f"{path}: expected a checkpoint file ({', '.join(BY_SUFFIX)}), got the suffix {path.suffix!r}")
     files = sibling_parts(path) if format_ is GGUF else [path]
     return format_.list_tensors(path, files)
 
 
-def _format_by_content(path: Path) -> Format | None:
+def format_of(path: Path) -> Format | None:
+    """Return the format of a file: its content decides before its suffix."""
+    return format_by_content(path) or BY_SUFFIX.get(path.suffix.lower())
+
+
+def format_by_content(path: Path) -> Format | None:
     """Return the format of a file that begins with a signature, whatever the file is called."""
     with path.open("rb") as file:
         head = file.read(32)

@@ -66,7 +66,7 @@ def choose_shards(directory: Path, suffix: str) -> Chosen | None:
     by_name = {path.name: path for path in files}
     indices = sorted(directory.glob(f"*.{suffix}.index.json"), key=lambda path: (path.name.count("."), path.name))
     if indices:
-        names = _named_by_index(indices[0])
+        names = named_by_index(indices[0])
         _check_complete(directory, names, by_name)
         return Chosen([by_name[name] for name in sorted(names)], sorted(by_name.keys() - names))
     for stem in WEIGHT_NAMES[suffix]:
@@ -102,7 +102,7 @@ def duplicate_tensor(path: Path, key: str, first: Path, second: Path) -> InputEr
     )
 
 
-def _named_by_index(index: Path) -> set[str]:
+def named_by_index(index: Path) -> set[str]:
     """Return the names of the files that an index maps tensors to."""
     weight_map = read_json(index).get("weight_map")
     if not isinstance(weight_map, dict) or not all(isinstance(name, str) for name in weight_map.values()):
