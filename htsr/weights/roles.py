@@ -93,7 +93,9 @@ def role_by_name(
     if gates is not None and shape[0] % max(len(gates), 1) == 0:
         projection = re.search(r"weight_hr(_l\d+)?(_reverse)?$", key)
         return LayerRole(recurrent_type(gates), gates="" if projection else gates)
-    matrix = LayerRole("embedding" if EMBEDDING.search(key) else "dense")
+    # a table of embeddings has no bias: with one, a layer of that name multiplies
+    has_bias = f"{key.removesuffix('weight')}bias" in shapes
+    matrix = LayerRole("embedding" if EMBEDDING.search(key) and not has_bias else "dense")
     if len(shape) == 2:
         return matrix
     short = max(shape[2:]) <= MAX_KERNEL and (unknown_layer or len(shape) > 3)
