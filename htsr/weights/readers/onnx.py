@@ -100,7 +100,7 @@ def _made_names(node: Any, variable: str) -> Iterator[str]:
 
 
 def _module(node: Any) -> tuple[str, str]:
-    """Return the module from which an operation was exported and the operation's own name, as far as the exporter records them."""
+    """Return the module from which an operation was exported and the operation's own name; empty if the file has none."""
     for entry in node.metadata_props:
         if entry.key == "pkg.torch.onnx.name_scopes":  # the newer exporter: "['', 'encoder', 'encoder.fc', 'linear']"
             names = re.findall(r"'([^']*)'", entry.value)
