@@ -34,7 +34,7 @@ class LayerRole:
             convolution; None if it is stored that way.
         groups: Number of groups of a convolution.
         gates: Gates of a recurrent weight in the order in which they are stacked, by torch's letters: ``ifgo`` for an LSTM,
-            ``rzn`` for a GRU.
+            ``rzn`` for a GRU; ``qkv`` for the joint weight of an attention.
         heads: What the layer, or the module around it, says about attention heads.
     """
 

@@ -61,13 +61,15 @@ def _stored(walk: Walk, constant: Constant, names: Collection[str]) -> StoredTen
 
 def _weight(walk: Walk, constant: Constant, use: Use, weight: Weight, names: Collection[str]) -> StoredTensor:
     """List a constant that is a weight, with its values as the operation sees them."""
-    key = constant.name
-    if ANONYMOUS.match(key):
-        key = next((made for made in _made_names(use.node, weight.variable) if made not in names), key)
-    key = _distinct(key, constant, names)
     # a narrow type is a quantised one only if the graph multiplies it by scales
     narrow = re.match("u?int|float[48]_", constant.dtype)
     quantised = narrow is not None and any("float" in scale.dtype for scale in constants_of(weight.value)[1:])
+    key = (
+        re.sub("(_Transposed)?_quantized$", "", constant.name) if quantised else constant.name
+    )  # as onnxruntime names it
+    if ANONYMOUS.match(key):
+        key = next((made for made in _made_names(use.node, weight.variable) if made not in names), key)
+    key = _distinct(key, constant, names)
     return StoredTensor(
         key=key,
         shape=weight.value.shape,
