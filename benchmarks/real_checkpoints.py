@@ -79,7 +79,7 @@ are biases, norms, statistics and constants; the state of Adam in the four check
 buffer. The ONNX files store the same basis as the kernel of a convolution; it is a row there, and so are two kernels of
 basic-pitch's transform: `bulk=True` names all of them `fixed-basis`. PP-OCRv6_rec has 66 rows, since a depthwise kernel is one
 matrix, not one row for each channel. 31 rows have a single eigenvalue and no alpha: layers with one output. Of the eight silero
-files, the ONNX files but one, and the jit, hold the same 16-kHz weights bit for bit; `half` (in float32, despite its name) and the
+files, the ONNX files but one, and the jit, hold the same 16-kHz weights bit for bit; `half` (float32, despite its name) and the
 safetensors file share nothing with them but the Fourier basis. The int8 file of fracast has the rows of its float32 file, whose
 weights it rounds by at most half a step. Training a network again moves the median alpha as much as choosing another level of
 noise: 2.30 to 2.74 over pocketnet's five folds, 2.78 to 3.02 over the four levels of ProteinMPNN."""

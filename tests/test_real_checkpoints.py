@@ -48,7 +48,7 @@ ROWS = {
 }
 # Layers with one output, or with one channel on both sides: the only rows that may be vectors.
 ONE_OUTPUT = re.compile(
-    r".*decoder\.decoder\.2|final_conv|output|composition_model\.fc|site_wise|mlp\.layers\.7|atom_head|out\.5"
+    r".*decoder\.decoder\.2|final_conv|output|composition_model\.fc|site_wise|mlp\.layers\.[57]|atom_head|out\.5"
     r"|model_1\.cq_t2010v2_1"
 )
 # Tensors of two sides or more that are no weights, by name: the reason that is given must contain this text.
