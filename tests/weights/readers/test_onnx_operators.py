@@ -66,6 +66,14 @@ PRODUCTS = {
          "xz": np.uint8(0)},
         {},
     ),
+    "MatMulNBits of 4": (
+        ["x", "w", "s"], {"w": integers(OUT, 2, 8, kind="u1"), "s": np.abs(random(OUT * 2))},
+        {"K": IN, "N": OUT, "bits": 4, "block_size": 16},
+    ),
+    "MatMulNBits of 8": (
+        ["x", "w", "s"], {"w": integers(OUT, 2, 16, kind="u1"), "s": np.abs(random(OUT * 2))},
+        {"K": IN, "N": OUT, "bits": 8, "block_size": 16},
+    ),
     "DynamicQuantizeMatMul": (
         ["x", "w", "ws", "wz"], {"w": integers(IN, OUT), "ws": np.float32(0.3), "wz": np.int8(4)}, {},
     ),
