@@ -30,6 +30,8 @@ def _phase(r: dict[str, Any]) -> list[str]:
             return [f"Indistinguishable from noise: {r['phase_evidence']}.{alpha}"]
         case "rank-collapse":
             return [f"Rank collapse: {r['phase_evidence']}."]
+        case "fixed-basis":
+            return [f"Fixed basis: {r['phase_evidence']}. No training made this weight, so its alpha says nothing."]
     return []
 
 

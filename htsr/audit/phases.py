@@ -1,11 +1,16 @@
-"""The 5+1 phases of Martin and Mahoney (JMLR 22:165, 2021): which one a row is in, and the numbers that decided."""
+"""The 5+1 phases of Martin and Mahoney (JMLR 22:165, 2021): which one a row is in, and the numbers that decided.
+
+``fixed-basis`` is ours: the weight was written down, not trained.
+"""
 
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import pandas as pd
 
-PHASES = ("random-like", "bleeding-out", "bulk+spikes", "bulk-decay", "heavy-tailed", "rank-collapse", "undecided")
+PHASES = (
+    "random-like", "bleeding-out", "bulk+spikes", "bulk-decay", "heavy-tailed", "rank-collapse", "fixed-basis", "undecided",
+)  # fmt: skip
 
 # The papers name the phases and show them in plots; these bounds are ours. We set and checked them on generated ensembles
 # (benchmarks/noise_calibration.py has the confusion matrix).
@@ -34,6 +39,12 @@ class Phase(NamedTuple):
 
     name: str
     evidence: str
+
+
+# The phase of a weight for which spectra.fixed_basis.is_sinusoidal holds, whatever its spectrum is.
+FIXED_BASIS = Phase(
+    "fixed-basis", "each row or column is a sinusoid of its own frequency, as in a Fourier or cosine transform"
+)
 
 
 def phase(row: Mapping[str, Any]) -> Phase:

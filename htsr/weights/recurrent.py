@@ -12,8 +12,8 @@ TYPES = {"": "rnn", "ifgo": "lstm", "rzn": "gru"}
 
 
 def torch_order(gates: str) -> str:
-    """Return the same gates in the order in which torch stacks them."""
-    return next(known for known in TYPES if sorted(known) == sorted(gates))
+    """Return the same gates in the order in which torch stacks them; q, k and v of an attention as they are."""
+    return next((known for known in TYPES if sorted(known) == sorted(gates)), gates)
 
 
 def recurrent_type(gates: str) -> str:

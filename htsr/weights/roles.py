@@ -34,7 +34,7 @@ class LayerRole:
             convolution; None if it is stored that way.
         groups: Number of groups of a convolution.
         gates: Gates of a recurrent weight in the order in which they are stacked, by torch's letters: ``ifgo`` for an LSTM,
-            ``rzn`` for a GRU.
+            ``rzn`` for a GRU; ``qkv`` for the joint weight of an attention.
         heads: What the layer, or the module around it, says about attention heads.
     """
 
@@ -93,7 +93,9 @@ def role_by_name(
     if gates is not None and shape[0] % max(len(gates), 1) == 0:
         projection = re.search(r"weight_hr(_l\d+)?(_reverse)?$", key)
         return LayerRole(recurrent_type(gates), gates="" if projection else gates)
-    matrix = LayerRole("embedding" if EMBEDDING.search(key) else "dense")
+    # a table of embeddings has no bias: with one, a layer of that name multiplies
+    has_bias = f"{key.removesuffix('weight')}bias" in shapes
+    matrix = LayerRole("embedding" if EMBEDDING.search(key) and not has_bias else "dense")
     if len(shape) == 2:
         return matrix
     short = max(shape[2:]) <= MAX_KERNEL and (unknown_layer or len(shape) > 3)
@@ -102,4 +104,7 @@ def role_by_name(
         return LayerRole(f"conv{len(shape) - 2}d")
     if math.prod(shape[:-2]) == 1:
         return matrix if shape[-2] > 1 else f"{len(shape)}-D with one row: it is a vector, not a matrix"
+    if 1 in shape[-2:]:  # (frequencies, 1, samples) is a long kernel of one channel
+        is_kernel = len(shape) == 3 and not EXPERTS.search(key)
+        return LayerRole("conv1d") if is_kernel else f"{len(shape)}-D with one row or column: vectors, not matrices"
     return LayerRole("stack")

@@ -23,6 +23,7 @@ from htsr.weights.readers.formats import (
     NPZ,
     TORCH,
     Format,
+    check_not_foreign,
 )
 from htsr.weights.readers.keras import is_keras_model, read_keras_model
 from htsr.weights.readers.peft import ADAPTER_CONFIG, read_peft
@@ -171,6 +172,7 @@ def _list_checkpoint(path: Path) -> Listing:
     check_no_lfs_pointer(path)
     format_ = format_of(path)
     if format_ is None:
+        check_not_foreign(path)
         raise InputError(f"{path}: expected a checkpoint file ({', '.join(BY_SUFFIX)}), got the suffix {path.suffix!r}")
     files = sibling_parts(path) if format_ is GGUF else [path]
     return format_.list_tensors(path, files)

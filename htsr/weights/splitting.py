@@ -98,7 +98,10 @@ def _parts(
 
     if role.layer_type.startswith("conv"):
         transposed = role.layer_type.startswith("conv_transpose")
-        return role, kernel_parts(weight, groups=role.groups, transposed=transposed, conv=splitting.conv), ""
+        kernels: list[Part] = []
+        for kernel in gate_parts(weight, role.gates):  # a ConvLSTM stacks the kernels of its gates as outputs
+            kernels += kernel_parts(kernel, groups=role.groups, transposed=transposed, conv=splitting.conv)
+        return role, kernels, ""
     if role.layer_type == "bilinear":  # (out, in1, in2): one slice for each output, pooled like the slices of a kernel
         return role, kernel_parts(weight.permute((1, 2, 0)), conv=splitting.conv), ""
     if role.layer_type == "stack":

@@ -49,6 +49,25 @@ def test_a_name_like_that_of_a_parametrisation_is_a_weight_without_its_siblings(
     assert names(open_source({key: torch.ones(6, 9)})) == [key.removesuffix(".weight")]
 
 
+@pytest.mark.parametrize("name", ["edge_embedding", "embeddings.linear", "x_embedder.proj"])
+def test_a_layer_with_a_bias_is_no_table_of_embeddings(name):
+    with_bias = {f"{name}.weight": torch.ones(6, 9), f"{name}.bias": torch.ones(6)}
+    assert [layer.layer_type for layer in open_source(with_bias).layers] == ["dense"]
+    assert [layer.layer_type for layer in open_source({f"{name}.weight": torch.ones(6, 9)}).layers] == ["embedding"]
+
+
+def test_a_long_kernel_of_one_channel_is_one_matrix():
+    (layer,) = open_source({"stft.forward_basis": torch.ones(66, 1, 64)}).layers
+    assert layer.shape == (66, 64)
+
+
+@pytest.mark.parametrize("shape", [(4, 1, 64), (4, 64, 1), (2, 4, 1, 64)])
+def test_vectors_of_experts_are_no_stack(shape):
+    found = open_source({"experts.w1": torch.ones(shape), "fc.weight": torch.ones(6, 7)})
+    assert names(found) == ["fc"]
+    assert "vectors" in found.skipped[0].reason
+
+
 def test_two_matrices_called_g_and_v_are_both_weights():
     assert names(open_source({"cell.weight_g": torch.ones(6, 9), "cell.weight_v": torch.ones(6, 9)})) == [
         "cell.weight_g",

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from htsr.errors import InputError
 from htsr.weights.inventory import Listing, StoredTensor, never_read
-from htsr.weights.readers.formats import BY_SUFFIX, SAFETENSORS, TORCH, TORCH_DISTRIBUTED
+from htsr.weights.readers.formats import BY_SUFFIX, SAFETENSORS, TORCH, TORCH_DISTRIBUTED, check_not_foreign
 from htsr.weights.readers.json_files import read_json
 from htsr.weights.readers.shards import BESIDE, choose_shards, files_with_suffix, sibling_parts
 
@@ -32,6 +32,7 @@ def list_directory(path: Path, list_file: ListPath) -> Listing:
     alone = [file for file in files_with_suffix(path, *BY_SUFFIX) if file.suffix.lower() != ".bin"]
     if alone and len(alone) == len(sibling_parts(alone[0])):  # one file, or all parts of one
         return list_file(alone[0])
+    check_not_foreign(path)
     names = sorted(entry.name for entry in path.iterdir())
     found = ", ".join(names[:5]) + (", ..." if len(names) > 5 else "") if names else "nothing"
     raise InputError(

@@ -68,9 +68,35 @@ ONNX = Format("ONNX file", "onnx", "read_onnx")
 KERAS = Format("Keras file", "keras", "read_keras")
 
 BY_SUFFIX = {
-    ".safetensors": SAFETENSORS, ".pt": TORCH, ".pth": TORCH, ".ckpt": TORCH, ".bin": TORCH, ".npz": NPZ, ".gguf": GGUF,
-    ".onnx": ONNX, ".keras": KERAS, ".h5": KERAS, ".hdf5": KERAS,
+    ".safetensors": SAFETENSORS, ".pt": TORCH, ".pth": TORCH, ".ckpt": TORCH, ".bin": TORCH, ".jit": TORCH, ".ptl": TORCH,
+    ".pt2": TORCH, ".npz": NPZ, ".gguf": GGUF, ".onnx": ONNX, ".keras": KERAS, ".h5": KERAS, ".hdf5": KERAS,
 }  # fmt: skip
+
+# Formats that have no reader here, by the end of the name of a file or directory, and what to do with them.
+_TF2ONNX = "convert it to ONNX (`python -m tf2onnx.convert --{} {} --output model.onnx`) and pass that file"
+_CORE_ML = (
+    "a Core ML model, which no tool converts back: convert the model that it was made from to ONNX or safetensors"
+)
+_PADDLE = "a model of Paddle: convert it to ONNX with paddle2onnx and pass that file"
+_PICKLE = "a pickle, which could run any program: load it yourself, convert it to {name: array} and pass that"
+FOREIGN = {
+    ".tflite": f"a TensorFlow Lite model: {_TF2ONNX.format('tflite', 'model.tflite')}",
+    "saved_model.pb": f"a TensorFlow SavedModel: {_TF2ONNX.format('saved-model', 'DIRECTORY')}",
+    ".pb": f"a TensorFlow graph: {_TF2ONNX.format('graphdef', 'model.pb')}",
+    ".data-00000-of-00001": "a TensorFlow checkpoint: convert it to {name: array} with tf.train.load_checkpoint and pass that",
+    ".mlmodel": _CORE_ML, ".mlpackage": _CORE_ML, ".mlmodelc": _CORE_ML, ".pdmodel": _PADDLE, ".pdiparams": _PADDLE,
+    ".msgpack": "a checkpoint of Flax: convert it to {name: array} with flax.serialization.msgpack_restore and pass that",
+    ".pkl": _PICKLE, ".pickle": _PICKLE, ".joblib": _PICKLE,
+}  # fmt: skip
+
+
+def check_not_foreign(path: Path) -> None:
+    """Raise InputError with what to convert it to if a file or directory is of a format that has no reader."""
+    inside = path / "saved_model.pb"
+    name = inside.name if inside.exists() else path.name.lower()
+    advice = next((advice for end, advice in FOREIGN.items() if name.endswith(end)), None)
+    if advice is not None:
+        raise InputError(f"{path}: {advice}")
 
 
 def _list_tensors(reader: Reader, kind: str, path: Path, *files: Sequence[Path]) -> Listing:

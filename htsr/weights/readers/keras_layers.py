@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from htsr.weights.readers.einsum import einsum_matrix
@@ -122,8 +122,8 @@ def variable(layer: KerasLayer, name: str, shape: tuple[int, ...]) -> Variable:
         role = LayerRole(recurrent_type(gates), (1, 0), gates=gates)
         return Variable("weight_hh_l0" if name == "recurrent_kernel" else "weight_ih_l0", role)
     if kind.startswith("conv_lstm") and name in CELL and 3 <= sides <= 5:
-        note = "its four gates (i, f, c, o) are stacked as outputs"
-        return Variable(name, _kernel(kind, shape, {}), note=note)
+        stacked = _kernel(kind, shape, {})
+        return Variable(name, stacked and replace(stacked, gates=GATES["lstm_cell"]))
     if name == "embeddings" and sides == 2:
         return Variable("weight", LayerRole("embedding"))
     if "depthwise" in kind or name == "depthwise_kernel":  # (*positions, in, multiplier)

@@ -6,6 +6,7 @@ the graph, and ``onnx_weights`` says what an operation does with it.
 """
 
 import re
+from collections import Counter
 from collections.abc import Collection, Iterator
 from functools import partial
 from pathlib import Path
@@ -23,6 +24,8 @@ from htsr.weights.readers.onnx_weights import Weight, weight_of
 # Names that an exporter invents for a weight after losing its own name. The path of the operation then takes their place:
 # "encoder.layer.0" for "/encoder/layer.0/MatMul".
 ANONYMOUS = re.compile(r"^(onnx::.*|val_?\d+|_?v?_?\d+|const_.*|(.*[/_.])?[Cc]onstant(_\d+)?(_output_\d+)?|)$")
+# Levels of a recurrent layer that get names of their own.
+MAX_LEVELS = 100
 
 
 def read_onnx(path: Path) -> Listing:
@@ -58,21 +61,15 @@ def _stored(walk: Walk, constant: Constant, names: Collection[str]) -> StoredTen
 
 def _weight(walk: Walk, constant: Constant, use: Use, weight: Weight, names: Collection[str]) -> StoredTensor:
     """List a constant that is a weight, with its values as the operation sees them."""
-    recurrent = weight.variable != "weight"
-    key = constant.name
-    if ANONYMOUS.match(key) and (module := _module(use.node)):
-        key = f"{module}.{weight.variable}{'_l0' * recurrent}"
-        for level in (
-            range(1, len(names) + 1) if recurrent else ()
-        ):  # a layer of torch becomes one operation for each level
-            if key not in names:
-                break
-            key = f"{module}.{weight.variable}_l{level}"
-    if key in names:
-        key = _distinct(constant.name, constant, names)
     # a narrow type is a quantised one only if the graph multiplies it by scales
     narrow = re.match("u?int|float[48]_", constant.dtype)
     quantised = narrow is not None and any("float" in scale.dtype for scale in constants_of(weight.value)[1:])
+    key = (
+        re.sub("(_Transposed)?_quantized$", "", constant.name) if quantised else constant.name
+    )  # as onnxruntime names it
+    if ANONYMOUS.match(key):
+        key = next((made for made in _made_names(use.node, weight.variable) if made not in names), key)
+    key = _distinct(key, constant, names)
     return StoredTensor(
         key=key,
         shape=weight.value.shape,
@@ -93,13 +90,29 @@ def _distinct(name: str, constant: Constant, names: Collection[str]) -> str:
     return f"{place}.{name}"
 
 
-def _module(node: Any) -> str:
-    """Return the module from which an operation was exported, as torch's exporters record it; empty if they did not."""
+def _made_names(node: Any, variable: str) -> Iterator[str]:
+    """Yield names for a weight without one: after the module of its operation, then after the operation."""
+    module, operation = _module(node)
+    if module and variable != "weight":  # a recurrent layer of torch becomes one operation for each level
+        yield from (f"{module}.{variable}_l{level}" for level in range(MAX_LEVELS))
+    elif module:
+        yield f"{module}.{variable}"
+    if operation:
+        yield f"{operation}.{variable}"
+
+
+def _module(node: Any) -> tuple[str, str]:
+    """Return the module from which an operation was exported and the operation's own name; empty if the file has none."""
     for entry in node.metadata_props:
         if entry.key == "pkg.torch.onnx.name_scopes":  # the newer exporter: "['', 'encoder', 'encoder.fc', 'linear']"
             names = re.findall(r"'([^']*)'", entry.value)
-            return names[-2] if len(names) > 1 else ""
-    return ".".join(part for part in node.name.split("/")[:-1] if part)  # the older exporter: /encoder/fc/MatMul
+            return names[-2] if len(names) > 1 else "", ""
+    # The older exporter writes /encoder/fc/MatMul. TensorFlow Lite joins the names of all operations that it fused by semicolons;
+    # most of them belong to the layer that has the weight.
+    paths = [[part for part in name.split("/") if part] for name in node.name.split(";")]
+    modules = [".".join(path[:-1]) for path in paths]
+    module = Counter(modules).most_common(1)[0][0]
+    return module, ".".join(paths[modules.index(module)]) if module else ""
 
 
 def _read(path: Path, value: Value, rows: slice | None) -> torch.Tensor:

@@ -25,13 +25,15 @@ class Use:
         node: The operation.
         place: The position of the value among its inputs.
         inputs: All of its inputs that are made of constants, None for the others.
-        scale: The constant by which the graph multiplies the result of an integer product, if there is one.
+        scale: The constant by which the graph multiplies the result of an integer product or look-up, if there is one.
+        zero: The zero point that the graph subtracts from the result of an integer look-up, if there is one.
     """
 
     node: Any
     place: int
     inputs: tuple[Value | None, ...]
     scale: Value | None = None
+    zero: Value | None = None
 
     @property
     def value(self) -> Value:
@@ -88,9 +90,11 @@ class Walk:
             self._node(node, (*address, ("node", number)), scope, depth)
         writers = {name: node for node in nodes for name in node.output}
         for node in nodes:
+            inputs = tuple(scope.get(name) for name in node.input)
             if node.op_type in ("MatMulInteger", "ConvInteger"):
-                inputs = tuple(scope.get(name) for name in node.input)
-                self._used(node, inputs, _scale_after(node, readers, writers, scope))
+                self._used(node, inputs, _scales_after(node, readers, writers, scope)[1])
+            elif _looks_up_integers(node, inputs):
+                self._used(node, inputs, *_scale_of_rows(node, readers, writers, scope))
 
     def _node(self, node: Any, address: Address, scope: Scope, depth: int) -> None:
         """Note what one node stores, computes from constants, or uses."""
@@ -116,8 +120,8 @@ class Walk:
         value = folded(self.path, self.model, node, inputs, self._opset)
         if value is not None:
             scope[node.output[0]] = value
-        elif node.op_type not in ("MatMulInteger", "ConvInteger"):
-            self._used(node, inputs, None)
+        elif node.op_type not in ("MatMulInteger", "ConvInteger") and not _looks_up_integers(node, inputs):
+            self._used(node, inputs)
 
     def _call(
         self, node: Any, function: Any, address: Address, inputs: Sequence[Value | None], scope: Scope, depth: int
@@ -128,19 +132,44 @@ class Walk:
         for outside, inside in zip(node.output, function.output, strict=False):
             scope[outside] = inner.get(inside)
 
-    def _used(self, node: Any, inputs: tuple[Value | None, ...], scale: Value | None) -> None:
+    def _used(
+        self, node: Any, inputs: tuple[Value | None, ...], scale: Value | None = None, zero: Value | None = None
+    ) -> None:
         """Note that a node uses constants."""
         for place, value in enumerate(inputs):
             for constant in constants_of(value) if value is not None else ():
-                self.uses.setdefault(constant.address, []).append(Use(node, place, inputs, scale))
+                self.uses.setdefault(constant.address, []).append(Use(node, place, inputs, scale, zero))
         if scale is not None:
             for constant in constants_of(scale):
                 self.uses.setdefault(constant.address, []).insert(0, Use(node, len(inputs), (*inputs, scale)))
 
 
-def _scale_after(node: Any, readers: Mapping[str, list[Any]], writers: Mapping[str, Any], scope: Scope) -> Value | None:
-    """Return the scale of the weight of an integer product, which the graph applies to the result: Cast, then Mul."""
-    # onnxruntime writes Mul(Cast(MatMulInteger(x, w)), Mul(scale of x, scale of w))
+def _looks_up_integers(node: Any, inputs: Sequence[Value | None]) -> bool:
+    """Return whether a node takes rows out of a table of 8-bit integers."""
+    table = inputs[0] if inputs else None
+    return node.op_type == "Gather" and table is not None and constants_of(table)[0].dtype in ("int8", "uint8")
+
+
+def _scale_of_rows(
+    node: Any, readers: Mapping[str, list[Any]], writers: Mapping[str, Any], scope: Scope
+) -> tuple[Value | None, Value | None]:
+    """Return the scale and the zero point that the graph applies to the integers that a node looked up, if it has them."""
+    name = node.output[0] if node.output else ""
+    for reader in readers.get(name, ()):
+        inputs = [scope.get(item) for item in reader.input]
+        if reader.op_type == "MatMulInteger" and reader.input[0] == name:
+            left, _ = _scales_after(reader, readers, writers, scope)
+            return left, inputs[2] if len(inputs) > 2 else None
+        if reader.op_type.startswith(("DequantizeLinear", "QLinear", "QGemm")) and reader.input[0] == name:
+            return inputs[1], inputs[2] if len(inputs) > 2 else None
+    return None, None
+
+
+def _scales_after(
+    node: Any, readers: Mapping[str, list[Any]], writers: Mapping[str, Any], scope: Scope
+) -> tuple[Value | None, Value | None]:
+    """Return the scales of both factors of an integer product, which the graph applies to the result: Cast, then Mul."""
+    # onnxruntime writes Mul(Cast(MatMulInteger(x, w)), Mul(scale of x, scale of w)); mostly, only that of w is a constant
     name = node.output[0] if node.output else ""
     for reader in readers.get(name, ()):
         if reader.op_type == "Cast" and reader.output:
@@ -148,11 +177,11 @@ def _scale_after(node: Any, readers: Mapping[str, list[Any]], writers: Mapping[s
     for reader in readers.get(name, ()):
         if reader.op_type != "Mul" or name not in reader.input:
             continue
-        others = [other for other in reader.input if other != name]
-        for other in others:
-            if scope.get(other) is not None:
-                return scope[other]
+        for other in reader.input:
             product = writers.get(other)
-            if product is not None and product.op_type == "Mul":
-                others += [] if other not in others[:1] else list(product.input)
-    return None
+            if other != name and product is not None and product.op_type == "Mul":
+                left, right = (scope.get(factor) for factor in product.input)
+                return (left, right) if left is not None and right is not None else (None, left or right)
+            if other != name and scope.get(other) is not None:
+                return None, scope[other]
+    return None, None

@@ -41,9 +41,9 @@ Value = Constant | Computed
 
 
 def constants_of(value: Value) -> list[Constant]:
-    """Return the constants from which a value is computed, the largest first."""
+    """Return the constants from which a value is computed, the largest first; int64, the type of shapes and axes, comes last."""
     found = dict.fromkeys(leaf for leaf in _leaves(value))
-    return sorted(found, key=lambda constant: -math.prod(constant.shape))
+    return sorted(found, key=lambda constant: (constant.dtype == "int64", -math.prod(constant.shape)))
 
 
 def _leaves(value: Value) -> Iterator[Constant]:
@@ -109,6 +109,8 @@ def folded(path: Path, model: Any, node: Any, inputs: Sequence[Value | None], op
         return None
     if node.op_type == "Identity":
         return inputs[0]
+    if node.op_type == "DequantizeLinear":  # onnx.reference has no older version of it; they compute the same
+        opset = max(opset, 19)
     return compute(partial(run_node, node.SerializeToString(), opset), inputs, shape)
 
 

@@ -28,6 +28,13 @@ QUANTISED = {
     "QGemm": (3, 4, 5, -1),
 }
 STANDARD = ("", "ai.onnx", "com.microsoft")
+# Operations of onnxruntime whose input 1 has the columns of q, k and v side by side.
+ATTENTION = {"Attention", "QAttention", "PackedAttention", "DecoderMaskedSelfAttention", "LongformerAttention"}
+# Operations of onnxruntime whose weights are in a form that is not read.
+UNREAD = {
+    "AttnLSTM", "DecoderAttention", "GatherBlockQuantized", "MatMulBnb4", "MatMulFpQ4", "QEmbedLayerNormalization", "QMoE",
+    "QOrderedAttention", "QOrderedMatMul",
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -53,23 +60,25 @@ def weight_of(use: Use, name: str) -> Weight | str:
         return _by_name(use)
     if operation in GATES:
         return _recurrent(use)
+    if node.domain == "com.microsoft" and operation in UNREAD:
+        return f"input {place} of {operation}, which is not read: export the model without this operation"
     if operation in QUANTISED or operation in ("MatMulInteger", "ConvInteger"):
         return _quantised(use, settings)
     if operation == "MatMulNBits":
         return _packed(use, settings)
     match operation:
         case "MatMul" | "FusedMatMul" | "TransposeMatMul" | "Gemm" | "FusedGemm" | "GemmFloat8" if place < 2 <= sides:
-            role = _product(sides, place, settings)
+            role = _product(value.shape, place, settings)
             # a recurrent cell of torch becomes two Gemm, whose weights keep the names that tell their gates
             return Weight(value, None if role.axes is None and RECURRENT.fullmatch(name) else role)
         case "Conv" | "ConvTranspose" | "FusedConv" | "NhwcFusedConv" | "Gemm" | "FusedGemm" if place == 2:
             return f"the bias of {operation}"
-        case "Attention" if node.domain == "com.microsoft" and place == 1 and sides == 2:
-            return Weight(value, LayerRole("dense", axes=(1, 0)))
+        case _ if operation in ATTENTION and node.domain == "com.microsoft" and place == 1 and sides == 2:
+            return Weight(value, _attention(settings))
         case "Conv" | "ConvTranspose" | "FusedConv" | "NhwcFusedConv" if place == 1 and 3 <= sides <= 5:
             return _convolution(value, "Transpose" in operation, settings)
         case "Gather" if place == 0 and sides == 2:
-            return Weight(value, LayerRole("embedding"))
+            return _table(use)
         case "EmbedLayerNormalization" if place in (2, 3, 4) and sides == 2:
             return Weight(value, LayerRole("embedding"))
         case "Einsum" if len(node.input) == 2:
@@ -97,11 +106,28 @@ def _by_name(use: Use) -> Weight | str:
     return Weight(use.value, None)
 
 
-def _product(sides: int, place: int, settings: dict[str, Any]) -> LayerRole:
+def _attention(settings: dict[str, Any]) -> LayerRole:
+    """Return the role of the joint weight of an attention, ``(in, q + k + v)``."""
+    alike = len(set(settings.get("qkv_hidden_sizes", ()))) < 2
+    return LayerRole("dense", axes=(1, 0), gates="qkv" if alike else "")
+
+
+def _table(use: Use) -> Weight | str:
+    """Return a table of embeddings; if it holds integers, with the scale that the graph applies to the rows that it looks up."""
+    if use.scale is None:
+        return Weight(use.value, LayerRole("embedding"))
+    made = _rescaled(use.value, use.scale, use.zero, {})
+    if made is None:
+        return "integers whose scale the graph applies in a way that is not understood"
+    return Weight(made, LayerRole("embedding"))
+
+
+def _product(shape: tuple[int, ...], place: int, settings: dict[str, Any]) -> LayerRole:
     """Return the role of one factor of a matrix product; a right factor is ``(in, out)`` unless it is transposed."""
+    sides = len(shape)
     turned = bool(settings.get("transA" if place == 0 else "transB"))
     axes = None if (place == 0) != turned else (*range(sides - 2), sides - 1, sides - 2)
-    return LayerRole("dense" if sides == 2 else "stack", axes=axes)
+    return LayerRole("dense" if math.prod(shape[:-2]) == 1 else "stack", axes=axes)
 
 
 def _convolution(value: Value, transposed: bool, settings: dict[str, Any]) -> Weight | str:
@@ -147,6 +173,8 @@ def _quantised(use: Use, settings: dict[str, Any]) -> Weight | str:
     operation = use.node.op_type
     if operation in QUANTISED:
         *places, axis = QUANTISED[operation]
+        if settings.get("transB"):  # a scale for each output
+            axis = 0
         weight, scale, zero = (_input(use, number) for number in places)
     else:  # MatMulInteger and ConvInteger leave the scale to the operations after them
         places, axis = [1], -1 if operation == "MatMulInteger" else 0
@@ -162,7 +190,7 @@ def _quantised(use: Use, settings: dict[str, Any]) -> Weight | str:
         return "integers whose scale the graph applies in a way that is not understood"
     if "Conv" in operation:
         return _convolution(value, False, settings)
-    return Weight(value, _product(sides, 1, settings))
+    return Weight(value, _attention(settings) if operation == "QAttention" else _product(value.shape, 1, settings))
 
 
 def _rescaled(

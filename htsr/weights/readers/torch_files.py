@@ -1,4 +1,4 @@
-"""List the weights of files that ``torch.save`` wrote: ``.pt``, ``.pth``, ``.ckpt``, ``pytorch_model*.bin``.
+"""List the weights of files that torch wrote: ``.pt``, ``.pth``, ``.ckpt``, ``pytorch_model*.bin``, and TorchScript and ``.pt2``.
 
 These files are pickles, which can hold any program. They are only opened with ``weights_only=True``, which executes none of it; a
 file that imports more than tensors need is refused with the list of what it imports.
@@ -21,6 +21,7 @@ from htsr.errors import InputError
 from htsr.weights.arrays import as_tensor
 from htsr.weights.inventory import Listing, StoredTensor
 from htsr.weights.readers.archives import TORCH_MAGIC, archive_entries, is_archive, unreadable_file
+from htsr.weights.readers.exported import is_exported, read_exported
 from htsr.weights.readers.json_files import config_beside
 from htsr.weights.readers.shards import duplicate_tensor
 from htsr.weights.readers.torchscript import is_torchscript, read_torchscript
@@ -44,10 +45,12 @@ def read_torch(path: Path, files: Sequence[Path]) -> Listing:
             entries = archive_entries(file, KIND)
             if is_torchscript(entries) and not path.is_dir():
                 return read_torchscript(file, entries)
+            if is_exported(entries) and not path.is_dir():
+                return read_exported(file, entries)
             if any(name.endswith(("archive_format", "serialized_exported_program.json")) for name in entries):
                 raise InputError(
-                    f"{file}: a program of torch.export, which htsr does not read: load it with torch.export.load and pass "
-                    "its module()"
+                    f"{file}: a program of torch.export that keeps its weights in a way that htsr does not read: load it with "
+                    "torch.export.load and pass its module()"
                 )
         checkpoint = _load(file)
         for stored in read_state_dict(checkpoint).tensors:

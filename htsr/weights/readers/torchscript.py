@@ -6,12 +6,10 @@ number of groups of a convolution and which tensors are buffers.
 """
 
 import io
-import math
 import pickle
 import re
 import zipfile
 from collections.abc import Collection, Iterator, Mapping
-from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -20,6 +18,7 @@ import torch
 
 from htsr.errors import InputError
 from htsr.weights.inventory import Listing, StoredTensor, never_read
+from htsr.weights.readers.torch_records import RecordedTensor, read_record, why_unreadable
 from htsr.weights.roles import LayerRole
 
 KIND = "TorchScript file"
@@ -69,22 +68,6 @@ def read_torchscript(path: Path, entries: Mapping[str, zipfile.ZipInfo]) -> List
     return Listing(str(path), tensors)
 
 
-@dataclass(frozen=True)
-class _Tensor:
-    """A tensor in the pickle: its storage, and the elements of the storage that it consists of."""
-
-    dtype: torch.dtype | None
-    record: str
-    offset: int
-    shape: tuple[int, ...]
-    strides: tuple[int, ...]
-
-    @property
-    def span(self) -> int:
-        """The number of elements from the first to the last one."""
-        return 1 + sum((size - 1) * stride for size, stride in zip(self.shape, self.strides, strict=True))
-
-
 class _Object:
     """An object of any class that a pickle names; it keeps its state and does nothing."""
 
@@ -124,16 +107,16 @@ def _first(*arguments: Any) -> Any:
     return arguments[0] if arguments else {}
 
 
-def _rebuilt(storage: Any, offset: int, shape: Any, strides: Any, *_: object) -> _Tensor:
+def _rebuilt(storage: Any, offset: int, shape: Any, strides: Any, *_: object) -> RecordedTensor:
     """Return the description of a tensor, in place of ``torch._utils._rebuild_tensor_v2``."""
     dtype, record = storage
     numbers = (offset, *shape, *strides)
     if len(shape) != len(strides) or not all(isinstance(number, int) and number >= 0 for number in numbers):
         raise InputError("a tensor with damaged sizes")
-    return _Tensor(dtype, record, offset, tuple(shape), tuple(strides))
+    return RecordedTensor(dtype, record, offset, tuple(shape), tuple(strides))
 
 
-def _tensors_of(model: object) -> Iterator[tuple[str, _Tensor, _Object]]:
+def _tensors_of(model: object) -> Iterator[tuple[str, RecordedTensor, _Object]]:
     """Yield the name of every tensor in a tree of modules, the tensor, and the module that has it."""
     todo, seen = [("", model)], set()
     while todo:
@@ -143,7 +126,7 @@ def _tensors_of(model: object) -> Iterator[tuple[str, _Tensor, _Object]]:
         seen.add(id(module))
         inner = []
         for key, value in module.state.items():
-            if isinstance(value, _Tensor):
+            if isinstance(value, RecordedTensor):
                 yield f"{path}{key}", value, module
             elif isinstance(value, _Object):
                 inner.append((f"{path}{key}.", value))
@@ -179,7 +162,7 @@ def _stored(
     root: str,
     entries: Mapping[str, zipfile.ZipInfo],
     name: str,
-    tensor: _Tensor,
+    tensor: RecordedTensor,
     module: _Object,
     code: _Code,
 ) -> StoredTensor:
@@ -187,7 +170,7 @@ def _stored(
     entry = f"{root}{tensor.record}"
     dtype = str(tensor.dtype).removeprefix("torch.")
     text, own = code.of(module.kind), name.rpartition(".")[2]
-    reason = _why_unreadable(tensor, entries.get(entry))
+    reason = why_unreadable(tensor, entries.get(entry))
     buffers = BUFFERS.search(text)
     if reason is None and buffers is not None and f'"{own}"' in buffers.group(1):
         reason = "a buffer, not a parameter"
@@ -206,37 +189,8 @@ def _stored(
         key=name,
         shape=tensor.shape,
         dtype=dtype,
-        read=partial(_read, path, entry, tensor),
+        read=partial(read_record, path, entry, tensor),
         role=role,
         identity=(tensor.record, tensor.offset, tensor.shape, tensor.strides),
         note=note,
     )
-
-
-def _why_unreadable(tensor: _Tensor, entry: zipfile.ZipInfo | None) -> str | None:
-    """Return why a tensor cannot be read from its record; None if it can."""
-    if tensor.dtype is None:
-        return "a type of storage that htsr does not read"
-    if not math.prod(tensor.shape):
-        return None
-    if entry is None or (tensor.offset + tensor.span) * tensor.dtype.itemsize > entry.file_size:
-        return "the file holds fewer values than its shape needs"
-    if entry.compress_type != zipfile.ZIP_STORED:
-        return "its values are compressed inside the archive, which torch.jit.save never does"
-    return "an expanded view: it repeats the values that it stores" if tensor.span < math.prod(tensor.shape) else None
-
-
-def _read(path: Path, entry: str, tensor: _Tensor, rows: slice | None) -> torch.Tensor:
-    """Return a tensor, or some of its rows; only the bytes between its first and its last element are read."""
-    dtype = tensor.dtype
-    assert dtype is not None
-    if not math.prod(tensor.shape):
-        return torch.empty(tensor.shape, dtype=dtype)
-    if rows is not None:
-        start, stop, _ = rows.indices(tensor.shape[0])
-        offset = tensor.offset + start * tensor.strides[0]
-        tensor = replace(tensor, offset=offset, shape=(stop - start, *tensor.shape[1:]))
-    with zipfile.ZipFile(path) as archive, archive.open(entry) as record:
-        record.seek(tensor.offset * dtype.itemsize)
-        data = bytearray(record.read(tensor.span * dtype.itemsize))
-    return torch.frombuffer(data, dtype=dtype).as_strided(tensor.shape, tensor.strides)

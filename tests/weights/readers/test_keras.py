@@ -42,6 +42,11 @@ def kernel(w):
     return np.moveaxis(w, (-1, -2), (0, 1))
 
 
+def gates(w):
+    """The kernels of i, f, c and o, which Keras stacks as outputs."""
+    return np.split(kernel(w), 4)
+
+
 # Each layer on an input of some shape: its type, and what matrix its variables are.
 LAYERS = {
     "dense": (L.Dense, {"units": 9}, (7,), "dense", {"kernel": same}),
@@ -57,8 +62,10 @@ LAYERS = {
     "conv": (L.Conv3D, {"filters": 4, "kernel_size": 2}, (5, 5, 5, 3), "conv3d", {"kernel": kernel}),
     "upwards": (L.Conv1DTranspose, {"filters": 4, "kernel_size": 3}, (9, 6), "conv_transpose1d",
                 {"kernel": lambda w: w.transpose(1, 2, 0)}),
-    "conv_lstm": (L.ConvLSTM2D, {"filters": 4, "kernel_size": 3}, (2, 6, 6, 3), "conv2d",
-                  {"kernel": kernel, "recurrent_kernel": kernel}),
+    "conv_lstm1d": (L.ConvLSTM1D, {"filters": 5, "kernel_size": 2}, (2, 6, 3), "conv1d",
+                    {"kernel": gates, "recurrent_kernel": gates}),
+    "conv_lstm2d": (L.ConvLSTM2D, {"filters": 4, "kernel_size": 3}, (2, 6, 6, 3), "conv2d",
+                    {"kernel": gates, "recurrent_kernel": gates}),
     "own": (Gated, {}, (12,), "dense", {"one": same, "two": same}),
     "rnn": (L.SimpleRNN, {"units": 6}, (4, 5), "rnn", {"kernel": same, "recurrent_kernel": same}),
 }  # fmt: skip
@@ -79,8 +86,8 @@ def test_layer(case, name, tmp_path):
     model = keras.Sequential([keras.Input(shape), make(**settings, name=name)])
     variables = {weight.path.rpartition("/")[2]: weight.numpy() for weight in model.weights}
     wanted = [truth(variables[key]) for key, truth in truths.items()]
-    if layer_type == "stack":
-        wanted = list(wanted[0])
+    if layer_type == "stack" or truths.get("kernel") is gates:
+        wanted = [matrix for stacked in wanted for matrix in stacked]
     for source in save_all(model, tmp_path):
         layers = open_source(source).layers
         assert {layer.layer_type for layer in layers} == {layer_type}

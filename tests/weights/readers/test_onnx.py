@@ -370,3 +370,40 @@ def test_external_data_beside_a_model_behind_links(tmp_path):
     (tmp_path / "snapshot" / "m.onnx").symlink_to(path)
     (tmp_path / "snapshot" / "w.data").symlink_to(path.parent / "blob")
     np.testing.assert_array_equal(open_source(tmp_path / "snapshot" / "m.onnx").layers[0].load(), weight[0])
+
+
+@pytest.mark.parametrize(
+    ("operations", "wanted"),
+    [
+        (["/encoder/fc/MatMul"], ["encoder.fc"]),
+        (["/encoder/MatMul", "/encoder/MatMul_1"], ["encoder", "encoder.MatMul_1"]),
+        (["m/act/Relu;m/fc/BiasAdd;m/fc/MatMul;m/fc/BiasAdd/ReadVariableOp"], ["m.fc"]),
+        (["m/transform/first;m/transform", "m/transform/second;m/transform"], ["m.transform", "m.transform.second"]),
+    ],
+)
+def test_a_weight_without_a_name_is_named_after_its_operation(operations, wanted, tmp_path):
+    nodes = [
+        node("MatMul", ["x", f"onnx::MatMul_{number}"], f"y{number}", name=name)
+        for number, name in enumerate(operations)
+    ]
+    nodes.append(node("Sum", [f"y{number}" for number in range(len(nodes))]))
+    stored = {f"onnx::MatMul_{number}": random(20, 12) for number in range(len(operations))}
+    assert [layer.name for layer in open_source(save(tmp_path, nodes, stored, {"x": [None, 20]})).layers] == wanted
+
+
+@pytest.mark.parametrize("opset", [10, 13, 17, 21])
+def test_dequantised_weight_of_every_opset(opset, tmp_path):
+    weight = np.random.default_rng(0).integers(-128, 128, size=(20, 12)).astype("i1")
+    nodes = [node("DequantizeLinear", ["w", "s", "z"], "d"), node("MatMul", ["x", "d"])]
+    stored = {"w": weight, "s": np.float32(0.5), "z": np.int8(3)}
+    stored = {name: np.asarray(array) for name, array in stored.items()}
+    path = save(tmp_path, nodes, stored, {"x": [None, 20]}, opset=opset)
+    np.testing.assert_array_equal(only_layer(path).load(), ((weight.astype("f4") - 3) * 0.5).T)
+
+
+def test_a_bias_that_is_reshaped_is_not_called_a_part_of_its_shape(tmp_path):
+    nodes = [node("Reshape", ["b", "shape"], "r"), node("Add", ["x", "r"])]
+    path = save(tmp_path, nodes, {"b": random(2), "shape": np.array([1, 2, 1, 1])}, {"x": [1, 2, 3, 3]})
+    reasons = {item.name: item.reason for item in open_source(path).skipped}
+    assert "Add" in reasons["b"]
+    assert reasons["shape"].endswith("part of b")

@@ -60,7 +60,7 @@ class Group:
         key = module
         if self.part == "weight":
             key = self.main.key
-        elif not module or "." in self.shared[len(module) :]:
+        elif not module.endswith("weight") and (not module or "." in self.shared[len(module) :]):
             key = f"{module}.weight".lstrip(".")
         end = self.main.key.removeprefix(module)
         longkey = self.main.longkey and self.main.longkey.removesuffix(end) + key.removeprefix(module)

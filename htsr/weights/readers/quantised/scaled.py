@@ -25,7 +25,7 @@ def dequantise_scaled(group: Group) -> StoredTensor | str | None:
     main = group.main
     is_fp8 = FP8.fullmatch(main.dtype) is not None
     scale_name = next((name for name in SCALES if name in group.parts), None)
-    if scale_name is None or not (is_fp8 or main.dtype == "int8") or len(main.shape) < 2:
+    if scale_name is None or not (is_fp8 or main.dtype == "int8") or not main.shape:
         return None
     zero_name = ZERO_POINTS.get(scale_name, "")
     scale, zero = group.parts[scale_name], group.parts.get(zero_name)

@@ -213,3 +213,18 @@ def test_a_part_that_cannot_be_read(random):
     inventory = open_source({"fc.weight": torch.ones(16, 8, dtype=torch.int8), "fc.weight_scale": meta})
     assert not inventory.layers
     assert inventory.skipped[0].reason.startswith("fc.weight_scale beside it cannot be read: on the meta device")
+
+
+@pytest.mark.parametrize("key", ["fc.weight", "block.dw_weight", "weight"])
+def test_a_quantised_file_has_the_names_of_the_float_one(key):
+    integers = torch.randint(-127, 128, (20, 12), generator=torch.Generator().manual_seed(0), dtype=torch.int8)
+    stored = {f"{key}.qweight": integers, f"{key}.scale": torch.rand(20, 1) + 0.1}
+    (layer,), (plain,) = open_source(stored).layers, open_source({key: torch.ones(20, 12)}).layers
+    assert layer.name == plain.name
+    assert torch.equal(layer.load(), integers * stored[f"{key}.scale"])
+
+
+def test_a_quantised_vector_is_a_vector():
+    stored = {"norm.weight.qweight": torch.ones(20, dtype=torch.int8), "norm.weight.scale": torch.ones(1)}
+    reasons = {item.name: item.reason for item in open_source(stored).skipped}
+    assert "1-D" in reasons["norm.weight"]
