@@ -46,6 +46,7 @@ def analyze(
     conv: Conv = "pool",
     per_head: bool = False,
     base: Source | None = None,
+    state: str | None = None,
     xmin: XminRule = "ks",
     alternatives: bool = False,
     bootstrap: int = 0,
@@ -77,6 +78,9 @@ def analyze(
         per_head: Cut attention weights into their heads, where the number of heads is known.
         base: The model that an adapter was trained on, where the source is a PEFT directory: the weights of the model are then
             analysed together with what the adapter adds to them.
+        state: Analyse what the optimizer keeps for each weight in place of the weight, by the optimizer's own name for it:
+            ``"exp_avg"``, ``"momentum_buffer"``. The source is a checkpoint that holds the optimizer's state dict, or a
+            directory with an ``optimizer.pt``.
         xmin: How the tail is chosen, as in ``fit_power_law``.
         alternatives: Compare each tail with a lognormal, an exponential, a stretched exponential and a truncated power law;
             this takes about half a second a layer.
@@ -113,7 +117,8 @@ def analyze(
             device; if ``journal`` holds another audit, somebody else uses it, or it is not a folder that a journal has made;
             if the source is not one path, or a file changes while it is audited with a journal.
         TypeError: If the source is none of the kinds named above, or a number is not a whole one.
-        ValueError: If ``convention`` or ``xmin`` is unknown, a number is out of range, or ``bootstrap`` is between 1 and 19.
+        ValueError: If ``convention`` or ``xmin`` is unknown, a number is out of range, ``bootstrap`` is between 1 and 19, or
+            ``state`` is given for an inventory.
 
     Example:
         >>> _ = torch.manual_seed(0)
@@ -150,9 +155,16 @@ def analyze(
         None if device is None else str(device),
     )
 
+    if state is not None and isinstance(source, Inventory):
+        raise ValueError(
+            "expected state= where the source is opened, got it for an inventory: open_source(..., state=)"
+        )
+
     def listed() -> Inventory:
         opened = (
-            source if isinstance(source, Inventory) else open_source(source, conv=conv, per_head=per_head, base=base)
+            source
+            if isinstance(source, Inventory)
+            else open_source(source, conv=conv, per_head=per_head, base=base, state=state)
         )
         return select(opened, layers, skip, min_eigenvalues=min_eigenvalues)
 
@@ -195,7 +207,7 @@ def analyze(
         for layer in inventory.layers
     }
     skipped = [(item.name, shape_text(item.shape), item.reason) for item in inventory.skipped]
-    return Analysis(inventory.source, convention, results, text_frame(skipped, SKIPPED))
+    return Analysis(inventory.source, convention, results, text_frame(skipped, SKIPPED), inventory.state)
 
 
 def check_whole_number(name: str, value: object, least: int | None = None) -> int:
@@ -220,14 +232,21 @@ class Analysis(Results[LayerAnalysis]):
             are sorted by name.
         columns: Type, meaning and unit of each column of ``details``, by name.
         skipped: Name, shape and reason of every tensor that has no row in ``details``.
+        state: The optimizer state that was analysed, ``"exp_avg"`` for instance; empty for weights.
     """
 
     columns: ClassVar = {column.name: column for column in COLUMNS}
 
     def __init__(
-        self, source: str, convention: Convention, results: dict[str, LayerAnalysis], skipped: pd.DataFrame
+        self,
+        source: str,
+        convention: Convention,
+        results: dict[str, LayerAnalysis],
+        skipped: pd.DataFrame,
+        state: str = "",
     ) -> None:
         self.source = source
+        self.state = state
         self.convention = convention
         self.skipped = skipped
         super().__init__(results)
@@ -333,7 +352,8 @@ class Analysis(Results[LayerAnalysis]):
         counts = (
             f"{s['num_layers']} layers ({s['num_failed']} failed, {s['num_tied']} tied), {s['num_skipped']} skipped"
         )
-        lines = [f"{visible(self.source)}: {counts}"]
+        of = f"{visible(self.state)} of {visible(self.source)}" if self.state else visible(self.source)
+        lines = [f"{of}: {counts}"]
         if math.isnan(s["alpha_median"]):
             return f"{lines[0]}\nno layer has a power-law fit"
         lines.append(

@@ -26,6 +26,9 @@ def add_parser(commands: "Commands") -> argparse.ArgumentParser:
     parser.add_argument(
         "--base", metavar="PATH", help="the model below an adapter, if the audit is of a PEFT directory"
     )
+    parser.add_argument(
+        "--state", metavar="NAME", help="analyse this state of the optimizer, such as exp_avg, in place of the weights"
+    )
     add_table_options(parser, "alpha > 8")
     parser.add_argument(
         "--min-eigenvalues",
@@ -100,6 +103,7 @@ def _run(options: argparse.Namespace) -> int:
             conv=options.conv,
             per_head=options.per_head,
             base=options.base,
+            state=options.state,
             convention=options.convention,
             bootstrap=options.bootstrap,
             alternatives=options.alternatives,

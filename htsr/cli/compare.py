@@ -20,6 +20,9 @@ def add_parser(commands: "Commands") -> argparse.ArgumentParser:
         default=10,
         help="dimension of the leading subspaces whose angles are compared (default: 10)",
     )
+    parser.add_argument(
+        "--state", metavar="NAME", help="compare this state of the optimizers, such as exp_avg, in place of the weights"
+    )
     add_table_options(parser, "relative_change > 0.1")
     return parser
 
@@ -33,5 +36,7 @@ def run(options: argparse.Namespace) -> int:
     from htsr.report.save import comparison_json
 
     conditions = checked_conditions(options, details_frame([], COMPARISON_COLUMNS))
-    comparison = compare(options.a, options.b, layers=options.layers, skip=options.skip, rank=options.rank)
+    comparison = compare(
+        options.a, options.b, layers=options.layers, skip=options.skip, rank=options.rank, state=options.state
+    )
     return deliver(options, conditions, comparison, repr(comparison), comparison_json)

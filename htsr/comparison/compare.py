@@ -39,6 +39,7 @@ def compare(
     layers: Patterns = None,
     skip: Patterns = None,
     rank: int = 10,
+    state: str | None = None,
     xmin: XminRule = "ks",
     bulk: bool = True,
     seed: int = 0,
@@ -54,6 +55,7 @@ def compare(
         skip: Names, globs or layer types to leave out.
         rank: Dimension of the leading singular subspaces whose principal angles are measured, or the rank of the matrix if that
             is lower. The default of 10 was chosen here.
+        state: Compare what the optimizers keep for each weight, ``"exp_avg"`` for instance, as in ``analyze``.
         xmin: How tails are chosen, as in ``fit_power_law``.
         bulk: Say what noise would look like, as in ``analyze``; this tells a change with structure from noise.
         seed: As in ``analyze``.
@@ -90,7 +92,7 @@ def compare(
     check_whole_number("rank", rank, 1)
     check_xmin(xmin)
     settings = Settings(xmin=xmin, bulk=bulk, seed=seed)
-    inventory_a, inventory_b = _select(open_source(a), _open_on(b, a), layers, skip)
+    inventory_a, inventory_b = _select(open_source(a, state=state), _open_on(b, a, state), layers, skip)
     pairs, unmatched = _match(inventory_a, inventory_b)
     results: dict[str, LayerComparison] = {}
     bar = tqdm(pairs, desc="compare", unit="layer", delay=1, disable=None if progress is None else not progress)
@@ -104,8 +106,10 @@ def compare(
     return Comparison(inventory_a, inventory_b, results, unmatched)
 
 
-def _open_on(source: Source, base: Source) -> Inventory:
+def _open_on(source: Source, base: Source, state: str | None) -> Inventory:
     """Open a source; the directory of an adapter is opened as the base with the adapter merged into it."""
+    if state is not None:
+        return open_source(source, state=state)
     adapter = is_path(source) and os.path.isfile(os.path.join(source, ADAPTER_CONFIG))
     return open_source(source, base=base) if adapter else open_source(source)
 

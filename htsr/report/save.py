@@ -96,6 +96,7 @@ def analysis_json(analysis: "Analysis") -> str:
     document = {
         "htsr": __version__,
         "source": analysis.source,
+        "state": analysis.state or None,
         "convention": analysis.convention,
         "summary": {key: _plain(value) for key, value in analysis.summary().items()},
         "details": _records(analysis.details),
@@ -110,6 +111,7 @@ def comparison_json(comparison: "Comparison") -> str:
         "htsr": __version__,
         "a": comparison.a.source,
         "b": comparison.b.source,
+        "state": comparison.a.state or None,
         "summary": {key: _plain(value) for key, value in comparison.summary().items()},
         "details": _records(comparison.details),
         "unmatched": _records(comparison.unmatched),

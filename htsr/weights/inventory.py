@@ -71,6 +71,25 @@ class StoredTensor:
 
 
 @dataclass(frozen=True)
+class OptimizerParameter:
+    """What an optimizer's state dict holds for one parameter, which it often knows by a number alone.
+
+    Attributes:
+        place: Where the optimizer keeps the parameter: ``param_groups.0.params.3``.
+        group: A value that is equal for the parameters of one group; None if the source does not tell the groups apart.
+        states: Its tensors of at least one dimension, by the optimizer's own names: ``exp_avg``, ``momentum_buffer``.
+        name: The parameter's name, if the source says it.
+        path: The keys that lead from the whole checkpoint to the mapping of these tensors.
+    """
+
+    place: str
+    group: Hashable
+    states: Mapping[str, StoredTensor]
+    name: str = ""
+    path: tuple[Hashable, ...] = ()
+
+
+@dataclass(frozen=True)
 class Listing:
     """Every tensor of a source, in the order of the source.
 
@@ -78,11 +97,17 @@ class Listing:
         source: What was opened, for messages.
         tensors: The tensors.
         config: What the source says about the architecture: ``config.json``, ``model.config`` or the header of a GGUF file.
+        optimized: The parameters of the optimizers whose state is stored beside the model, in the order of their groups.
+        in_order: Whether the tensors of the model have the order of ``model.state_dict()``.
+        state: The kind of optimizer state that the tensors are, ``exp_avg`` for instance; empty if they are weights.
     """
 
     source: str
     tensors: list[StoredTensor]
     config: Mapping[str, object] = field(default_factory=dict)
+    optimized: list[OptimizerParameter] = field(default_factory=list)
+    in_order: bool = False
+    state: str = ""
 
 
 @dataclass(frozen=True)
@@ -147,11 +172,13 @@ class Inventory:
         source: What was opened, for messages.
         layers: The weights that can be analysed.
         skipped: All other tensors.
+        state: The kind of optimizer state that the layers are, ``exp_avg`` for instance; empty if they are weights.
     """
 
     source: str
     layers: list[Layer]
     skipped: list[Skipped]
+    state: str = ""
 
 
 @dataclass(frozen=True)

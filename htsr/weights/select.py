@@ -59,7 +59,7 @@ def select(
     for number, layer in enumerate(kept):
         owner = owner_of.setdefault(layer.tied_to or layer.name, layer.name)
         kept[number] = replace(layer, tied_to=None if owner == layer.name else owner)
-    return Inventory(inventory.source, kept, inventory.skipped + dropped)
+    return replace(inventory, layers=kept, skipped=inventory.skipped + dropped)
 
 
 Matcher = Callable[[Layer], bool]

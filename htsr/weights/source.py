@@ -14,8 +14,9 @@ from htsr.weights.convolutions import Conv, check_conv
 from htsr.weights.inventory import Inventory, Listing
 from htsr.weights.modules import read_module
 from htsr.weights.names import distinct_ends
+from htsr.weights.optimizer_state import list_state
 from htsr.weights.readers.archives import KERAS_WEIGHTS, TORCH_MAGIC, archive_entries, check_no_lfs_pointer, is_archive
-from htsr.weights.readers.directories import list_directory
+from htsr.weights.readers.directories import list_directory, with_optimizer
 from htsr.weights.readers.formats import (
     BY_SUFFIX,
     GGUF,
@@ -25,7 +26,7 @@ from htsr.weights.readers.formats import (
     Format,
 )
 from htsr.weights.readers.keras import is_keras_model, read_keras_model
-from htsr.weights.readers.peft import ADAPTER_CONFIG, read_peft
+from htsr.weights.readers.peft import ADAPTER_CONFIG, list_adapter, read_peft
 from htsr.weights.readers.quantised import multiply_scales
 from htsr.weights.readers.remote import fetch_checkpoint, is_url, keep_copies
 from htsr.weights.readers.shards import sibling_parts
@@ -39,7 +40,12 @@ Source = nn.Module | Mapping[str, object] | Array | AnyPath | Sequence[Array] | 
 
 
 def open_source(
-    source: Source, *, conv: Conv = "pool", per_head: bool = False, base: Source | None = None
+    source: Source,
+    *,
+    conv: Conv = "pool",
+    per_head: bool = False,
+    base: Source | None = None,
+    state: str | None = None,
 ) -> Inventory:
     """List the weights of a source by name and shape, without loading any values.
 
@@ -53,23 +59,30 @@ def open_source(
             always one matrix, ``(channels, positions)``.
         per_head: Whether to cut attention weights into their heads, if the number of heads is known.
         base: The model that an adapter was trained on, if the source is the directory of an adapter.
+        state: The name under which the optimizer keeps what is listed in place of the weights, such as ``"exp_avg"`` or
+            ``"momentum_buffer"``, if the source holds the state of an optimizer.
 
     Returns:
         The layers of the source and, each with a reason, all of its other tensors.
 
     Raises:
         FileNotFoundError: If the path does not exist.
-        InputError: If the path is not a checkpoint, the source holds no tensor, or a base is given and the source is not an
-            adapter.
+        InputError: If the path is not a checkpoint, the source holds no tensor or no such state, or a base is given and the
+            source is not an adapter.
         TypeError: If the source has a type other than these.
         ValueError: If ``conv`` is unknown.
     """
     check_conv(conv)
     if isinstance(source, list | tuple) and source and all(map(is_path, source)):
         paths = [os.fspath(path) for path in source]
-        opened = [open_source(path, conv=conv, per_head=per_head, base=base) for path in paths]
+        opened = [open_source(path, conv=conv, per_head=per_head, base=base, state=state) for path in paths]
         return _side_by_side(opened, distinct_ends(paths))
-    listing = multiply_norms(multiply_scales(_list(source, base)))
+    if state is None:
+        listing = multiply_norms(multiply_scales(_list(source, base)))
+    else:
+        listing = _list_state(source, base, state)
+    if not listing.tensors and listing.optimized:
+        raise InputError(f"{listing.source}: holds the state of an optimizer and no weights; state= analyses it")
     if not listing.tensors:
         raise InputError(f"{listing.source} is empty: expected at least one weight, found no tensor")
     return split_into_layers(listing, Splitting(conv, per_head))
@@ -89,7 +102,20 @@ def _side_by_side(inventories: Sequence[Inventory], labels: Sequence[str]) -> In
             name, longname = f"{label}:{layer.name}", f"{label}:{layer.longname}"
             layers.append(replace(layer, name=name, longname=longname, tied_to=tied_to))
         skipped += [replace(item, name=f"{label}:{item.name}") for item in inventory.skipped]
-    return Inventory(", ".join(inventory.source for inventory in inventories), layers, skipped)
+    return Inventory(", ".join(inventory.source for inventory in inventories), layers, skipped, inventories[0].state)
+
+
+def _list_state(source: Source, base: Source | None, state: str) -> Listing:
+    """List the optimizer state of one kind that a source holds, as the optimizer keeps it: of the tensors as stored."""
+    if not isinstance(state, str):
+        raise TypeError(f"expected state to be the name of an optimizer's state, got {type(state).__name__}")
+    if base is not None:
+        raise InputError("expected either base= or state=: an adapter's optimizer keeps no state of its base")
+    if not is_path(source) or is_url(source):
+        return list_state(_list(source), state)
+    path = Path(source)
+    listing = list_adapter(path) if (path / ADAPTER_CONFIG).is_file() else _list(source)
+    return list_state(with_optimizer(listing, path, _list_checkpoint), state)
 
 
 def _list(source: Source, base: Source | None = None) -> Listing:

@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from htsr.weights.attention import Heads, fused_parts, head_parts
 from htsr.weights.convolutions import Conv, kernel_parts
 from htsr.weights.inventory import Inventory, Layer, Listing, LoadPart, Skipped, StoredTensor
+from htsr.weights.optimizer_state import OPTIMIZER_STATE
 from htsr.weights.parts import Part
 from htsr.weights.recurrent import gate_parts
 from htsr.weights.roles import LayerRole, no_matrix_map, role_by_name
@@ -47,6 +48,8 @@ def split_into_layers(listing: Listing, splitting: Splitting) -> Inventory:
     owner_of: dict[Hashable, str] = {}  # identity of a tensor -> name of its first layer
     for number, stored in enumerate(listing.tensors):
         found = _parts(stored, shapes, splitting, heads, in_out)
+        if not isinstance(found, str) and not listing.state and OPTIMIZER.match(stored.key):
+            found = OPTIMIZER_STATE
         if isinstance(found, str):
             skipped.append(Skipped(stored.key, stored.shape, found))
             continue
@@ -68,7 +71,7 @@ def split_into_layers(listing: Listing, splitting: Splitting) -> Inventory:
                 dtype=stored.dtype,
                 note="; ".join(filter(None, (stored.note, note))),
             )
-    return Inventory(listing.source, list(layers.values()), skipped)
+    return Inventory(listing.source, list(layers.values()), skipped, listing.state)
 
 
 def _without_weight(key: str, keys: Mapping[str, object]) -> str:
@@ -128,8 +131,6 @@ def _no_weight(stored: StoredTensor, shapes: Mapping[str, tuple[int, ...]]) -> s
         return f"{len(stored.shape)}-D: not a matrix"
     if min(stored.shape) < 1:
         return "empty: it has no elements"
-    if OPTIMIZER.match(stored.key):
-        return "optimizer state, not a weight"
     return no_matrix_map(stored.key, stored.shape, shapes)
 
 

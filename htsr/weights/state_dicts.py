@@ -1,6 +1,7 @@
 """List the weights of a state dict, or of any mapping from names to tensors or arrays."""
 
-from collections.abc import Hashable, Mapping
+from collections.abc import Hashable, Iterator, Mapping
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -9,8 +10,9 @@ import torch
 
 from htsr.errors import InputError
 from htsr.weights.arrays import as_tensor
-from htsr.weights.inventory import Listing, StoredTensor, never_read
+from htsr.weights.inventory import Listing, OptimizerParameter, StoredTensor, never_read
 from htsr.weights.names import clean_names
+from htsr.weights.optimizer_state import OPTIMIZER_STATE
 
 # Names under which trainers keep the model in a checkpoint: Lightning and most scripts, torchvision, nanoGPT, DeepSpeed.
 MODEL_KEYS = ("state_dict", "model_state_dict", "model_state", "model", "module", "network", "net", "weights", "params")
@@ -20,6 +22,10 @@ BESIDE_MODEL = "not read, since it is stored beside the model"
 
 def read_state_dict(tensors: Mapping[str, object], source: str = "state dict") -> Listing:
     """List every entry of a state dict, or of a checkpoint that holds one, in order; skip those that are not tensors."""
+    optimizers = dict(_optimizers(tensors))
+    optimized = list(_optimized(optimizers))
+    if () in optimizers:
+        return Listing(source, [], optimized=optimized)
     tensors, beside = extract_state_dict(tensors)
     # torch.optim.swa_utils.AveragedModel counts its updates in ``n_averaged``, beside a model under ``module.``
     names = clean_names([key for key in tensors if key != "n_averaged"])
@@ -28,7 +34,11 @@ def read_state_dict(tensors: Mapping[str, object], source: str = "state dict") -
         names = _without_attribute(names)
     listed = [_stored(names[key], key, value) for key, value in tensors.items()]
     listed += [_no_tensor(key, value, BESIDE_MODEL) for key, value in beside.items()]
-    return Listing(source, listed)
+    held = {path[0] for path in optimizers}
+    listed = [
+        replace(stored, reason=OPTIMIZER_STATE) if stored.reason and stored.key in held else stored for stored in listed
+    ]
+    return Listing(source, listed, optimized=optimized, in_order=True)
 
 
 def extract_state_dict(checkpoint: Mapping[str, object]) -> tuple[Mapping[str, object], dict[str, object]]:
@@ -41,7 +51,9 @@ def extract_state_dict(checkpoint: Mapping[str, object]) -> tuple[Mapping[str, o
                     f"expected a mapping from names to tensors, got the key {key!r:.50} ({type(key).__name__})"
                 )
         inner = {
-            key: value for key, value in checkpoint.items() if isinstance(value, Mapping) and _holds_tensors(value)
+            key: value
+            for key, value in checkpoint.items()
+            if isinstance(value, Mapping) and _holds_tensors(value) and next(_optimizers(value), None) is None
         }
         chosen = next((key for key in MODEL_KEYS if key in inner), next(iter(inner), None) if len(inner) == 1 else None)
         if chosen is None or any(
@@ -51,6 +63,57 @@ def extract_state_dict(checkpoint: Mapping[str, object]) -> tuple[Mapping[str, o
         beside |= {key: value for key, value in checkpoint.items() if key != chosen}
         checkpoint = inner[chosen]
     return checkpoint, beside
+
+
+def _optimizers(checkpoint: object) -> Iterator[tuple[tuple[Hashable, ...], Mapping[str, Any]]]:
+    """Yield the state dict of each optimizer in a checkpoint, with the keys that lead to it."""
+    todo: list[tuple[tuple[Hashable, ...], object]] = [((), checkpoint)]
+    seen: set[int] = set()  # a pickle may contain itself
+    for path, value in todo:
+        if len(path) > MAX_DEPTH or id(value) in seen:
+            continue
+        if isinstance(value, Mapping):
+            if isinstance(value.get("state"), Mapping) and isinstance(value.get("param_groups"), list | tuple):
+                yield path, value
+                continue
+            todo += [((*path, key), inner) for key, inner in value.items()]
+        elif isinstance(value, list | tuple):
+            todo += [((*path, place), inner) for place, inner in enumerate(value)]
+        else:
+            continue
+        seen.add(id(value))
+
+
+def _optimized(
+    optimizers: Mapping[tuple[Hashable, ...], Mapping[str, Any]],
+) -> Iterator[OptimizerParameter]:
+    """Yield every parameter of the state dicts of optimizers, in the order of their groups."""
+    for path, optimizer in optimizers.items():
+        prefix = ".".join(map(str, path)) + "." if len(optimizers) > 1 else ""
+        for number, group in enumerate(optimizer["param_groups"]):
+            params = group.get("params") if isinstance(group, Mapping) else None
+            if not isinstance(params, list | tuple):
+                continue
+            names = group.get("param_names")
+            named = isinstance(names, list | tuple) and len(names) == len(params)
+            for position, key in enumerate(params):
+                if not isinstance(key, int | str):
+                    continue
+                name = names[position] if named else key
+                place = f"param_groups.{number}.params.{position}"
+                state = optimizer["state"].get(key)
+                states = {
+                    kind: _stored(kind, kind, value)
+                    for kind, value in (state.items() if isinstance(state, Mapping) else ())
+                    if isinstance(kind, str) and isinstance(value, torch.Tensor | np.ndarray) and value.ndim
+                }
+                yield OptimizerParameter(
+                    place=f"{prefix}{place}",
+                    group=(path, number),
+                    states=states,
+                    name=name if isinstance(name, str) else "",
+                    path=(*path, "state", key),
+                )
 
 
 def _holds_tensors(mapping: Mapping[Any, object]) -> bool:

@@ -6,12 +6,15 @@ from pathlib import Path
 
 from htsr.errors import InputError
 from htsr.weights.inventory import Listing, StoredTensor, never_read
+from htsr.weights.optimizer_state import OPTIMIZER_STATE
 from htsr.weights.readers.formats import BY_SUFFIX, SAFETENSORS, TORCH, TORCH_DISTRIBUTED
 from htsr.weights.readers.json_files import read_json
 from htsr.weights.readers.shards import BESIDE, choose_shards, files_with_suffix, sibling_parts
 
 # Files that list the parts of a pipeline, each in a folder of its own: sentence-transformers, diffusers.
 PIPELINES = ("modules.json", "model_index.json")
+# Files that trainers write beside a model: transformers, Accelerate.
+OPTIMIZERS = ("optimizer.pt", "optimizer.bin")
 MAX_PARTS = 100
 ListPath = Callable[[Path], Listing]
 
@@ -43,7 +46,16 @@ def list_directory(path: Path, list_file: ListPath) -> Listing:
 def _with_files(listing: Listing, path: Path, read: set[str]) -> Listing:
     """Return the listing with a reason for every other file of weights in the directory."""
     names = [file.name for file in files_with_suffix(path, *BY_SUFFIX) if file.name not in read]
-    return replace(listing, tensors=[*listing.tensors, *(_unread(name, BESIDE) for name in names)])
+    why = dict.fromkeys(OPTIMIZERS, OPTIMIZER_STATE)
+    return replace(listing, tensors=[*listing.tensors, *(_unread(name, why.get(name, BESIDE)) for name in names)])
+
+
+def with_optimizer(listing: Listing, path: Path, list_file: ListPath) -> Listing:
+    """Return the listing of a directory with the state of the optimizer that stands in a file of its own."""
+    for name in OPTIMIZERS:
+        if (path / name).is_file():
+            return replace(listing, optimized=list_file(path / name).optimized)
+    return listing
 
 
 def _unread(name: str, reason: str) -> StoredTensor:

@@ -75,7 +75,16 @@ def keep_copies(listing: Listing, copies: Copies, url: str) -> Listing:
         tensor if tensor.reason is not None else replace(tensor, read=_ReadCopy(tensor.read, copies))
         for tensor in listing.tensors
     ]
-    return replace(listing, source=url, tensors=tensors)
+    optimized = [
+        replace(
+            parameter,
+            states={
+                kind: replace(state, read=_ReadCopy(state.read, copies)) for kind, state in parameter.states.items()
+            },
+        )
+        for parameter in listing.optimized
+    ]
+    return replace(listing, source=url, tensors=tensors, optimized=optimized)
 
 
 def fetch_checkpoint(url: str) -> tuple[Copies, Path]:
