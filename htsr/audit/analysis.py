@@ -35,6 +35,8 @@ if TYPE_CHECKING:
 
 
 SKIPPED = ("name", "shape", "reason")
+# The terminal and the report show this many characters of the metadata; JSON holds all that is kept.
+MAX_METADATA = 300
 
 
 def analyze(
@@ -206,8 +208,7 @@ def analyze(
         layer.name: done[layer.name] if layer.tied_to is None else done[layer.tied_to].repeated(layer)
         for layer in inventory.layers
     }
-    skipped = [(item.name, shape_text(item.shape), item.reason) for item in inventory.skipped]
-    return Analysis(inventory.source, convention, results, text_frame(skipped, SKIPPED), inventory.state)
+    return Analysis(inventory, convention, results)
 
 
 def check_whole_number(name: str, value: object, least: int | None = None) -> int:
@@ -233,22 +234,21 @@ class Analysis(Results[LayerAnalysis]):
         columns: Type, meaning and unit of each column of ``details``, by name.
         skipped: Name, shape and reason of every tensor that has no row in ``details``.
         state: The optimizer state that was analysed, ``"exp_avg"`` for instance; empty for weights.
+        metadata: What the file says about itself, text by name: the metadata of safetensors, the ``general`` fields of GGUF,
+            the producer and properties of ONNX. Long texts are cut, and of many only the first are kept.
     """
 
     columns: ClassVar = {column.name: column for column in COLUMNS}
 
-    def __init__(
-        self,
-        source: str,
-        convention: Convention,
-        results: dict[str, LayerAnalysis],
-        skipped: pd.DataFrame,
-        state: str = "",
-    ) -> None:
-        self.source = source
-        self.state = state
+    def __init__(self, inventory: Inventory, convention: Convention, results: dict[str, LayerAnalysis]) -> None:
+        self.source = inventory.source
+        self.state = inventory.state
+        self.metadata = dict(inventory.metadata)
         self.convention = convention
-        self.skipped = skipped
+        skipped = [(item.name, shape_text(item.shape), item.reason) for item in inventory.skipped]
+        self.skipped = text_frame(skipped, SKIPPED)
+        self._num_params_analyzed = sum(layer.num_params for layer in inventory.layers)
+        self._num_params_skipped = sum(item.num_params for item in inventory.skipped)
         super().__init__(results)
 
     @property
@@ -267,8 +267,11 @@ class Analysis(Results[LayerAnalysis]):
         """Numbers for the whole model.
 
         Returns:
-            Counts; the means over layers of WeightWatcher's summary metrics; median and quartiles of alpha. Failed and
-            tied layers are counted, but left out of every mean; a mean over no layer is NaN.
+            Counts of layers, and of the parameters of the source: ``num_params_analyzed`` stand in the rows, tied ones once,
+            ``num_params_skipped`` in ``skipped``, and ``num_params`` is their sum. A quantised weight counts as the weight that
+            it stands for, and the change of an adapter as its factors. Then the means over layers of WeightWatcher's summary
+            metrics; median and quartiles of alpha. Failed and tied layers are counted, but left out of every mean; a mean over
+            no layer is NaN.
         """
         failed = self.details["status"] == "failed"
         tied = self.details["tied_to"] != ""
@@ -280,6 +283,9 @@ class Analysis(Results[LayerAnalysis]):
             "num_failed": int((failed & ~tied).sum()),
             "num_tied": int(tied.sum()),
             "num_skipped": len(self.skipped),
+            "num_params": self._num_params_analyzed + self._num_params_skipped,
+            "num_params_analyzed": self._num_params_analyzed,
+            "num_params_skipped": self._num_params_skipped,
             "num_over_trained": int((used["warning"] == "over-trained").sum()),
             "num_under_trained": int((used["warning"] == "under-trained").sum()),
             "num_random_like": int((used["phase"] == "random-like").sum()),
@@ -354,8 +360,11 @@ class Analysis(Results[LayerAnalysis]):
         )
         of = f"{visible(self.state)} of {visible(self.source)}" if self.state else visible(self.source)
         lines = [f"{of}: {counts}"]
+        about = ", ".join(f"{key}={value}" for key, value in self.metadata.items() if key != "format")
+        if about:
+            lines.append(f"metadata: {visible(about, MAX_METADATA)}")
         if math.isnan(s["alpha_median"]):
-            return f"{lines[0]}\nno layer has a power-law fit"
+            return "\n".join([*lines, "no layer has a power-law fit"])
         lines.append(
             f"alpha: median {s['alpha_median']:.2f}, quartiles {s['alpha_q25']:.2f} to {s['alpha_q75']:.2f}; "
             f"{s['num_over_trained']} over-trained (< {OVER_TRAINED:g}), {s['num_under_trained']} under-trained "

@@ -2,14 +2,15 @@
 
 import math
 import os
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 import pandas as pd
 
-from htsr.audit.analysis import SKIPPED, Analysis, check_whole_number
+from htsr.audit.analysis import Analysis, check_whole_number
 from htsr.audit.columns import COMPARISON_COLUMNS
 from htsr.audit.layer import Settings
 from htsr.audit.progress import tqdm
@@ -114,6 +115,11 @@ def _open_on(source: Source, base: Source, state: str | None) -> Inventory:
     return open_source(source, base=base) if adapter else open_source(source)
 
 
+def _only(inventory: Inventory, names: Collection[str]) -> Inventory:
+    """Return these layers of an inventory, and nothing skipped."""
+    return replace(inventory, layers=[layer for layer in inventory.layers if layer.name in names], skipped=[])
+
+
 def _select(a: Inventory, b: Inventory, layers: Patterns, skip: Patterns) -> tuple[Inventory, Inventory]:
     """Filter both inventories alike, and refuse a pattern that matches in neither of them."""
 
@@ -196,11 +202,11 @@ class Comparison(Results[LayerComparison]):
         super().__init__(results)
         self.unmatched = unmatched
         self.skipped = _skipped(a, b)
-        nothing = text_frame([], SKIPPED)
-        self.a = Analysis(a.source, "htsr", {name: result.a for name, result in results.items()}, nothing)
-        self.b = Analysis(b.source, "htsr", {name: result.b for name, result in results.items()}, nothing)
-        change = f"{b.source} - {a.source}"
-        self.delta = Analysis(change, "htsr", {name: result.delta for name, result in results.items()}, nothing)
+        of_a, of_b = _only(a, results), _only(b, results)
+        change = replace(of_a, source=f"{b.source} - {a.source}", metadata={})
+        self.a = Analysis(of_a, "htsr", {name: result.a for name, result in results.items()})
+        self.b = Analysis(of_b, "htsr", {name: result.b for name, result in results.items()})
+        self.delta = Analysis(change, "htsr", {name: result.delta for name, result in results.items()})
 
     def most_changed(self, count: int = 10, by: str = "relative_change") -> pd.DataFrame:
         """The layers that changed most, tied ones left out.

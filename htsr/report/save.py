@@ -97,6 +97,7 @@ def analysis_json(analysis: "Analysis") -> str:
         "htsr": __version__,
         "source": analysis.source,
         "state": analysis.state or None,
+        "metadata": analysis.metadata,
         "convention": analysis.convention,
         "summary": {key: _plain(value) for key, value in analysis.summary().items()},
         "details": _records(analysis.details),

@@ -60,11 +60,11 @@ def _in_place_of(
     if owned is None:
         maybe = any(parameter.states and _shape(parameter) == weight.shape for parameter in unnamed)
         why = f"the checkpoint does not say which {kind} is its own" if maybe else "no optimizer keeps a state of it"
-        return replace(weight, reason=weight.reason or why)
+        return replace(weight, reason=weight.reason or why, num_params=0)
     states = owned[1].states
     if kind not in states:
         kept = f"only {', '.join(sorted(states))}" if states else "nothing: it has not stepped it"
-        return replace(weight, reason=f"the optimizer keeps no {kind} of it, {kept}")
+        return replace(weight, reason=f"the optimizer keeps no {kind} of it, {kept}", num_params=0)
     state = states[kind]
     role = weight.role if state.shape == weight.shape else None
     # two names of one weight share its state, too

@@ -96,13 +96,16 @@ def is_path(source: object) -> TypeGuard[AnyPath]:
 def _side_by_side(inventories: Sequence[Inventory], labels: Sequence[str]) -> Inventory:
     """Return one inventory of several, in which each name begins with the label of its source."""
     layers, skipped = [], []
+    metadata: dict[str, str] = {}
     for label, inventory in zip(labels, inventories, strict=True):
         for layer in inventory.layers:
             tied_to = None if layer.tied_to is None else f"{label}:{layer.tied_to}"
             name, longname = f"{label}:{layer.name}", f"{label}:{layer.longname}"
             layers.append(replace(layer, name=name, longname=longname, tied_to=tied_to))
         skipped += [replace(item, name=f"{label}:{item.name}") for item in inventory.skipped]
-    return Inventory(", ".join(inventory.source for inventory in inventories), layers, skipped, inventories[0].state)
+        metadata |= {f"{label}:{key}": value for key, value in inventory.metadata.items()}
+    source = ", ".join(inventory.source for inventory in inventories)
+    return Inventory(source, layers, skipped, inventories[0].state, metadata)
 
 
 def _list_state(source: Source, base: Source | None, state: str) -> Listing:

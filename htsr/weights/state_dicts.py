@@ -155,13 +155,15 @@ def _stored(name: str, key: str, value: object) -> StoredTensor:
         quantised=quantised,
         reason=reason,
         note=f"dequantised from {dtype}" if quantised else "",
+        num_params=0 if reason and "nested" in reason else None,
     )
 
 
 def _no_tensor(key: str, value: object, why: str) -> StoredTensor:
     """List an entry that is not a tensor, with the reason and a hint if it holds tensors."""
     hint = f"; to analyse it, pass source[{key!r}]" if isinstance(value, Mapping) and _holds_tensors(value) else ""
-    return StoredTensor(key, (), type(value).__name__, never_read, reason=f"type {type(value).__name__}: {why}{hint}")
+    kind = type(value).__name__
+    return StoredTensor(key, (), kind, never_read, reason=f"type {kind}: {why}{hint}", num_params=0)
 
 
 def _read(value: torch.Tensor | np.ndarray, rows: slice | None) -> torch.Tensor:

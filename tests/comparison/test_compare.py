@@ -162,7 +162,7 @@ def test_what_cannot_be_read_leaves_the_rest(monkeypatch):
     monkeypatch.setattr(
         sys.modules["htsr.comparison.compare"],
         "open_source",
-        lambda source: broken if source is a else open_source(source),
+        lambda source, **options: broken if source is a else open_source(source, **options),
     )
     c = htsr.compare(a, {"x": normal(30, 20), "y": normal(30, 20, seed=1)})
     assert list(c.details["status"]) == ["failed", "changed"]

@@ -59,19 +59,21 @@ def with_optimizer(listing: Listing, path: Path, list_file: ListPath) -> Listing
 
 
 def _unread(name: str, reason: str) -> StoredTensor:
-    return StoredTensor(name, (), "", never_read, reason=f"a file: {reason}")
+    return StoredTensor(name, (), "", never_read, reason=f"a file: {reason}", num_params=0)
 
 
 def _list_pipeline(path: Path, name: str, list_file: ListPath) -> Listing:
     """List the parts of a pipeline side by side; a part in a folder of its own has the folder's name before its tensors."""
     tensors: list[StoredTensor] = []
     config: dict[str, object] = {}
+    metadata: dict[str, str] = {}
     for folder in _parts(path, name):
         part = path / folder
         if not part.is_dir() or not files_with_suffix(part, *BY_SUFFIX):
             continue  # a tokenizer, a scheduler, a pooling layer: no weights
         own = _list_root(path, list_file) if not folder else list_directory(part, list_file)
         config = config or dict(own.config)
+        metadata = {**own.metadata, **metadata}
         prefix = f"{folder.replace('/', '.')}." if folder else ""
         tensors += [
             replace(tensor, key=f"{prefix}{tensor.key}", longkey=f"{prefix}{tensor.longkey or tensor.key}")
@@ -79,7 +81,7 @@ def _list_pipeline(path: Path, name: str, list_file: ListPath) -> Listing:
         ]
     if not tensors:
         raise InputError(f"{path}: {name} names no folder with a file of weights ({', '.join(BY_SUFFIX)})")
-    return Listing(str(path), tensors, config)
+    return Listing(str(path), tensors, config, metadata=metadata)
 
 
 def _list_root(path: Path, list_file: ListPath) -> Listing:

@@ -44,12 +44,12 @@ def read_peft(path: Path, base: Listing | None = None) -> Listing:
             factors.setdefault(found["path"], {})[found["factor"] or "magnitude"] = stored
     if base is None:
         changes = [change.stored for change in weight_changes(path, factors, config, {})]
-        return Listing(str(path), [*others, *_without_base(changes, config)], listing.config)
+        return Listing(str(path), [*others, *_without_base(changes, config)], listing.config, metadata=listing.metadata)
     base = multiply_scales(base)
     base = replace(base, tensors=_with_saved(base.tensors, others))
     changed = weight_changes(path, factors, config, {stored.key: stored.shape for stored in base.tensors})
     tensors, deltas = merge(path, base, changed, config)
-    return Listing(f"{path} on {base.source}", [*tensors, *deltas], base.config)
+    return Listing(f"{path} on {base.source}", [*tensors, *deltas], base.config, metadata=listing.metadata)
 
 
 def list_adapter(path: Path) -> Listing:

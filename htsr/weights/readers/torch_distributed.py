@@ -84,7 +84,7 @@ def read_torch_distributed(path: Path) -> Listing:
         name = names[in_model[key]] if key in in_model else plain[key]
         if not isinstance(about, TensorStorageMetadata):
             why = BESIDE_MODEL if model is not None and key not in in_model else "a pickled object, not a tensor"
-            tensors.append(StoredTensor(name, (), "", never_read, longkey=key, reason=why))
+            tensors.append(StoredTensor(name, (), "", never_read, longkey=key, reason=why, num_params=0))
             continue
         shape, dtype = tuple(map(int, about.size)), about.properties.dtype
         shards = _shards(path, key, about, stored)
@@ -95,7 +95,7 @@ def read_torch_distributed(path: Path) -> Listing:
         if state is not None:
             if shape:
                 states.setdefault((state["place"], state["parameter"]), {})[state["kind"]] = listed
-            listed = replace(listed, reason=OPTIMIZER_STATE)
+            listed = replace(listed, reason=OPTIMIZER_STATE, num_params=0)
         elif model is not None and key not in in_model:
             listed = replace(listed, reason=BESIDE_MODEL)
         tensors.append(listed)
