@@ -66,11 +66,11 @@ def analyze(
 
     Args:
         source: A ``torch.nn.Module``; a state dict or ``{name: array}``; one array or tensor, named ``weight``, or a list of
-            them, named ``0``, ``1``, ...; a path or URL of a checkpoint: safetensors, torch's own files and
-            ``torch.distributed.checkpoint``, npz, GGUF, ONNX, Keras, a PEFT directory; or a list of paths, whose layers are named
-            ``path:layer``, with as much of each path as tells it from the others. Models are not changed, and one matrix at a
-            time is in memory. A tensor that holds several matrices (fused attention, gates, experts, groups) gives a row for
-            each, named in brackets: ``attn.in_proj_weight[q]``.
+            them, named ``0``, ``1``, ...; a path, URL or hub address (``hf://org/name@revision``) of a checkpoint: safetensors,
+            torch's own files and ``torch.distributed.checkpoint``, npz, GGUF, ONNX, Keras, a PEFT directory; or a list of paths,
+            whose layers are named ``path:layer``, with as much of each path as tells it from the others. Models are not changed,
+            and one matrix at a time is in memory. A tensor that holds several matrices (fused attention, gates, experts, groups)
+            gives a row for each, named in brackets: ``attn.in_proj_weight[q]``.
         layers: Names, globs (``"*.q_proj"``), regular expressions (``"re:..."`` or compiled), layer types (``"conv2d"``) or
             shapes (``"384x1536"``, ``"*x384"``) to keep; all by default.
         skip: The same, to leave out.

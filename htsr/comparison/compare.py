@@ -1,7 +1,6 @@
 """Two versions of a model, compared layer by layer: what changed, and what the spectrum of the change looks like."""
 
 import math
-import os
 from collections.abc import Collection, Iterable
 from dataclasses import replace
 from pathlib import Path
@@ -21,9 +20,8 @@ from htsr.errors import InputError
 from htsr.tails.xmin_rules import XminRule, check_xmin
 from htsr.text import visible
 from htsr.weights import Inventory, Layer, open_source, select
-from htsr.weights.readers.peft import ADAPTER_CONFIG
 from htsr.weights.select import Patterns
-from htsr.weights.source import Source, is_path
+from htsr.weights.source import Source, is_adapter
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -111,8 +109,7 @@ def _open_on(source: Source, base: Source, state: str | None) -> Inventory:
     """Open a source; the directory of an adapter is opened as the base with the adapter merged into it."""
     if state is not None:
         return open_source(source, state=state)
-    adapter = is_path(source) and os.path.isfile(os.path.join(source, ADAPTER_CONFIG))
-    return open_source(source, base=base) if adapter else open_source(source)
+    return open_source(source, base=base) if is_adapter(source) else open_source(source)
 
 
 def _only(inventory: Inventory, names: Collection[str]) -> Inventory:

@@ -25,6 +25,7 @@ from htsr.weights.readers.formats import (
     TORCH,
     Format,
 )
+from htsr.weights.readers.hub import address_on_hub, fetch_from_hub, is_hub_address
 from htsr.weights.readers.keras import is_keras_model, read_keras_model
 from htsr.weights.readers.peft import ADAPTER_CONFIG, list_adapter, read_peft
 from htsr.weights.readers.quantised import multiply_scales
@@ -52,7 +53,8 @@ def open_source(
     Args:
         source: A module; a state dict, ``{name: array}`` or a checkpoint dictionary that holds one of these; an array or a list
             of them; the path of a file or directory in one of the formats of ``readers/formats.py``, also of
-            ``torch.distributed.checkpoint`` or of a PEFT adapter; a URL that fsspec can open; or a list of paths and URLs.
+            ``torch.distributed.checkpoint`` or of a PEFT adapter; a model on the Hugging Face Hub, ``hf://org/name`` or
+            ``hf://org/name@revision``; another URL that fsspec can open; or a list of paths and URLs.
         conv: How convolutions are decomposed. ``"pool"`` decomposes each slice of a kernel, one ``(out, in)`` matrix for each
             position, and pools the eigenvalues. ``"slices"`` makes each slice a layer of its own. ``"unfold"`` makes the kernel
             one matrix, ``(out, in * positions)``. A kernel whose slices would be vectors, as in depthwise convolutions, is
@@ -93,6 +95,12 @@ def is_path(source: object) -> TypeGuard[AnyPath]:
     return isinstance(source, str | os.PathLike)
 
 
+def is_adapter(source: object) -> bool:
+    """Return whether a source is the directory of an adapter, here or on the hub."""
+    path = fetch_from_hub(source)[0] if is_hub_address(source) else source
+    return is_path(path) and os.path.isfile(os.path.join(path, ADAPTER_CONFIG))
+
+
 def _side_by_side(inventories: Sequence[Inventory], labels: Sequence[str]) -> Inventory:
     """Return one inventory of several, in which each name begins with the label of its source."""
     layers, skipped = [], []
@@ -123,6 +131,10 @@ def _list_state(source: Source, base: Source | None, state: str) -> Listing:
 
 def _list(source: Source, base: Source | None = None) -> Listing:
     """List the tensors of a source, merged with its base if the source is an adapter that has one."""
+    if is_hub_address(source):
+        path, commit = fetch_from_hub(source)
+        listing = _list(path, base)
+        return replace(listing, source=source, metadata={"commit": commit, **listing.metadata})
     if is_url(source):
         copies, path = fetch_checkpoint(str(source))
         return keep_copies(_list(path, base), copies, str(source))
@@ -174,7 +186,9 @@ def _list_checkpoint(path: Path) -> Listing:
     if path.is_symlink() and not path.exists():
         raise InputError(f"{path}: a symbolic link that leads to no file or to itself")
     if not path.exists():
-        raise FileNotFoundError(f"{path}: no such file or directory")
+        address = address_on_hub(path.as_posix())
+        hint = f"; to fetch it from the hub, pass {address}" if address else ""
+        raise FileNotFoundError(f"{path}: no such file or directory{hint}")
     if path.is_dir():
         return list_directory(path, _list_checkpoint)
     if not path.is_file():

@@ -1,4 +1,4 @@
-"""Fetch a checkpoint from a URL with fsspec: ``s3://``, ``gs://``, ``hf://``, ``https://``, ``memory://``, ``zip://``, ..."""
+"""Fetch a checkpoint from a URL with fsspec: ``s3://``, ``gs://``, ``https://``, ``memory://``, ``zip://``, ..."""
 
 import fnmatch
 import shutil
@@ -103,7 +103,7 @@ def fetch_checkpoint(url: str) -> tuple[Copies, Path]:
                 _copy(files, beside, copies.path)
             return copies, _copy(files, root, copies.path)
         names = {Path(entry).name: entry for entry in files.ls(root, detail=False)}
-        for name in _wanted(url, list(names)):
+        for name in wanted(url, list(names)):
             _copy(files, names[name], copies.path)
     except (InputError, FileNotFoundError):
         raise
@@ -150,7 +150,7 @@ def _exists(files: Any, entry: str) -> bool:
         return False
 
 
-def _wanted(url: str, names: list[str]) -> list[str]:
+def wanted(url: str, names: list[str]) -> list[str]:
     """Return the names that belong to the checkpoint of a directory."""
     for patterns in CHECKPOINTS:
         if fnmatch.filter(names, patterns[0]):
