@@ -143,7 +143,7 @@ def test_the_cache_serves_when_there_is_no_network(server, monkeypatch):
         ("hf://org", "expected hf://org/name"),
         ("hf://org/name/../../x", "expected hf://org/name"),
         ("hf://org/na--me", r"cannot be fetched \(HFValidationError"),
-        ("hf://org/broken", "cannot be fetched .*400 .* is not in the cache of huggingface_hub; go online"),
+        ("hf://org/broken", "cannot be fetched .*BadRequest.* is not in the cache of huggingface_hub; go online"),
     ],
 )
 def test_what_the_hub_refuses_is_one_line(server, address, message):
