@@ -51,11 +51,12 @@ def extract_state_dict(checkpoint: Mapping[str, object]) -> tuple[Mapping[str, o
                     f"expected a mapping from names to tensors, got the key {key!r:.50} ({type(key).__name__})"
                 )
         inner = {
-            key: value
-            for key, value in checkpoint.items()
-            if isinstance(value, Mapping) and _holds_tensors(value) and next(_optimizers(value), None) is None
+            key: value for key, value in checkpoint.items() if isinstance(value, Mapping) and _holds_tensors(value)
         }
-        chosen = next((key for key in MODEL_KEYS if key in inner), next(iter(inner), None) if len(inner) == 1 else None)
+        chosen = next((key for key in MODEL_KEYS if key in inner), None)
+        if chosen is None:
+            others = [key for key, value in inner.items() if next(_optimizers(value), None) is None]
+            chosen = others[0] if len(others) == 1 else None
         if chosen is None or any(
             isinstance(value, torch.Tensor | np.ndarray) and value.ndim > 1 for value in checkpoint.values()
         ):
