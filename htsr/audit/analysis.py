@@ -35,6 +35,8 @@ if TYPE_CHECKING:
 
 
 SKIPPED = ("name", "shape", "reason")
+# The terminal and the report show this many characters of the metadata; JSON holds all that is kept.
+MAX_METADATA = 300
 
 
 def analyze(
@@ -46,6 +48,7 @@ def analyze(
     conv: Conv = "pool",
     per_head: bool = False,
     base: Source | None = None,
+    state: str | None = None,
     xmin: XminRule = "ks",
     alternatives: bool = False,
     bootstrap: int = 0,
@@ -63,11 +66,11 @@ def analyze(
 
     Args:
         source: A ``torch.nn.Module``; a state dict or ``{name: array}``; one array or tensor, named ``weight``, or a list of
-            them, named ``0``, ``1``, ...; a path or URL of a checkpoint: safetensors, torch's own files and
-            ``torch.distributed.checkpoint``, npz, GGUF, ONNX, Keras, a PEFT directory; or a list of paths, whose layers are named
-            ``path:layer``, with as much of each path as tells it from the others. Models are not changed, and one matrix at a
-            time is in memory. A tensor that holds several matrices (fused attention, gates, experts, groups) gives a row for
-            each, named in brackets: ``attn.in_proj_weight[q]``.
+            them, named ``0``, ``1``, ...; a path, URL or hub address (``hf://org/name@revision``) of a checkpoint: safetensors,
+            torch's own files and ``torch.distributed.checkpoint``, npz, GGUF, ONNX, Keras, a PEFT directory; or a list of paths,
+            whose layers are named ``path:layer``, with as much of each path as tells it from the others. Models are not changed,
+            and one matrix at a time is in memory. A tensor that holds several matrices (fused attention, gates, experts, groups)
+            gives a row for each, named in brackets: ``attn.in_proj_weight[q]``.
         layers: Names, globs (``"*.q_proj"``), regular expressions (``"re:..."`` or compiled), layer types (``"conv2d"``) or
             shapes (``"384x1536"``, ``"*x384"``) to keep; all by default.
         skip: The same, to leave out.
@@ -77,6 +80,9 @@ def analyze(
         per_head: Cut attention weights into their heads, where the number of heads is known.
         base: The model that an adapter was trained on, where the source is a PEFT directory: the weights of the model are then
             analysed together with what the adapter adds to them.
+        state: Analyse what the optimizer keeps for each weight in place of the weight, by the optimizer's own name for it:
+            ``"exp_avg"``, ``"momentum_buffer"``. The source is a checkpoint that holds the optimizer's state dict, or a
+            directory with an ``optimizer.pt``.
         xmin: How the tail is chosen, as in ``fit_power_law``.
         alternatives: Compare each tail with a lognormal, an exponential, a stretched exponential and a truncated power law;
             this takes about half a second a layer.
@@ -113,7 +119,8 @@ def analyze(
             device; if ``journal`` holds another audit, somebody else uses it, or it is not a folder that a journal has made;
             if the source is not one path, or a file changes while it is audited with a journal.
         TypeError: If the source is none of the kinds named above, or a number is not a whole one.
-        ValueError: If ``convention`` or ``xmin`` is unknown, a number is out of range, or ``bootstrap`` is between 1 and 19.
+        ValueError: If ``convention`` or ``xmin`` is unknown, a number is out of range, ``bootstrap`` is between 1 and 19, or
+            ``state`` is given for an inventory.
 
     Example:
         >>> _ = torch.manual_seed(0)
@@ -150,9 +157,16 @@ def analyze(
         None if device is None else str(device),
     )
 
+    if state is not None and isinstance(source, Inventory):
+        raise ValueError(
+            "expected state= where the source is opened, got it for an inventory: open_source(..., state=)"
+        )
+
     def listed() -> Inventory:
         opened = (
-            source if isinstance(source, Inventory) else open_source(source, conv=conv, per_head=per_head, base=base)
+            source
+            if isinstance(source, Inventory)
+            else open_source(source, conv=conv, per_head=per_head, base=base, state=state)
         )
         return select(opened, layers, skip, min_eigenvalues=min_eigenvalues)
 
@@ -194,8 +208,7 @@ def analyze(
         layer.name: done[layer.name] if layer.tied_to is None else done[layer.tied_to].repeated(layer)
         for layer in inventory.layers
     }
-    skipped = [(item.name, shape_text(item.shape), item.reason) for item in inventory.skipped]
-    return Analysis(inventory.source, convention, results, text_frame(skipped, SKIPPED))
+    return Analysis(inventory, convention, results)
 
 
 def check_whole_number(name: str, value: object, least: int | None = None) -> int:
@@ -220,16 +233,22 @@ class Analysis(Results[LayerAnalysis]):
             are sorted by name.
         columns: Type, meaning and unit of each column of ``details``, by name.
         skipped: Name, shape and reason of every tensor that has no row in ``details``.
+        state: The optimizer state that was analysed, ``"exp_avg"`` for instance; empty for weights.
+        metadata: What the file says about itself, text by name: the metadata of safetensors, the ``general`` fields of GGUF,
+            the producer and properties of ONNX. Long texts are cut, and of many only the first are kept.
     """
 
     columns: ClassVar = {column.name: column for column in COLUMNS}
 
-    def __init__(
-        self, source: str, convention: Convention, results: dict[str, LayerAnalysis], skipped: pd.DataFrame
-    ) -> None:
-        self.source = source
+    def __init__(self, inventory: Inventory, convention: Convention, results: dict[str, LayerAnalysis]) -> None:
+        self.source = inventory.source
+        self.state = inventory.state
+        self.metadata = dict(inventory.metadata)
         self.convention = convention
-        self.skipped = skipped
+        skipped = [(item.name, shape_text(item.shape), item.reason) for item in inventory.skipped]
+        self.skipped = text_frame(skipped, SKIPPED)
+        self._num_params_analyzed = sum(layer.num_params for layer in inventory.layers)
+        self._num_params_skipped = sum(item.num_params for item in inventory.skipped)
         super().__init__(results)
 
     @property
@@ -248,8 +267,11 @@ class Analysis(Results[LayerAnalysis]):
         """Numbers for the whole model.
 
         Returns:
-            Counts; the means over layers of WeightWatcher's summary metrics; median and quartiles of alpha. Failed and
-            tied layers are counted, but left out of every mean; a mean over no layer is NaN.
+            Counts of layers, and of the parameters of the source: ``num_params_analyzed`` stand in the rows, tied ones once,
+            ``num_params_skipped`` in ``skipped``, and ``num_params`` is their sum. A quantised weight counts as the weight that
+            it stands for, and the change of an adapter as its factors. Then the means over layers of WeightWatcher's summary
+            metrics; median and quartiles of alpha. Failed and tied layers are counted, but left out of every mean; a mean over
+            no layer is NaN.
         """
         failed = self.details["status"] == "failed"
         tied = self.details["tied_to"] != ""
@@ -261,6 +283,9 @@ class Analysis(Results[LayerAnalysis]):
             "num_failed": int((failed & ~tied).sum()),
             "num_tied": int(tied.sum()),
             "num_skipped": len(self.skipped),
+            "num_params": self._num_params_analyzed + self._num_params_skipped,
+            "num_params_analyzed": self._num_params_analyzed,
+            "num_params_skipped": self._num_params_skipped,
             "num_over_trained": int((used["warning"] == "over-trained").sum()),
             "num_under_trained": int((used["warning"] == "under-trained").sum()),
             "num_random_like": int((used["phase"] == "random-like").sum()),
@@ -333,9 +358,13 @@ class Analysis(Results[LayerAnalysis]):
         counts = (
             f"{s['num_layers']} layers ({s['num_failed']} failed, {s['num_tied']} tied), {s['num_skipped']} skipped"
         )
-        lines = [f"{visible(self.source)}: {counts}"]
+        of = f"{visible(self.state)} of {visible(self.source)}" if self.state else visible(self.source)
+        lines = [f"{of}: {counts}"]
+        about = ", ".join(f"{key}={value}" for key, value in self.metadata.items() if key != "format")
+        if about:
+            lines.append(f"metadata: {visible(about, MAX_METADATA)}")
         if math.isnan(s["alpha_median"]):
-            return f"{lines[0]}\nno layer has a power-law fit"
+            return "\n".join([*lines, "no layer has a power-law fit"])
         lines.append(
             f"alpha: median {s['alpha_median']:.2f}, quartiles {s['alpha_q25']:.2f} to {s['alpha_q75']:.2f}; "
             f"{s['num_over_trained']} over-trained (< {OVER_TRAINED:g}), {s['num_under_trained']} under-trained "

@@ -75,6 +75,7 @@ class Journal:
             "htsr": __version__,
             "source": _absolute(inventory.source),
             "files": files.contents,
+            "state": inventory.state,
             "layers": [[layer.name, list(layer.shape), layer.dtype] for layer in inventory.layers],
             **asdict(settings),
         }

@@ -23,9 +23,14 @@ MAX_FINDINGS = 20
 def add_parser(commands: "Commands") -> argparse.ArgumentParser:
     """Add the command and return its parser."""
     parser = commands.add_parser("audit", help="analyse every weight matrix of a checkpoint")
-    parser.add_argument("path", help="a checkpoint file (.safetensors, .pt, .gguf, ...), a directory, or a URL")
+    parser.add_argument(
+        "path", help="a checkpoint file (.safetensors, .pt, .gguf, ...), a directory, org/name on the hub, or a URL"
+    )
     parser.add_argument(
         "--base", metavar="PATH", help="the model below an adapter, if the audit is of a PEFT directory"
+    )
+    parser.add_argument(
+        "--state", metavar="NAME", help="analyse this state of the optimizer, such as exp_avg, in place of the weights"
     )
     add_table_options(parser, "alpha > 8")
     parser.add_argument(
@@ -82,6 +87,7 @@ def _run(options: argparse.Namespace) -> int:
     from htsr.report.save import analysis_json
     from htsr.spectra.devices import check_device
     from htsr.tails.resampling import MIN_RESAMPLES
+    from htsr.weights.readers.hub import path_or_address
 
     if 0 < options.bootstrap < MIN_RESAMPLES:
         options.parser.error(f"argument --bootstrap: expected 0 or at least {MIN_RESAMPLES}, got {options.bootstrap}")
@@ -94,13 +100,14 @@ def _run(options: argparse.Namespace) -> int:
     folder = _journal_folder(options)
     with nullcontext() if folder is None else closing(folder):
         analysis = analyze(
-            options.path,
+            path_or_address(options.path),
             layers=options.layers,
             skip=options.skip,
             min_eigenvalues=options.min_eigenvalues,
             conv=options.conv,
             per_head=options.per_head,
-            base=options.base,
+            base=options.base and path_or_address(options.base),
+            state=options.state,
             convention=options.convention,
             bootstrap=options.bootstrap,
             alternatives=options.alternatives,

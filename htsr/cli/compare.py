@@ -12,13 +12,18 @@ if TYPE_CHECKING:
 def add_parser(commands: "Commands") -> argparse.ArgumentParser:
     """Add the command and return its parser."""
     parser = commands.add_parser("compare", help="compare two checkpoints layer by layer")
-    parser.add_argument("a", metavar="A", help="the earlier checkpoint, or the base: a file, a directory, or a URL")
+    parser.add_argument(
+        "a", metavar="A", help="the earlier checkpoint, or the base: a file, a directory, org/name on the hub, or a URL"
+    )
     parser.add_argument("b", metavar="B", help="the later checkpoint")
     parser.add_argument(
         "--rank",
         type=positive_number,
         default=10,
         help="dimension of the leading subspaces whose angles are compared (default: 10)",
+    )
+    parser.add_argument(
+        "--state", metavar="NAME", help="compare this state of the optimizers, such as exp_avg, in place of the weights"
     )
     add_table_options(parser, "relative_change > 0.1")
     return parser
@@ -31,7 +36,15 @@ def run(options: argparse.Namespace) -> int:
     from htsr.cli.results import checked_conditions, deliver
     from htsr.comparison.compare import compare
     from htsr.report.save import comparison_json
+    from htsr.weights.readers.hub import path_or_address
 
     conditions = checked_conditions(options, details_frame([], COMPARISON_COLUMNS))
-    comparison = compare(options.a, options.b, layers=options.layers, skip=options.skip, rank=options.rank)
+    comparison = compare(
+        path_or_address(options.a),
+        path_or_address(options.b),
+        layers=options.layers,
+        skip=options.skip,
+        rank=options.rank,
+        state=options.state,
+    )
     return deliver(options, conditions, comparison, repr(comparison), comparison_json)

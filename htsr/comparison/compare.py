@@ -1,15 +1,15 @@
 """Two versions of a model, compared layer by layer: what changed, and what the spectrum of the change looks like."""
 
 import math
-import os
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 import pandas as pd
 
-from htsr.audit.analysis import SKIPPED, Analysis, check_whole_number
+from htsr.audit.analysis import Analysis, check_whole_number
 from htsr.audit.columns import COMPARISON_COLUMNS
 from htsr.audit.layer import Settings
 from htsr.audit.progress import tqdm
@@ -20,9 +20,8 @@ from htsr.errors import InputError
 from htsr.tails.xmin_rules import XminRule, check_xmin
 from htsr.text import visible
 from htsr.weights import Inventory, Layer, open_source, select
-from htsr.weights.readers.peft import ADAPTER_CONFIG
 from htsr.weights.select import Patterns
-from htsr.weights.source import Source, is_path
+from htsr.weights.source import Source, is_adapter
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -39,6 +38,7 @@ def compare(
     layers: Patterns = None,
     skip: Patterns = None,
     rank: int = 10,
+    state: str | None = None,
     xmin: XminRule = "ks",
     bulk: bool = True,
     seed: int = 0,
@@ -54,6 +54,7 @@ def compare(
         skip: Names, globs or layer types to leave out.
         rank: Dimension of the leading singular subspaces whose principal angles are measured, or the rank of the matrix if that
             is lower. The default of 10 was chosen here.
+        state: Compare what the optimizers keep for each weight, ``"exp_avg"`` for instance, as in ``analyze``.
         xmin: How tails are chosen, as in ``fit_power_law``.
         bulk: Say what noise would look like, as in ``analyze``; this tells a change with structure from noise.
         seed: As in ``analyze``.
@@ -90,7 +91,7 @@ def compare(
     check_whole_number("rank", rank, 1)
     check_xmin(xmin)
     settings = Settings(xmin=xmin, bulk=bulk, seed=seed)
-    inventory_a, inventory_b = _select(open_source(a), _open_on(b, a), layers, skip)
+    inventory_a, inventory_b = _select(open_source(a, state=state), _open_on(b, a, state), layers, skip)
     pairs, unmatched = _match(inventory_a, inventory_b)
     results: dict[str, LayerComparison] = {}
     bar = tqdm(pairs, desc="compare", unit="layer", delay=1, disable=None if progress is None else not progress)
@@ -104,10 +105,16 @@ def compare(
     return Comparison(inventory_a, inventory_b, results, unmatched)
 
 
-def _open_on(source: Source, base: Source) -> Inventory:
+def _open_on(source: Source, base: Source, state: str | None) -> Inventory:
     """Open a source; the directory of an adapter is opened as the base with the adapter merged into it."""
-    adapter = is_path(source) and os.path.isfile(os.path.join(source, ADAPTER_CONFIG))
-    return open_source(source, base=base) if adapter else open_source(source)
+    if state is not None:
+        return open_source(source, state=state)
+    return open_source(source, base=base) if is_adapter(source) else open_source(source)
+
+
+def _only(inventory: Inventory, names: Collection[str]) -> Inventory:
+    """Return these layers of an inventory, and nothing skipped."""
+    return replace(inventory, layers=[layer for layer in inventory.layers if layer.name in names], skipped=[])
 
 
 def _select(a: Inventory, b: Inventory, layers: Patterns, skip: Patterns) -> tuple[Inventory, Inventory]:
@@ -192,11 +199,11 @@ class Comparison(Results[LayerComparison]):
         super().__init__(results)
         self.unmatched = unmatched
         self.skipped = _skipped(a, b)
-        nothing = text_frame([], SKIPPED)
-        self.a = Analysis(a.source, "htsr", {name: result.a for name, result in results.items()}, nothing)
-        self.b = Analysis(b.source, "htsr", {name: result.b for name, result in results.items()}, nothing)
-        change = f"{b.source} - {a.source}"
-        self.delta = Analysis(change, "htsr", {name: result.delta for name, result in results.items()}, nothing)
+        of_a, of_b = _only(a, results), _only(b, results)
+        change = replace(of_a, source=f"{b.source} - {a.source}", metadata={})
+        self.a = Analysis(of_a, "htsr", {name: result.a for name, result in results.items()})
+        self.b = Analysis(of_b, "htsr", {name: result.b for name, result in results.items()})
+        self.delta = Analysis(change, "htsr", {name: result.delta for name, result in results.items()})
 
     def most_changed(self, count: int = 10, by: str = "relative_change") -> pd.DataFrame:
         """The layers that changed most, tied ones left out.

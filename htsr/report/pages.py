@@ -60,7 +60,7 @@ def analysis_page(analysis: "Analysis") -> str:
     return TEMPLATES.get_template("analysis.html.j2").render(
         version=__version__,
         title=f"Weight spectra of {Path(analysis.source).name}",
-        source=analysis.source,
+        source=f"{analysis.state} of {analysis.source}" if analysis.state else analysis.source,
         headline=analysis.headline().split("\n")[1:],
         findings=analysis.findings.groupby("name", sort=False)["finding"].agg(list).to_dict(),
         summary=analysis.summary(),

@@ -108,6 +108,8 @@ def analysis_json(analysis: "Analysis") -> str:
     document = {
         "htsr": __version__,
         "source": analysis.source,
+        "state": analysis.state or None,
+        "metadata": analysis.metadata,
         "convention": analysis.convention,
         "summary": {key: _plain(value) for key, value in analysis.summary().items()},
         "details": _records(analysis.details),
@@ -122,6 +124,7 @@ def comparison_json(comparison: "Comparison") -> str:
         "htsr": __version__,
         "a": comparison.a.source,
         "b": comparison.b.source,
+        "state": comparison.a.state or None,
         "summary": {key: _plain(value) for key, value in comparison.summary().items()},
         "details": _records(comparison.details),
         "unmatched": _records(comparison.unmatched),

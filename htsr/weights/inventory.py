@@ -5,6 +5,7 @@ that can be analysed (``Inventory`` of ``Layer``) and gives a reason for every o
 ``Layer.load``. Layers of a file can be pickled, so that another process can load them.
 """
 
+import math
 from collections.abc import Callable, Hashable, Mapping
 from dataclasses import dataclass, field
 
@@ -51,6 +52,8 @@ class StoredTensor:
         reason: Why it cannot be analysed, if the reader knows that already.
         note: A caveat for the user.
         label: A part of its name that is already in brackets: ``[delta]``.
+        num_params: How many parameters of the model it stands for: None if that is its number of elements, 0 if it is no tensor
+            of the model or another tensor stands for it, more for a weight that is computed from several tensors.
     """
 
     key: str
@@ -64,10 +67,35 @@ class StoredTensor:
     reason: str | None = None
     note: str = ""
     label: str = ""
+    num_params: int | None = None
+
+    @property
+    def params(self) -> int:
+        """The number of parameters of the model that the tensor stands for."""
+        return math.prod(self.shape) if self.num_params is None else self.num_params
 
     def __post_init__(self) -> None:
         if self.reason is not None:
             object.__setattr__(self, "read", Unreadable(self.reason))
+
+
+@dataclass(frozen=True)
+class OptimizerParameter:
+    """What an optimizer's state dict holds for one parameter, which it often knows by a number alone.
+
+    Attributes:
+        place: Where the optimizer keeps the parameter: ``param_groups.0.params.3``.
+        group: A value that is equal for the parameters of one group; None if the source does not tell the groups apart.
+        states: Its tensors of at least one dimension, by the optimizer's own names: ``exp_avg``, ``momentum_buffer``.
+        name: The parameter's name, if the source says it.
+        path: The keys that lead from the whole checkpoint to the mapping of these tensors.
+    """
+
+    place: str
+    group: Hashable
+    states: Mapping[str, StoredTensor]
+    name: str = ""
+    path: tuple[Hashable, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -78,11 +106,19 @@ class Listing:
         source: What was opened, for messages.
         tensors: The tensors.
         config: What the source says about the architecture: ``config.json``, ``model.config`` or the header of a GGUF file.
+        optimized: The parameters of the optimizers whose state is stored beside the model, in the order of their groups.
+        in_order: Whether the tensors of the model have the order of ``model.state_dict()``.
+        state: The kind of optimizer state that the tensors are, ``exp_avg`` for instance; empty if they are weights.
+        metadata: What the file says about itself: who made it, from what, when; see ``bounded_metadata``.
     """
 
     source: str
     tensors: list[StoredTensor]
     config: Mapping[str, object] = field(default_factory=dict)
+    optimized: list[OptimizerParameter] = field(default_factory=list)
+    in_order: bool = False
+    state: str = ""
+    metadata: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -102,6 +138,7 @@ class Layer(Sides):
         tied_to: ``name`` of the earlier layer that shares this weight, or None.
         dtype: Type of the weight as stored.
         note: A caveat for the user.
+        num_params: How many parameters of the model it stands for; 0 if an earlier layer stands for the same ones.
     """
 
     name: str
@@ -112,6 +149,7 @@ class Layer(Sides):
     tied_to: str | None = None
     dtype: str = ""
     note: str = ""
+    num_params: int = 0
 
     @property
     def num_evals(self) -> int:
@@ -132,11 +170,13 @@ class Skipped:
         name: Its name.
         shape: Its shape as stored; empty if it has none.
         reason: Why it is not analysed.
+        num_params: How many parameters of the model it stands for.
     """
 
     name: str
     shape: tuple[int, ...]
     reason: str
+    num_params: int = 0
 
 
 @dataclass(frozen=True)
@@ -147,11 +187,15 @@ class Inventory:
         source: What was opened, for messages.
         layers: The weights that can be analysed.
         skipped: All other tensors.
+        state: The kind of optimizer state that the layers are, ``exp_avg`` for instance; empty if they are weights.
+        metadata: What the file says about itself.
     """
 
     source: str
     layers: list[Layer]
     skipped: list[Skipped]
+    state: str = ""
+    metadata: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

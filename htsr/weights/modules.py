@@ -1,7 +1,7 @@
 """List the weights of a live ``torch.nn.Module``."""
 
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from functools import partial
 
@@ -65,7 +65,7 @@ def read_module(model: nn.Module) -> Listing:
             parent = parents[path.rpartition(".")[0]]
             tensors.append(_listed(module, parent, key, own.get(key), key in computed, name, longkey, shapes))
         tensors += [
-            _skipped(f"{clean_paths[path]}.{key}".lstrip("."), buffer, "a buffer, not a parameter")
+            _skipped(f"{clean_paths[path]}.{key}".lstrip("."), buffer, "a buffer, not a parameter", num_params=0)
             for key, buffer in module.named_buffers(recurse=False, remove_duplicate=False)
         ]
         if not names and callable(getattr(type(module), "weight", None)):  # a layer of torch.ao.nn.quantized
@@ -103,17 +103,19 @@ def _listed(
         return _skipped(name, None, "lazily initialised: run one batch through the model first")
     if "parametrizations" in longkey.split("."):
         owner = name.split(".parametrizations")[0].removesuffix("parametrizations") or "the model"
-        return _skipped(name, parameter, f"part of a weight that {owner} computes")
+        return _skipped(name, parameter, f"part of a weight that {owner} computes", num_params=0)
     hooked = next(
         (hooked for hooked in _computed(module) if key in (f"{hooked}_g", f"{hooked}_v", f"{hooked}_orig")), None
     )
     if hooked is not None and parameter is not None:
-        return _skipped(name, parameter, f"part of the {hooked} that {name.rpartition('.')[0] or 'the model'} computes")
+        owner = name.rpartition(".")[0] or "the model"
+        return _skipped(name, parameter, f"part of the {hooked} that {owner} computes", num_params=0)
     tensor = _weight(module, key, None) if computed else parameter
     assert tensor is not None
+    num_params = _num_params(module, key) if computed else None
     reason = why_not_dense(tensor)
     if reason is not None or tensor.ndim < 2:
-        return _skipped(name, tensor, reason or f"{tensor.ndim}-D: not a matrix")
+        return _skipped(name, tensor, reason or f"{tensor.ndim}-D: not a matrix", num_params)
     shape = tuple(tensor.shape)
     return StoredTensor(
         key=name,
@@ -123,13 +125,26 @@ def _listed(
         longkey=longkey,
         role=_role(module, parent, key, name, shape, shapes),
         identity=(id(module), key) if computed else storage_identity(tensor),
+        num_params=num_params,
     )
 
 
-def _skipped(name: str, tensor: torch.Tensor | None, reason: str) -> StoredTensor:
+def _num_params(module: nn.Module, key: str) -> int:
+    """Return the number of parameters from which a module computes a tensor."""
+    if parametrize.is_parametrized(module, key):
+        parts: Iterable[torch.Tensor] = module.parametrizations[key].parameters()  # type: ignore[index, union-attr]
+    else:
+        own = module._parameters
+        parts = [p for end in ("_g", "_v", "_orig") if (p := own.get(f"{key}{end}")) is not None]
+    return sum(part.numel() for part in parts)
+
+
+def _skipped(name: str, tensor: torch.Tensor | None, reason: str, num_params: int | None = None) -> StoredTensor:
     """List a tensor that is not analysed, with the reason."""
     shape = () if tensor is None or tensor.is_nested else tuple(tensor.shape)
-    return StoredTensor(name, shape, "" if tensor is None else dtype_name(tensor), never_read, reason=reason)
+    dtype = "" if tensor is None else dtype_name(tensor)
+    num_params = 0 if tensor is None or tensor.is_nested else num_params
+    return StoredTensor(name, shape, dtype, never_read, reason=reason, num_params=num_params)
 
 
 def _role(
@@ -237,7 +252,12 @@ def _quantised(module: nn.Module, name: str, path: str) -> StoredTensor:
     tensor = module.weight()  # type: ignore[operator]
     if not isinstance(tensor, torch.Tensor) or not tensor.is_quantized:
         return StoredTensor(
-            name, (), "", never_read, reason=f"layer type {type(module).__name__}: quantized, not analysed"
+            name,
+            (),
+            "",
+            never_read,
+            reason=f"layer type {type(module).__name__}: quantized, not analysed",
+            num_params=0,
         )
     dtype = dtype_name(tensor)
     return StoredTensor(

@@ -46,20 +46,27 @@ def select(
     for layer in inventory.layers:
         by_skip = next((pattern for pattern, matches in unwanted or () if matches(layer)), None)
         if by_skip is not None:
-            dropped.append(Skipped(layer.name, layer.shape, f"left out by skip={by_skip!r}"))
+            dropped.append((layer, f"left out by skip={by_skip!r}"))
         elif wanted is not None and not any(matches(layer) for _, matches in wanted):
-            dropped.append(Skipped(layer.name, layer.shape, "not selected by layers="))
+            dropped.append((layer, "not selected by layers="))
         elif layer.num_evals < min_eigenvalues:
             reason = f"{layer.num_evals} eigenvalues, fewer than min_eigenvalues={min_eigenvalues}"
-            dropped.append(Skipped(layer.name, layer.shape, reason))
+            dropped.append((layer, reason))
         else:
             kept.append(layer)
+    shared_by = {layer.name: layer.tied_to or layer.name for layer in inventory.layers}
     # If the first layer of a shared weight was left out, the next layer that shares it takes its place.
     owner_of: dict[str, str] = {}
     for number, layer in enumerate(kept):
         owner = owner_of.setdefault(layer.tied_to or layer.name, layer.name)
         kept[number] = replace(layer, tied_to=None if owner == layer.name else owner)
-    return Inventory(inventory.source, kept, inventory.skipped + dropped)
+    # and its parameters count for the first layer that is kept
+    left = {layer.name: layer.num_params for layer in inventory.layers}
+    kept = [replace(layer, num_params=left.pop(shared_by[layer.name], 0)) for layer in kept]
+    skipped = [
+        Skipped(layer.name, layer.shape, reason, left.pop(shared_by[layer.name], 0)) for layer, reason in dropped
+    ]
+    return replace(inventory, layers=kept, skipped=inventory.skipped + skipped)
 
 
 Matcher = Callable[[Layer], bool]

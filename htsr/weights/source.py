@@ -14,8 +14,9 @@ from htsr.weights.convolutions import Conv, check_conv
 from htsr.weights.inventory import Inventory, Listing
 from htsr.weights.modules import read_module
 from htsr.weights.names import distinct_ends
+from htsr.weights.optimizer_state import list_state
 from htsr.weights.readers.archives import KERAS_WEIGHTS, TORCH_MAGIC, archive_entries, check_no_lfs_pointer, is_archive
-from htsr.weights.readers.directories import list_directory
+from htsr.weights.readers.directories import list_directory, with_optimizer
 from htsr.weights.readers.formats import (
     BY_SUFFIX,
     GGUF,
@@ -25,8 +26,9 @@ from htsr.weights.readers.formats import (
     Format,
     check_not_foreign,
 )
+from htsr.weights.readers.hub import address_on_hub, fetch_from_hub, is_hub_address
 from htsr.weights.readers.keras import is_keras_model, read_keras_model
-from htsr.weights.readers.peft import ADAPTER_CONFIG, read_peft
+from htsr.weights.readers.peft import ADAPTER_CONFIG, list_adapter, read_peft
 from htsr.weights.readers.quantised import multiply_scales
 from htsr.weights.readers.remote import fetch_checkpoint, is_url, keep_copies
 from htsr.weights.readers.shards import sibling_parts
@@ -40,41 +42,53 @@ Source = nn.Module | Mapping[str, object] | Array | AnyPath | Sequence[Array] | 
 
 
 def open_source(
-    source: Source, *, conv: Conv = "pool", per_head: bool = False, base: Source | None = None
+    source: Source,
+    *,
+    conv: Conv = "pool",
+    per_head: bool = False,
+    base: Source | None = None,
+    state: str | None = None,
 ) -> Inventory:
     """List the weights of a source by name and shape, without loading any values.
 
     Args:
         source: A module; a state dict, ``{name: array}`` or a checkpoint dictionary that holds one of these; an array or a list
             of them; the path of a file or directory in one of the formats of ``readers/formats.py``, also of
-            ``torch.distributed.checkpoint`` or of a PEFT adapter; a URL that fsspec can open; or a list of paths and URLs.
+            ``torch.distributed.checkpoint`` or of a PEFT adapter; a model on the Hugging Face Hub, ``hf://org/name`` or
+            ``hf://org/name@revision``; another URL that fsspec can open; or a list of paths and URLs.
         conv: How convolutions are decomposed. ``"pool"`` decomposes each slice of a kernel, one ``(out, in)`` matrix for each
             position, and pools the eigenvalues. ``"slices"`` makes each slice a layer of its own. ``"unfold"`` makes the kernel
             one matrix, ``(out, in * positions)``. A kernel whose slices would be vectors, as in depthwise convolutions, is
             always one matrix, ``(channels, positions)``.
         per_head: Whether to cut attention weights into their heads, if the number of heads is known.
         base: The model that an adapter was trained on, if the source is the directory of an adapter.
+        state: The name under which the optimizer keeps what is listed in place of the weights, such as ``"exp_avg"`` or
+            ``"momentum_buffer"``, if the source holds the state of an optimizer.
 
     Returns:
         The layers of the source and, each with a reason, all of its other tensors.
 
     Raises:
         FileNotFoundError: If the path does not exist.
-        InputError: If the path is not a checkpoint, the source holds no tensor, or a base is given and the source is not an
-            adapter.
+        InputError: If the path is not a checkpoint, the source holds no tensor or no such state, or a base is given and the
+            source is not an adapter.
         TypeError: If the source has a type other than these.
         ValueError: If ``conv`` is unknown.
     """
     check_conv(conv)
     if isinstance(source, list | tuple) and source and all(map(is_path, source)):
         paths = [os.fspath(path) for path in source]
-        opened = [open_source(path, conv=conv, per_head=per_head, base=base) for path in paths]
+        opened = [open_source(path, conv=conv, per_head=per_head, base=base, state=state) for path in paths]
         return _side_by_side(opened, distinct_ends(paths))
-    listing = _list(source, base)
+    listing = _list(source, base) if state is None else _list_state(source, base, state)
+    if not listing.tensors and listing.optimized:
+        raise InputError(f"{listing.source}: holds the state of an optimizer and no weights; state= analyses it")
     if not listing.tensors:
         raise InputError(f"{listing.source} is empty: expected at least one weight, found no tensor")
     try:
-        return split_into_layers(multiply_norms(multiply_scales(listing)), Splitting(conv, per_head))
+        if state is None:
+            listing = multiply_norms(multiply_scales(listing))
+        return split_into_layers(listing, Splitting(conv, per_head))
     except (InputError, MemoryError):
         raise
     except Exception as err:
@@ -97,20 +111,48 @@ def is_path(source: object) -> TypeGuard[AnyPath]:
     return isinstance(source, str | os.PathLike)
 
 
+def is_adapter(source: object) -> bool:
+    """Return whether a source is the directory of an adapter, here or on the hub."""
+    path = fetch_from_hub(source)[0] if is_hub_address(source) else source
+    return is_path(path) and os.path.isfile(os.path.join(path, ADAPTER_CONFIG))
+
+
 def _side_by_side(inventories: Sequence[Inventory], labels: Sequence[str]) -> Inventory:
     """Return one inventory of several, in which each name begins with the label of its source."""
     layers, skipped = [], []
+    metadata: dict[str, str] = {}
     for label, inventory in zip(labels, inventories, strict=True):
         for layer in inventory.layers:
             tied_to = None if layer.tied_to is None else f"{label}:{layer.tied_to}"
             name, longname = f"{label}:{layer.name}", f"{label}:{layer.longname}"
             layers.append(replace(layer, name=name, longname=longname, tied_to=tied_to))
         skipped += [replace(item, name=f"{label}:{item.name}") for item in inventory.skipped]
-    return Inventory(", ".join(inventory.source for inventory in inventories), layers, skipped)
+        metadata |= {f"{label}:{key}": value for key, value in inventory.metadata.items()}
+    source = ", ".join(inventory.source for inventory in inventories)
+    return Inventory(source, layers, skipped, inventories[0].state, metadata)
+
+
+def _list_state(source: Source, base: Source | None, state: str) -> Listing:
+    """List the optimizer state of one kind that a source holds, as the optimizer keeps it: of the tensors as stored."""
+    if not isinstance(state, str):
+        raise TypeError(f"expected state to be the name of an optimizer's state, got {type(state).__name__}")
+    if base is not None:
+        raise InputError("expected either base= or state=: an adapter's optimizer keeps no state of its base")
+    if not is_path(source) or is_url(source):
+        return list_state(_list(source), state)
+    path = Path(source)
+    listing = list_adapter(path) if (path / ADAPTER_CONFIG).is_file() else _list(source)
+    return list_state(with_optimizer(listing, path, _list_checkpoint), state)
 
 
 def _list(source: Source, base: Source | None = None) -> Listing:
     """List the tensors of a source, merged with its base if the source is an adapter that has one."""
+    if isinstance(source, str) and not source:  # the current folder to pathlib, an unset variable to a shell
+        raise InputError("expected a path or a URL, got an empty text")
+    if is_hub_address(source):
+        path, commit = fetch_from_hub(source)
+        listing = _list(path, base)
+        return replace(listing, source=source, metadata={"commit": commit, **listing.metadata})
     if is_url(source):
         copies, path = fetch_checkpoint(str(source))
         return keep_copies(_list(path, base), copies, str(source))
@@ -162,7 +204,9 @@ def _list_checkpoint(path: Path) -> Listing:
     if path.is_symlink() and not path.exists():
         raise InputError(f"{path}: a symbolic link that leads to no file or to itself")
     if not path.exists():
-        raise FileNotFoundError(f"{path}: no such file or directory")
+        address = address_on_hub(path.as_posix())
+        hint = f"; to fetch it from the hub, pass {address}" if address else ""
+        raise FileNotFoundError(f"{path}: no such file or directory{hint}")
     if path.is_dir():
         return list_directory(path, _list_checkpoint)
     if not path.is_file():

@@ -3,12 +3,13 @@
 import itertools
 import math
 import re
-from collections.abc import Hashable, Mapping
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from htsr.weights.attention import Heads, fused_parts, head_parts
 from htsr.weights.convolutions import Conv, kernel_parts
 from htsr.weights.inventory import Inventory, Layer, Listing, LoadPart, Skipped, StoredTensor
+from htsr.weights.optimizer_state import OPTIMIZER_STATE
 from htsr.weights.parts import Part
 from htsr.weights.recurrent import gate_parts
 from htsr.weights.roles import LayerRole, no_matrix_map, role_by_name
@@ -44,11 +45,16 @@ def split_into_layers(listing: Listing, splitting: Splitting) -> Inventory:
     in_out = heads.model_type in IN_OUT_MODELS
     layers: dict[str, Layer] = {}
     skipped: list[Skipped] = []
+    counted: set[Hashable] = set()
     owner_of: dict[Hashable, str] = {}  # identity of a tensor -> name of its first layer
     for number, stored in enumerate(listing.tensors):
+        shared = stored.identity is not None and stored.identity in counted
+        counted.add(stored.identity)
         found = _parts(stored, shapes, splitting, heads, in_out)
+        if not isinstance(found, str) and not listing.state and OPTIMIZER.match(stored.key):
+            found = OPTIMIZER_STATE
         if isinstance(found, str):
-            skipped.append(Skipped(stored.key, stored.shape, found))
+            skipped.append(Skipped(stored.key, stored.shape, found, 0 if shared else stored.params))
             continue
         role, parts, note = found
         longname = (stored.longkey or stored.key).removesuffix(".weight")
@@ -56,7 +62,7 @@ def split_into_layers(listing: Listing, splitting: Splitting) -> Inventory:
         if f"{name}{parts[0].label}" in layers:  # only a wrapper distinguishes the two names, or nothing
             name = longname if f"{longname}{parts[0].label}" not in layers else f"{longname}#{number}"
         owner = owner_of.setdefault(number if stored.identity is None else stored.identity, name)
-        for part in parts:
+        for part, params in zip(parts, _shares(0 if shared else stored.params, parts), strict=True):
             first = layers.get(f"{owner}{part.label}")  # None if the owner was cut in another way
             layers[f"{name}{part.label}"] = Layer(
                 name=f"{name}{part.label}",
@@ -67,8 +73,16 @@ def split_into_layers(listing: Listing, splitting: Splitting) -> Inventory:
                 tied_to=None if owner == name or first is None or first.shape != part.shape else first.name,
                 dtype=stored.dtype,
                 note="; ".join(filter(None, (stored.note, note))),
+                num_params=params,
             )
-    return Inventory(listing.source, list(layers.values()), skipped)
+    return Inventory(listing.source, list(layers.values()), skipped, listing.state, listing.metadata)
+
+
+def _shares(params: int, parts: Sequence[Part]) -> list[int]:
+    """Return how many of the parameters of a tensor each part stands for: its elements, or its share of them."""
+    ends = [0, *itertools.accumulate(math.prod(part.shape) for part in parts)]
+    ends = [params * end // max(ends[-1], 1) for end in ends]
+    return [end - start for start, end in itertools.pairwise(ends)]
 
 
 def _without_weight(key: str, keys: Mapping[str, object]) -> str:
@@ -131,8 +145,6 @@ def _no_weight(stored: StoredTensor, shapes: Mapping[str, tuple[int, ...]]) -> s
         return f"{len(stored.shape)}-D: not a matrix"
     if min(stored.shape) < 1:
         return "empty: it has no elements"
-    if OPTIMIZER.match(stored.key):
-        return "optimizer state, not a weight"
     return no_matrix_map(stored.key, stored.shape, shapes)
 
 

@@ -1,6 +1,7 @@
 """List the weights of a state dict, or of any mapping from names to tensors or arrays."""
 
-from collections.abc import Hashable, Mapping
+from collections.abc import Hashable, Iterator, Mapping
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -9,8 +10,9 @@ import torch
 
 from htsr.errors import InputError
 from htsr.weights.arrays import as_tensor
-from htsr.weights.inventory import Listing, StoredTensor, never_read
+from htsr.weights.inventory import Listing, OptimizerParameter, StoredTensor, never_read
 from htsr.weights.names import clean_names
+from htsr.weights.optimizer_state import OPTIMIZER_STATE
 
 # Names under which trainers keep the model in a checkpoint: Lightning and most scripts, torchvision, nanoGPT, DeepSpeed.
 MODEL_KEYS = ("state_dict", "model_state_dict", "model_state", "model", "module", "network", "net", "weights", "params")
@@ -20,6 +22,10 @@ BESIDE_MODEL = "not read, since it is stored beside the model"
 
 def read_state_dict(tensors: Mapping[str, object], source: str = "state dict") -> Listing:
     """List every entry of a state dict, or of a checkpoint that holds one, in order; skip those that are not tensors."""
+    optimizers = dict(_optimizers(tensors))
+    optimized = list(_optimized(optimizers))
+    if () in optimizers:
+        return Listing(source, [], optimized=optimized)
     tensors, beside = extract_state_dict(tensors)
     # torch.optim.swa_utils.AveragedModel counts its updates in ``n_averaged``, beside a model under ``module.``
     names = clean_names([key for key in tensors if key != "n_averaged"])
@@ -28,7 +34,11 @@ def read_state_dict(tensors: Mapping[str, object], source: str = "state dict") -
         names = _without_attribute(names)
     listed = [_stored(names[key], key, value) for key, value in tensors.items()]
     listed += [_no_tensor(key, value, BESIDE_MODEL) for key, value in beside.items()]
-    return Listing(source, listed)
+    held = {path[0] for path in optimizers}
+    listed = [
+        replace(stored, reason=OPTIMIZER_STATE) if stored.reason and stored.key in held else stored for stored in listed
+    ]
+    return Listing(source, listed, optimized=optimized, in_order=True)
 
 
 def extract_state_dict(checkpoint: Mapping[str, object]) -> tuple[Mapping[str, object], dict[str, object]]:
@@ -43,7 +53,10 @@ def extract_state_dict(checkpoint: Mapping[str, object]) -> tuple[Mapping[str, o
         inner = {
             key: value for key, value in checkpoint.items() if isinstance(value, Mapping) and _holds_tensors(value)
         }
-        chosen = next((key for key in MODEL_KEYS if key in inner), next(iter(inner), None) if len(inner) == 1 else None)
+        chosen = next((key for key in MODEL_KEYS if key in inner), None)
+        if chosen is None:
+            others = [key for key, value in inner.items() if next(_optimizers(value), None) is None]
+            chosen = others[0] if len(others) == 1 else None
         if chosen is None or any(
             isinstance(value, torch.Tensor | np.ndarray) and value.ndim > 1 for value in checkpoint.values()
         ):
@@ -51,6 +64,57 @@ def extract_state_dict(checkpoint: Mapping[str, object]) -> tuple[Mapping[str, o
         beside |= {key: value for key, value in checkpoint.items() if key != chosen}
         checkpoint = inner[chosen]
     return checkpoint, beside
+
+
+def _optimizers(checkpoint: object) -> Iterator[tuple[tuple[Hashable, ...], Mapping[str, Any]]]:
+    """Yield the state dict of each optimizer in a checkpoint, with the keys that lead to it."""
+    todo: list[tuple[tuple[Hashable, ...], object]] = [((), checkpoint)]
+    seen: set[int] = set()  # a pickle may contain itself
+    for path, value in todo:
+        if len(path) > MAX_DEPTH or id(value) in seen:
+            continue
+        if isinstance(value, Mapping):
+            if isinstance(value.get("state"), Mapping) and isinstance(value.get("param_groups"), list | tuple):
+                yield path, value
+                continue
+            todo += [((*path, key), inner) for key, inner in value.items()]
+        elif isinstance(value, list | tuple):
+            todo += [((*path, place), inner) for place, inner in enumerate(value)]
+        else:
+            continue
+        seen.add(id(value))
+
+
+def _optimized(
+    optimizers: Mapping[tuple[Hashable, ...], Mapping[str, Any]],
+) -> Iterator[OptimizerParameter]:
+    """Yield every parameter of the state dicts of optimizers, in the order of their groups."""
+    for path, optimizer in optimizers.items():
+        prefix = ".".join(map(str, path)) + "." if len(optimizers) > 1 else ""
+        for number, group in enumerate(optimizer["param_groups"]):
+            params = group.get("params") if isinstance(group, Mapping) else None
+            if not isinstance(params, list | tuple):
+                continue
+            names = group.get("param_names")
+            named = isinstance(names, list | tuple) and len(names) == len(params)
+            for position, key in enumerate(params):
+                if not isinstance(key, int | str):
+                    continue
+                name = names[position] if named else key
+                place = f"param_groups.{number}.params.{position}"
+                state = optimizer["state"].get(key)
+                states = {
+                    kind: _stored(kind, kind, value)
+                    for kind, value in (state.items() if isinstance(state, Mapping) else ())
+                    if isinstance(kind, str) and isinstance(value, torch.Tensor | np.ndarray) and value.ndim
+                }
+                yield OptimizerParameter(
+                    place=f"{prefix}{place}",
+                    group=(path, number),
+                    states=states,
+                    name=name if isinstance(name, str) else "",
+                    path=(*path, "state", key),
+                )
 
 
 def _holds_tensors(mapping: Mapping[Any, object]) -> bool:
@@ -92,13 +156,15 @@ def _stored(name: str, key: str, value: object) -> StoredTensor:
         quantised=quantised,
         reason=reason,
         note=f"dequantised from {dtype}" if quantised else "",
+        num_params=0 if reason and "nested" in reason else None,
     )
 
 
 def _no_tensor(key: str, value: object, why: str) -> StoredTensor:
     """List an entry that is not a tensor, with the reason and a hint if it holds tensors."""
     hint = f"; to analyse it, pass source[{key!r}]" if isinstance(value, Mapping) and _holds_tensors(value) else ""
-    return StoredTensor(key, (), type(value).__name__, never_read, reason=f"type {type(value).__name__}: {why}{hint}")
+    kind = type(value).__name__
+    return StoredTensor(key, (), kind, never_read, reason=f"type {kind}: {why}{hint}", num_params=0)
 
 
 def _read(value: torch.Tensor | np.ndarray, rows: slice | None) -> torch.Tensor:

@@ -29,13 +29,14 @@ def multiply_norms(listing: Listing) -> Listing:
         weight = f"{found['path']}{found['new'] or found['old']}"
         if norm is None or weight in tensors or not _fit(norm.shape, direction.shape):
             continue
-        tensors[norm.key] = replace(norm, reason=f"part of {weight}, which is computed from it")
+        tensors[norm.key] = replace(norm, reason=f"part of {weight}, which is computed from it", num_params=0)
         tensors[key] = replace(
             direction,
             key=weight,
             read=_Normed(direction.read, norm.read),
             identity=None,
             note="effective weight of weight_norm",
+            num_params=direction.params + norm.params,
         )
     return replace(listing, tensors=list(tensors.values()))
 

@@ -235,3 +235,22 @@ def test_a_url(checkpoint, capsys):
     status, out, _ = run(capsys, "audit", f"file://{checkpoint}", "--json")
     assert status == 0
     assert len(json.loads(out)["details"]) == 2
+
+
+def test_the_state_of_an_optimizer(tmp_path, capsys):
+    model = nn.Sequential(nn.Linear(60, 40), nn.Linear(40, 30))
+    optimizer = torch.optim.AdamW(model.parameters())
+    model(torch.randn(50, 60)).square().sum().backward()
+    optimizer.step()
+    path = tmp_path / "last.pt"
+    torch.save({"model": model.state_dict(), "optimizer": optimizer.state_dict()}, path)
+    status, out, _ = run(capsys, "audit", path, "--state", "exp_avg", "--json")
+    assert status == 0
+    assert json.loads(out)["state"] == "exp_avg"
+    assert [row["name"] for row in json.loads(out)["details"]] == ["0", "1"]
+    assert json.loads(run(capsys, "audit", path, "--json")[1])["state"] is None
+    status, _, err = run(capsys, "audit", path, "--state", "momentum")
+    assert status == 2
+    assert err == f"htsr: {path}: its optimizer keeps no 'momentum', only exp_avg, exp_avg_sq\n"
+    status, out, _ = run(capsys, "compare", path, path, "--state", "exp_avg", "--json")
+    assert (status, json.loads(out)["state"]) == (0, "exp_avg")

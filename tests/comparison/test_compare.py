@@ -1,8 +1,8 @@
 """Two sources side by side, against closed forms."""
 
+import importlib
 import json
 import math
-import sys
 from dataclasses import replace
 
 import numpy as np
@@ -160,9 +160,9 @@ def test_what_cannot_be_read_leaves_the_rest(monkeypatch):
     inventory = open_source(a)
     broken = replace(inventory, layers=[replace(inventory.layers[0], load=load), inventory.layers[1]])
     monkeypatch.setattr(
-        sys.modules["htsr.comparison.compare"],
+        importlib.import_module("htsr.comparison.compare"),
         "open_source",
-        lambda source: broken if source is a else open_source(source),
+        lambda source, **options: broken if source is a else open_source(source, **options),
     )
     c = htsr.compare(a, {"x": normal(30, 20), "y": normal(30, 20, seed=1)})
     assert list(c.details["status"]) == ["failed", "changed"]

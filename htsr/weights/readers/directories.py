@@ -6,12 +6,15 @@ from pathlib import Path
 
 from htsr.errors import InputError
 from htsr.weights.inventory import Listing, StoredTensor, never_read
+from htsr.weights.optimizer_state import OPTIMIZER_STATE
 from htsr.weights.readers.formats import BY_SUFFIX, SAFETENSORS, TORCH, TORCH_DISTRIBUTED, check_not_foreign
 from htsr.weights.readers.json_files import read_json
 from htsr.weights.readers.shards import BESIDE, choose_shards, files_with_suffix, sibling_parts
 
 # Files that list the parts of a pipeline, each in a folder of its own: sentence-transformers, diffusers.
 PIPELINES = ("modules.json", "model_index.json")
+# Files that trainers write beside a model: transformers, Accelerate.
+OPTIMIZERS = ("optimizer.pt", "optimizer.bin")
 MAX_PARTS = 100
 ListPath = Callable[[Path], Listing]
 
@@ -44,23 +47,34 @@ def list_directory(path: Path, list_file: ListPath) -> Listing:
 def _with_files(listing: Listing, path: Path, read: set[str]) -> Listing:
     """Return the listing with a reason for every other file of weights in the directory."""
     names = [file.name for file in files_with_suffix(path, *BY_SUFFIX) if file.name not in read]
-    return replace(listing, tensors=[*listing.tensors, *(_unread(name, BESIDE) for name in names)])
+    why = dict.fromkeys(OPTIMIZERS, OPTIMIZER_STATE)
+    return replace(listing, tensors=[*listing.tensors, *(_unread(name, why.get(name, BESIDE)) for name in names)])
+
+
+def with_optimizer(listing: Listing, path: Path, list_file: ListPath) -> Listing:
+    """Return the listing of a directory with the state of the optimizer that stands in a file of its own."""
+    for name in OPTIMIZERS:
+        if (path / name).is_file():
+            return replace(listing, optimized=list_file(path / name).optimized)
+    return listing
 
 
 def _unread(name: str, reason: str) -> StoredTensor:
-    return StoredTensor(name, (), "", never_read, reason=f"a file: {reason}")
+    return StoredTensor(name, (), "", never_read, reason=f"a file: {reason}", num_params=0)
 
 
 def _list_pipeline(path: Path, name: str, list_file: ListPath) -> Listing:
     """List the parts of a pipeline side by side; a part in a folder of its own has the folder's name before its tensors."""
     tensors: list[StoredTensor] = []
     config: dict[str, object] = {}
+    metadata: dict[str, str] = {}
     for folder in _parts(path, name):
         part = path / folder
         if not part.is_dir() or not files_with_suffix(part, *BY_SUFFIX):
             continue  # a tokenizer, a scheduler, a pooling layer: no weights
         own = _list_root(path, list_file) if not folder else list_directory(part, list_file)
         config = config or dict(own.config)
+        metadata = {**own.metadata, **metadata}
         prefix = f"{folder.replace('/', '.')}." if folder else ""
         tensors += [
             replace(tensor, key=f"{prefix}{tensor.key}", longkey=f"{prefix}{tensor.longkey or tensor.key}")
@@ -68,7 +82,7 @@ def _list_pipeline(path: Path, name: str, list_file: ListPath) -> Listing:
         ]
     if not tensors:
         raise InputError(f"{path}: {name} names no folder with a file of weights ({', '.join(BY_SUFFIX)})")
-    return Listing(str(path), tensors, config)
+    return Listing(str(path), tensors, config, metadata=metadata)
 
 
 def _list_root(path: Path, list_file: ListPath) -> Listing:

@@ -10,6 +10,7 @@ import torch
 
 from htsr.weights.arrays import as_tensor
 from htsr.weights.inventory import Listing, StoredTensor
+from htsr.weights.metadata import bounded_metadata
 from htsr.weights.readers.archives import unreadable_file
 from htsr.weights.readers.optional import import_optional
 
@@ -30,7 +31,8 @@ def read_gguf(path: Path, files: Sequence[Path]) -> Listing:
             raise unreadable_file(file, KIND, err) from err
         tensors += own
         config = config or fields
-    return Listing(str(path), tensors, config)
+    general = {key.removeprefix("general."): value for key, value in config.items() if key.startswith("general.")}
+    return Listing(str(path), tensors, config, metadata=bounded_metadata(general))
 
 
 def _tensors(gguf: Any, path: Path) -> tuple[list[StoredTensor], dict[str, object]]:

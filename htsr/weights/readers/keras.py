@@ -174,7 +174,9 @@ def _stored(
     if reason is not None or groups[:1] == ["optimizer"]:
         key = ".".join([*groups, own] if groups[:1] == ["optimizer"] else [*names, found.name])
         dtype = "" if dataset is None else dataset.dtype.name
-        return StoredTensor(key, shape, dtype, never_read, name, reason=reason or "optimizer state, not a weight")
+        none = dataset is None or groups[:1] == ["optimizer"]
+        reason = reason or "optimizer state, not a weight"
+        return StoredTensor(key, shape, dtype, never_read, name, reason=reason, num_params=0 if none else None)
     read = partial(_read, path, member, dataset.name, found.axes, found.shape)
     return _listed(found, _without_cell(found, names, stored, layers), shape, dataset.dtype.name, read, name)
 

@@ -122,9 +122,13 @@ def _change(
 ) -> WeightChange:
     """Return the change of one weight, with a reason if its factors do not fit together or cannot be read."""
     reason = scaling if isinstance(scaling, str) else _misfit(parts, scaling.rank, parameter=parameter)
+    num_params = sum(part.params for part in parts.values())
     if isinstance(scaling, str) or reason is not None:
         first = next(iter(parts.values()))
-        return WeightChange(StoredTensor(key, first.shape, first.dtype, never_read, label="[delta]", reason=reason))
+        stored = StoredTensor(
+            key, first.shape, first.dtype, never_read, label="[delta]", reason=reason, num_params=num_params
+        )
+        return WeightChange(stored)
     a, b, rank = parts["A"], parts["B"], scaling.rank
     experts = a.shape[0] // rank
     shape = (b.shape[0], *a.shape[1:])
@@ -152,7 +156,7 @@ def _change(
         note += "; DoRA also rescales the rows of the merged weight"
         if magnitude.reason is not None:
             no_merge = f"its magnitudes {magnitude.key} cannot be read: {magnitude.reason}"
-    stored = StoredTensor(key, shape, a.dtype, delta, role=role, label="[delta]", note=note)
+    stored = StoredTensor(key, shape, a.dtype, delta, role=role, label="[delta]", note=note, num_params=num_params)
     return WeightChange(stored, delta, rank, kind, magnitude, no_merge)
 
 

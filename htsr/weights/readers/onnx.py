@@ -16,6 +16,7 @@ import torch
 
 from htsr.weights.arrays import as_tensor
 from htsr.weights.inventory import Listing, StoredTensor, never_read
+from htsr.weights.metadata import bounded_metadata
 from htsr.weights.readers.onnx_constants import Constant, parse_model
 from htsr.weights.readers.onnx_graph import Use, Walk
 from htsr.weights.readers.onnx_values import Value, constants_of, evaluate
@@ -30,23 +31,32 @@ MAX_LEVELS = 100
 
 def read_onnx(path: Path) -> Listing:
     """List the constants of a model in its order, each with the role that the operation using it implies."""
-    walk = Walk(path, parse_model(path))
+    model = parse_model(path)
+    walk = Walk(path, model)
     tensors: list[StoredTensor] = []
     names: set[str] = set()
     for constant in walk.constants.values():
         stored = _stored(walk, constant, names)
         names.add(stored.key)
         tensors.append(stored)
-    return Listing(str(path), tensors)
+    return Listing(str(path), tensors, metadata=bounded_metadata(_about(model)))
+
+
+def _about(model: Any) -> dict[str, object]:
+    """Return who made a model, and the properties that they gave it."""
+    made = {name: getattr(model, name) for name in ("producer_name", "producer_version", "domain", "doc_string")}
+    return {name: text for name, text in made.items() if text} | {p.key: p.value for p in model.metadata_props}
 
 
 def _stored(walk: Walk, constant: Constant, names: Collection[str]) -> StoredTensor:
     """List one constant by its first use as a weight, or with the reason why no operation uses it as one."""
     name = constant.name
-    reasons = []
+    reasons: list[str] = []
+    is_part = False
     for use in walk.uses.get(constant.address, ()):
         main = constants_of(use.value)[0]
         if main != constant:
+            is_part = is_part or not reasons
             reasons.append(f"a scale, a zero point, a shape or a part of {main.name}")
             continue
         found = weight_of(use, name)
@@ -55,7 +65,16 @@ def _stored(walk: Walk, constant: Constant, names: Collection[str]) -> StoredTen
         reasons.append(found)
     key = _distinct(name, constant, names)
     if reasons:
-        return StoredTensor(key, constant.shape, constant.dtype, never_read, longkey=name, reason=reasons[0])
+        return StoredTensor(
+            key,
+            constant.shape,
+            constant.dtype,
+            never_read,
+            longkey=name,
+            reason=reasons[0],
+            # integers that belong to no weight are shapes and positions
+            num_params=0 if is_part or "int" in constant.dtype else None,
+        )
     return StoredTensor(key, constant.shape, constant.dtype, partial(_read, walk.path, constant), longkey=name)
 
 

@@ -28,7 +28,7 @@ def read_peft(path: Path, base: Listing | None = None) -> Listing:
     """List the change that an adapter makes to each weight as ``[delta]``, after the merged weights if there is a base."""
     # Adapters other than LoRA are listed by the tensors that they store.
     config = read_json(path / ADAPTER_CONFIG)
-    listing = _list_adapter(path)
+    listing = list_adapter(path)
     kind = str(config.get("peft_type") or "LORA").upper()
     if kind != "LORA":
         note = f"stored by a {kind:.30} adapter: a factor of the change that it makes, not the change itself"
@@ -44,16 +44,16 @@ def read_peft(path: Path, base: Listing | None = None) -> Listing:
             factors.setdefault(found["path"], {})[found["factor"] or "magnitude"] = stored
     if base is None:
         changes = [change.stored for change in weight_changes(path, factors, config, {})]
-        return Listing(str(path), [*others, *_without_base(changes, config)], listing.config)
+        return Listing(str(path), [*others, *_without_base(changes, config)], listing.config, metadata=listing.metadata)
     base = multiply_scales(base)
     base = replace(base, tensors=_with_saved(base.tensors, others))
     changed = weight_changes(path, factors, config, {stored.key: stored.shape for stored in base.tensors})
     tensors, deltas = merge(path, base, changed, config)
-    return Listing(f"{path} on {base.source}", [*tensors, *deltas], base.config)
+    return Listing(f"{path} on {base.source}", [*tensors, *deltas], base.config, metadata=listing.metadata)
 
 
-def _list_adapter(path: Path) -> Listing:
-    """List the tensors of an adapter's directory, from the file that peft would read if it is there."""
+def list_adapter(path: Path) -> Listing:
+    """List the tensors that an adapter's directory stores, from the file that peft would read if it is there."""
     for name, format_ in (("adapter_model.safetensors", SAFETENSORS), ("adapter_model.bin", TORCH)):
         if (path / name).is_file():
             return format_.list_tensors(path / name)

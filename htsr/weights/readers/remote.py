@@ -1,4 +1,4 @@
-"""Fetch a checkpoint from a URL with fsspec: ``s3://``, ``gs://``, ``hf://``, ``https://``, ``memory://``, ``zip://``, ..."""
+"""Fetch a checkpoint from a URL with fsspec: ``s3://``, ``gs://``, ``https://``, ``memory://``, ``zip://``, ..."""
 
 import fnmatch
 import shutil
@@ -75,7 +75,16 @@ def keep_copies(listing: Listing, copies: Copies, url: str) -> Listing:
         tensor if tensor.reason is not None else replace(tensor, read=_ReadCopy(tensor.read, copies))
         for tensor in listing.tensors
     ]
-    return replace(listing, source=url, tensors=tensors)
+    optimized = [
+        replace(
+            parameter,
+            states={
+                kind: replace(state, read=_ReadCopy(state.read, copies)) for kind, state in parameter.states.items()
+            },
+        )
+        for parameter in listing.optimized
+    ]
+    return replace(listing, source=url, tensors=tensors, optimized=optimized)
 
 
 def fetch_checkpoint(url: str) -> tuple[Copies, Path]:
@@ -94,7 +103,7 @@ def fetch_checkpoint(url: str) -> tuple[Copies, Path]:
                 _copy(files, beside, copies.path)
             return copies, _copy(files, root, copies.path)
         names = {Path(entry).name: entry for entry in files.ls(root, detail=False)}
-        for name in _wanted(url, list(names)):
+        for name in wanted(url, list(names)):
             _copy(files, names[name], copies.path)
     except (InputError, FileNotFoundError):
         raise
@@ -141,7 +150,7 @@ def _exists(files: Any, entry: str) -> bool:
         return False
 
 
-def _wanted(url: str, names: list[str]) -> list[str]:
+def wanted(url: str, names: list[str]) -> list[str]:
     """Return the names that belong to the checkpoint of a directory."""
     for patterns in CHECKPOINTS:
         if fnmatch.filter(names, patterns[0]):

@@ -8,6 +8,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 
 from htsr.weights.inventory import Listing, StoredTensor
+from htsr.weights.metadata import bounded_metadata
 from htsr.weights.names import clean_names, natural_order
 from htsr.weights.readers.archives import unreadable_file
 from htsr.weights.readers.json_files import config_beside
@@ -32,9 +33,12 @@ DTYPES |= {f"{kind[0].upper()}{bits}": f"{kind}{bits}" for kind in ("int", "uint
 
 def read_safetensors(path: Path, files: Sequence[Path]) -> Listing:
     """List the tensors of the files of a checkpoint in natural order, reading only the headers."""
+    metadata: dict[str, str] = {}
     where: dict[str, tuple[Path, tuple[int, ...], str]] = {}
     for file in files:
-        for key, shape, dtype in _header(file):
+        tensors_of_file, said = _header(file)
+        metadata = said | metadata
+        for key, shape, dtype in tensors_of_file:
             if key in where:
                 raise duplicate_tensor(path, key, where[key][0], file)
             where[key] = (file, shape, dtype)
@@ -47,15 +51,16 @@ def read_safetensors(path: Path, files: Sequence[Path]) -> Listing:
         tensors.append(
             StoredTensor(names[key], shape, DTYPES.get(dtype, dtype.lower()), partial(_load, file, key), longkey=key)
         )
-    return Listing(str(path), tensors, config_beside(path))
+    return Listing(str(path), tensors, config_beside(path), metadata=bounded_metadata(metadata))
 
 
-def _header(file: Path) -> list[tuple[str, tuple[int, ...], str]]:
-    """Return name, shape and type of every tensor of a file."""
+def _header(file: Path) -> tuple[list[tuple[str, tuple[int, ...], str]], dict[str, str]]:
+    """Return name, shape and type of every tensor of a file, and the metadata of the file."""
     try:
         with safe_open(file, framework="pt") as handle:
             slices = [(key, handle.get_slice(key)) for key in handle.keys()]
-            return [(key, tuple(part.get_shape()), part.get_dtype()) for key, part in slices]
+            tensors = [(key, tuple(part.get_shape()), part.get_dtype()) for key, part in slices]
+            return tensors, dict(handle.metadata() or {})
     except SafetensorError as err:
         raise unreadable_file(file, "safetensors file", err) from err
 

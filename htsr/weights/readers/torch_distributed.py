@@ -8,9 +8,10 @@ import io
 import math
 import pickle
 import pickletools
+import re
 import zipfile
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,8 +20,9 @@ import torch
 from torch.distributed.checkpoint.metadata import Metadata, TensorStorageMetadata
 
 from htsr.errors import InputError
-from htsr.weights.inventory import Listing, StoredTensor, never_read
+from htsr.weights.inventory import Listing, OptimizerParameter, StoredTensor, never_read
 from htsr.weights.names import clean_names
+from htsr.weights.optimizer_state import OPTIMIZER_STATE
 from htsr.weights.readers.archives import unreadable_file
 from htsr.weights.readers.json_files import config_beside
 from htsr.weights.state_dicts import BESIDE_MODEL, MODEL_KEYS
@@ -40,6 +42,10 @@ ALLOWED = {
     "pathlib": {"Path", "PosixPath", "PurePosixPath", "WindowsPath"},
     "pathlib._local": {"Path", "PosixPath", "PurePosixPath", "WindowsPath"},
 }  # fmt: skip
+# Names of the tensors of an optimizer's state: ``optimizer.state.layers.0.weight.exp_avg``, ``optim.adam.state.3.exp_avg``.
+OF_AN_OPTIMIZER = re.compile(
+    r"(?P<place>(optim\w*|opt_state)\.(\w+\.)*?state)\.(?P<parameter>.+)\.(?P<kind>[^.]+)", re.DOTALL
+)
 # Opcodes of a pickled tensor. None of them fills a dict, a set or a list, so unpickling takes a time in proportion to the bytes.
 OF_A_TENSOR = {
     "PROTO", "FRAME", "GLOBAL", "STACK_GLOBAL", "MARK", "STOP", "REDUCE", "BINPERSID", "TUPLE", "TUPLE1", "TUPLE2", "TUPLE3",
@@ -73,20 +79,35 @@ def read_torch_distributed(path: Path) -> Listing:
     plain = clean_names(list(places))
     stored = {(index.fqn, tuple(index.offset or ())): info for index, info in (metadata.storage_data or {}).items()}
     tensors = []
+    states: dict[tuple[str, str], dict[str, StoredTensor]] = {}
     for key, about in metadata.state_dict_metadata.items():
         name = names[in_model[key]] if key in in_model else plain[key]
         if not isinstance(about, TensorStorageMetadata):
             why = BESIDE_MODEL if model is not None and key not in in_model else "a pickled object, not a tensor"
-            tensors.append(StoredTensor(name, (), "", never_read, longkey=key, reason=why))
+            tensors.append(StoredTensor(name, (), "", never_read, longkey=key, reason=why, num_params=0))
             continue
         shape, dtype = tuple(map(int, about.size)), about.properties.dtype
         shards = _shards(path, key, about, stored)
         read = never_read if isinstance(shards, str) else Assembled(shape, dtype, shards)
         reason = shards if isinstance(shards, str) else None
-        if model is not None and key not in in_model:
-            reason = BESIDE_MODEL
-        tensors.append(StoredTensor(name, shape, str(dtype).removeprefix("torch."), read, longkey=key, reason=reason))
-    return Listing(str(path), tensors, config_beside(path))
+        listed = StoredTensor(name, shape, str(dtype).removeprefix("torch."), read, longkey=key, reason=reason)
+        state = OF_AN_OPTIMIZER.fullmatch(".".join(places[key])) if key not in in_model else None
+        if state is not None:
+            if shape:
+                states.setdefault((state["place"], state["parameter"]), {})[state["kind"]] = listed
+            listed = replace(listed, reason=OPTIMIZER_STATE, num_params=0)
+        elif model is not None and key not in in_model:
+            listed = replace(listed, reason=BESIDE_MODEL)
+        tensors.append(listed)
+    return Listing(str(path), tensors, config_beside(path), _optimized(states))
+
+
+def _optimized(states: Mapping[tuple[str, str], Mapping[str, StoredTensor]]) -> list[OptimizerParameter]:
+    """Return the parameters of optimizers; one whose name is a number has none, and its group is not recorded."""
+    return [
+        OptimizerParameter(f"{place}.{parameter}", None, kept, name="" if parameter.isdecimal() else parameter)
+        for (place, parameter), kept in states.items()
+    ]
 
 
 @dataclass(frozen=True)

@@ -10,16 +10,17 @@ import pickletools
 import re
 import warnings
 import zipfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import replace
 from functools import lru_cache, partial
 from pathlib import Path
+from typing import Any
 
 import torch
 
 from htsr.errors import InputError
 from htsr.weights.arrays import as_tensor
-from htsr.weights.inventory import Listing, StoredTensor
+from htsr.weights.inventory import Listing, OptimizerParameter, StoredTensor
 from htsr.weights.readers.archives import TORCH_MAGIC, archive_entries, is_archive, unreadable_file
 from htsr.weights.readers.exported import is_exported, read_exported
 from htsr.weights.readers.json_files import config_beside
@@ -39,6 +40,7 @@ MAX_OPCODES = 100_000
 def read_torch(path: Path, files: Sequence[Path]) -> Listing:
     """List the tensors of the files of a checkpoint, in the order of the files."""
     tensors: list[StoredTensor] = []
+    optimized: list[OptimizerParameter] = []
     owner: dict[str, Path] = {}
     for file in files:
         if is_archive(file):
@@ -53,20 +55,39 @@ def read_torch(path: Path, files: Sequence[Path]) -> Listing:
                     "torch.export.load and pass its module()"
                 )
         checkpoint = _load(file)
-        for stored in read_state_dict(checkpoint).tensors:
+        listing = read_state_dict(checkpoint)
+        for parameter in listing.optimized:
+            states = {
+                kind: replace(state, read=partial(_read_state, file, (*parameter.path, kind)))
+                for kind, state in parameter.states.items()
+            }
+            optimized.append(replace(parameter, states=states))
+        for stored in listing.tensors:
             longkey = stored.longkey or stored.key
             if longkey in owner:
                 raise duplicate_tensor(path, longkey, owner[longkey], file)
             owner[longkey] = file
             identity = stored.identity and (file, stored.identity)
             tensors.append(replace(stored, read=partial(_read, file, longkey), identity=identity))
-    return Listing(str(path), tensors, config_beside(path))
+    return Listing(str(path), tensors, config_beside(path), optimized, in_order=len(files) == 1)
 
 
 def _read(path: Path, key: str, rows: slice | None) -> torch.Tensor:
     """Return a tensor of a file, or some of its rows."""
     value = extract_state_dict(_load(path))[0][key]
     assert isinstance(value, torch.Tensor)
+    return _rows(value, rows)
+
+
+def _read_state(path: Path, keys: tuple[Hashable, ...], rows: slice | None) -> torch.Tensor:
+    """Return a tensor of an optimizer's state, or some of its rows."""
+    value: Any = _load(path)
+    for key in keys:
+        value = value[key]
+    return _rows(value, rows)
+
+
+def _rows(value: torch.Tensor, rows: slice | None) -> torch.Tensor:
     tensor = as_tensor(value)
     return tensor if rows is None else tensor[rows]
 

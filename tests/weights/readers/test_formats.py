@@ -223,7 +223,13 @@ def test_every_format_gives_the_same_table(model, write, tmp_path):
     reference = htsr.analyze(model).details.set_index("name").sort_index()
     assert len(reference) == 9
     source = write(model, tmp_path)
-    details = htsr.analyze(source).details.set_index("name").sort_index()
+    analysis = htsr.analyze(source)
+    details = analysis.details.set_index("name").sort_index()
+    summary = analysis.summary()
+    initial_state = 64 if "onnx" in write.__name__ else 0  # a constant of the graph
+    assert summary["num_params"] == sum(p.numel() for p in model.parameters()) + initial_state
+    assert summary["num_params_analyzed"] == (details["N"] * details["M"] * details["rf"]).sum()
+    assert summary["num_params_skipped"] == summary["num_params"] - summary["num_params_analyzed"]
     exact = [
         "layer_type",
         "dtype",

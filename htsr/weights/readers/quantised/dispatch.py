@@ -65,14 +65,16 @@ def multiply_scales(listing: Listing) -> Listing:
         if stored.reason is not None or stored.role is not None or stored.quantised:
             tensors.append(stored)
         elif stored.key in owner:
-            tensors.append(replace(stored, reason=f"part of the quantised weight {owner[stored.key]}"))
+            part = f"part of the quantised weight {owner[stored.key]}"
+            tensors.append(replace(stored, reason=part, num_params=0))
         elif stored.key in weights:
             found = _dequantised(weights[stored.key], is_quantised)
             tensors.append(
                 found if found.key in (stored.key, *({found.key} - keys)) else replace(found, key=stored.key)
             )
         elif is_quantised and ORPHAN.fullmatch(stored.key):
-            tensors.append(replace(stored, reason="scales of a quantised weight, activation or cache"))
+            scales = "scales of a quantised weight, activation or cache"
+            tensors.append(replace(stored, reason=scales, num_params=0))
         else:
             tensors.append(stored)
     return replace(listing, tensors=tensors)
