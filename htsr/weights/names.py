@@ -2,7 +2,7 @@
 
 import os
 import re
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 
 from htsr.errors import InputError
@@ -29,6 +29,19 @@ def clean_names(keys: Collection[str]) -> dict[str, str]:
     if keys and all(name.startswith(DATA_PARALLEL) and name != DATA_PARALLEL for name in cleaned.values()):
         return {key: name.removeprefix(DATA_PARALLEL) for key, name in cleaned.items()}
     return cleaned
+
+
+def without_only_parent(names: Mapping[str, str]) -> dict[str, str]:
+    """Return the names without their first component if all of them share it and name a layer inside it.
+
+    Example:
+        >>> without_only_parent({"a": "attention.query.weight", "b": "attention.key.weight"})
+        {'a': 'query.weight', 'b': 'key.weight'}
+    """
+    first = {name.split(".")[0] for name in names.values()}
+    if len(first) == 1 and all(name.count(".") > 1 for name in names.values()):
+        return {key: name.split(".", 1)[1] for key, name in names.items()}
+    return dict(names)
 
 
 def natural_order(key: str) -> list[tuple[int, str]]:

@@ -10,7 +10,7 @@ import torch
 from htsr.errors import InputError
 from htsr.weights.arrays import as_tensor
 from htsr.weights.inventory import Listing, StoredTensor, never_read
-from htsr.weights.names import clean_names
+from htsr.weights.names import clean_names, without_only_parent
 
 # Names under which trainers keep the model in a checkpoint: Lightning and most scripts, torchvision, nanoGPT, DeepSpeed.
 MODEL_KEYS = ("state_dict", "model_state_dict", "model_state", "model", "module", "network", "net", "weights", "params")
@@ -25,7 +25,7 @@ def read_state_dict(tensors: Mapping[str, object], source: str = "state dict") -
     names = clean_names([key for key in tensors if key != "n_averaged"])
     names |= {key: key for key in tensors if key not in names}
     if "pytorch-lightning_version" in beside:
-        names = _without_attribute(names)
+        names = without_only_parent(names)  # the attribute under which a LightningModule keeps its only network
     listed = [_stored(names[key], key, value) for key, value in tensors.items()]
     listed += [_no_tensor(key, value, BESIDE_MODEL) for key, value in beside.items()]
     return Listing(source, listed)
@@ -64,14 +64,6 @@ def _holds_tensors(mapping: Mapping[Any, object]) -> bool:
                 seen.add(id(value))
                 todo.append(value)
     return False
-
-
-def _without_attribute(names: Mapping[str, str]) -> dict[str, str]:
-    """Drop the attribute under which a LightningModule keeps its only network."""
-    first = {name.split(".")[0] for name in names.values()}
-    if len(first) == 1 and all(name.count(".") > 1 for name in names.values()):
-        return {key: name.split(".", 1)[1] for key, name in names.items()}
-    return dict(names)
 
 
 def _stored(name: str, key: str, value: object) -> StoredTensor:
