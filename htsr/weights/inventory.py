@@ -51,6 +51,7 @@ class StoredTensor:
         reason: Why it cannot be analysed, if the reader knows that already.
         note: A caveat for the user.
         label: A part of its name that is already in brackets: ``[delta]``.
+        config: What the source says about the part of the model around it, if it says more than ``Listing.config``.
     """
 
     key: str
@@ -64,6 +65,7 @@ class StoredTensor:
     reason: str | None = None
     note: str = ""
     label: str = ""
+    config: Mapping[str, object] | None = None
 
     def __post_init__(self) -> None:
         if self.reason is not None:

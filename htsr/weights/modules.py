@@ -50,12 +50,15 @@ def read_module(model: nn.Module) -> Listing:
     }
     clean_paths = {"": ""}
     parents = {"": model}
+    known: dict[int, Mapping[str, object]] = {}
+    configs = {"": _own_config(model, known)}
     for path, module in model.named_modules(remove_duplicate=False):
         if path:
             above, _, name = path.rpartition(".")
             wrapped = name in WRAPPERS or (name == "module" and isinstance(parents[above], PARALLEL))
             clean_paths[path] = clean_paths[above] if wrapped else f"{clean_paths[above]}.{name}".lstrip(".")
             parents[path] = module
+            configs[path] = _own_config(module, known) or configs[above]
         own = dict(module.named_parameters(recurse=False, remove_duplicate=False))
         computed = _computed(module)
         names = list(dict.fromkeys([*computed, *own]))
@@ -63,7 +66,8 @@ def read_module(model: nn.Module) -> Listing:
             longkey = f"{path}.{key}".lstrip(".")
             name = f"{clean_paths[path]}.{key}".lstrip(".")
             parent = parents[path.rpartition(".")[0]]
-            tensors.append(_listed(module, parent, key, own.get(key), key in computed, name, longkey, shapes))
+            listed = _listed(module, parent, key, own.get(key), key in computed, name, longkey, shapes)
+            tensors.append(replace(listed, config=configs[path]))
         tensors += [
             _skipped(f"{clean_paths[path]}.{key}".lstrip("."), buffer, "a buffer, not a parameter")
             for key, buffer in module.named_buffers(recurse=False, remove_duplicate=False)
@@ -177,13 +181,19 @@ def _heads(attention: nn.Module) -> Heads | None:
     return heads if heads.num else None
 
 
-def _config(model: nn.Module) -> dict[str, object]:
+def _config(model: nn.Module) -> Mapping[str, object]:
     """Return the configuration that a model of transformers carries, or an empty one."""
-    for module in model.modules():
-        config = getattr(module, "config", None)
-        if callable(getattr(config, "to_dict", None)):
-            return dict(config.to_dict())  # type: ignore[union-attr]
-    return {}
+    return next(filter(None, (_own_config(module, {}) for module in model.modules())), {})
+
+
+def _own_config(module: nn.Module, known: dict[int, Mapping[str, object]]) -> Mapping[str, object] | None:
+    """Return the configuration that a module of transformers carries, from those already known; None if it has none."""
+    config = getattr(module, "config", None)
+    if not callable(getattr(config, "to_dict", None)):
+        return None
+    if id(config) not in known:
+        known[id(config)] = dict(config.to_dict())  # type: ignore[union-attr]
+    return known[id(config)]
 
 
 def _computed(module: nn.Module) -> list[str]:

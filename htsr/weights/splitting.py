@@ -7,6 +7,7 @@ from collections.abc import Hashable, Mapping
 from dataclasses import dataclass, replace
 
 from htsr.weights.attention import Heads, fused_parts, head_parts
+from htsr.weights.configs import nearest_config
 from htsr.weights.convolutions import Conv, kernel_parts
 from htsr.weights.inventory import Inventory, Layer, Listing, LoadPart, Skipped, StoredTensor
 from htsr.weights.parts import Part
@@ -40,13 +41,16 @@ class Splitting:
 def split_into_layers(listing: Listing, splitting: Splitting) -> Inventory:
     """Cut each tensor of a listing into layers, or skip it with a reason, in the order of the listing."""
     shapes = {stored.key: stored.shape for stored in listing.tensors}
-    heads = Heads.of(listing.config)
-    in_out = listing.config.get("model_type") in IN_OUT_MODELS
+    heads_of: dict[int, Heads] = {}  # by the identity of the section of a configuration
     layers: dict[str, Layer] = {}
     skipped: list[Skipped] = []
     owner_of: dict[Hashable, str] = {}  # identity of a tensor -> name of its first layer
     for number, stored in enumerate(listing.tensors):
-        found = _parts(stored, shapes, splitting, heads, in_out)
+        section = nearest_config(stored.key, listing.config if stored.config is None else stored.config)
+        if id(section) not in heads_of:
+            heads_of[id(section)] = Heads.of(section)
+        heads = heads_of[id(section)]
+        found = _parts(stored, shapes, splitting, heads)
         if isinstance(found, str):
             skipped.append(Skipped(stored.key, stored.shape, found))
             continue
@@ -78,13 +82,14 @@ def _without_weight(key: str, keys: Mapping[str, object]) -> str:
 
 
 def _parts(
-    stored: StoredTensor, shapes: Mapping[str, tuple[int, ...]], splitting: Splitting, heads: Heads, in_out: bool
+    stored: StoredTensor, shapes: Mapping[str, tuple[int, ...]], splitting: Splitting, heads: Heads
 ) -> tuple[LayerRole, list[Part], str] | str:
     """Return the role of a tensor, its parts and a caveat for the user, or the reason why it is not analysed."""
     reason = stored.reason or _no_weight(stored, shapes)
     if reason is not None:
         return reason
     role = stored.role or role_by_name(stored.key, stored.shape, shapes)
+    in_out = heads.model_type in IN_OUT_MODELS
     if stored.role is None and in_out and len(stored.shape) == 2 and IN_OUT.search(stored.key):
         role = LayerRole("dense", axes=(1, 0))
     if isinstance(role, str):
@@ -94,7 +99,12 @@ def _parts(
         weight = weight.permute(role.axes)
     if role.heads is not None and role.heads.num != heads.num:
         # the module around the tensor knows better than the configuration of the whole model
-        heads = replace(role.heads, model_type=heads.model_type, multi_query=heads.multi_query)
+        heads = replace(
+            role.heads,
+            model_type=heads.model_type,
+            multi_query=heads.multi_query,
+            sizes={**heads.sizes, **role.heads.sizes},
+        )
 
     if role.layer_type.startswith("conv"):
         transposed = role.layer_type.startswith("conv_transpose")

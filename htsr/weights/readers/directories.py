@@ -62,7 +62,12 @@ def _list_pipeline(path: Path, name: str, list_file: ListPath) -> Listing:
         config = config or dict(own.config)
         prefix = f"{folder.replace('/', '.')}." if folder else ""
         tensors += [
-            replace(tensor, key=f"{prefix}{tensor.key}", longkey=f"{prefix}{tensor.longkey or tensor.key}")
+            replace(
+                tensor,
+                key=f"{prefix}{tensor.key}",
+                longkey=f"{prefix}{tensor.longkey or tensor.key}",
+                config=own.config if tensor.config is None else tensor.config,
+            )
             for tensor in own.tensors
         ]
     if not tensors:
