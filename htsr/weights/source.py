@@ -14,6 +14,7 @@ from htsr.weights.convolutions import Conv, check_conv
 from htsr.weights.inventory import Inventory, Listing
 from htsr.weights.modules import read_module
 from htsr.weights.names import distinct_ends
+from htsr.weights.parametrisations import effective_weights
 from htsr.weights.readers.archives import KERAS_WEIGHTS, TORCH_MAGIC, archive_entries, check_no_lfs_pointer, is_archive
 from htsr.weights.readers.directories import list_directory
 from htsr.weights.readers.formats import (
@@ -31,7 +32,6 @@ from htsr.weights.readers.remote import fetch_checkpoint, is_url, keep_copies
 from htsr.weights.readers.shards import sibling_parts
 from htsr.weights.splitting import Splitting, split_into_layers
 from htsr.weights.state_dicts import read_state_dict
-from htsr.weights.weight_norm import multiply_norms
 
 Array = Tensor | np.ndarray
 AnyPath = str | os.PathLike[str]
@@ -69,7 +69,7 @@ def open_source(
         paths = [os.fspath(path) for path in source]
         opened = [open_source(path, conv=conv, per_head=per_head, base=base) for path in paths]
         return _side_by_side(opened, distinct_ends(paths))
-    listing = multiply_norms(multiply_scales(_list(source, base)))
+    listing = effective_weights(multiply_scales(_list(source, base)))
     if not listing.tensors:
         raise InputError(f"{listing.source} is empty: expected at least one weight, found no tensor")
     return split_into_layers(listing, Splitting(conv, per_head))
