@@ -5,6 +5,7 @@ from typing import Any
 
 import pandas as pd
 
+from htsr.audit.phases import FIXED_BASIS
 from htsr.bulk.bulk_fit import MAX_KURTOSIS
 
 # A fit to a tail of fewer values says little: 95 % intervals from tails of 30 values cover 71 % (benchmarks/tail_accuracy.py).
@@ -16,6 +17,10 @@ SIGNIFICANT, POOR_FIT = 0.05, 0.1
 def findings_of_row(row: Mapping[str, Any]) -> list[str]:
     """Return a sentence for each thing that stands out in a row of an analysis, the most important first."""
     r = {name: value for name, value in row.items() if value is not None and not pd.isna(value)}
+    evidence = str(r.get("phase_evidence", ""))
+    if evidence.startswith(FIXED_BASIS):  # what its numbers would mean in a trained weight does not apply
+        basis = evidence.removeprefix(f"{FIXED_BASIS}: ")
+        return [f"Fixed basis, not a trained weight: {basis}. Its numbers say nothing about training."]
     failure = [f"Not fitted: {r['reason']}."] if r.get("status") == "failed" else []
     return failure + _phase(r) + _entries(r) + _traps(r) + (_tail(r) if "alpha" in r else [])
 

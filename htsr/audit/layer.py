@@ -10,6 +10,7 @@ import torch
 
 from htsr.audit import cells
 from htsr.audit.findings import findings_of_row
+from htsr.audit.fixed_bases import fixed_basis
 from htsr.audit.phases import phase
 from htsr.audit.row import Row, finished, tied_row
 from htsr.bulk import MarchenkoPasturFit, excess_kurtosis, fit_marchenko_pastur
@@ -178,7 +179,7 @@ def analyze_eigenvalues(layer: Layer, weight: torch.Tensor, evals: np.ndarray, s
         if settings.vectors:
             row |= cells.vector_cells(weight)
     if settings.bulk:
-        name, evidence = phase(row)
+        name, evidence = phase(row, fixed_basis(weight))
         row |= {"phase": name, "phase_evidence": evidence}
     return LayerAnalysis(layer.name, _finished(row), spectrum, fit, noise)
 

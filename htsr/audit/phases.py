@@ -7,6 +7,9 @@ import pandas as pd
 
 PHASES = ("random-like", "bleeding-out", "bulk+spikes", "bulk-decay", "heavy-tailed", "rank-collapse", "undecided")
 
+# How the evidence begins for a matrix that a formula made.
+FIXED_BASIS = "fixed basis"
+
 # The papers name the phases and show them in plots; these bounds are ours. We set and checked them on generated ensembles
 # (benchmarks/noise_calibration.py has the confusion matrix).
 #
@@ -36,9 +39,10 @@ class Phase(NamedTuple):
     evidence: str
 
 
-def phase(row: Mapping[str, Any]) -> Phase:
+def phase(row: Mapping[str, Any], basis: str | None = None) -> Phase:
     """Return the phase of a row: the first of these that applies.
 
+    0. *undecided*: the weight is a fixed basis; ``basis`` says which. The phases are those of trained weights.
     1. *rank-collapse*: at least 1 % of the eigenvalues are lost, and at least two.
     2. *undecided*: fewer than 32 eigenvalues, or a side below 16.
     3. The bulk passes for noise (p at least 0.005): *random-like* without spikes; *bulk+spikes* if the strongest signal is at
@@ -47,6 +51,8 @@ def phase(row: Mapping[str, Any]) -> Phase:
     5. *heavy-tailed*: a power law with alpha at most 6 fits to D at most 0.075 over a factor of at least 4.
     6. *bulk-decay*: none of the above.
     """
+    if basis is not None:
+        return Phase("undecided", f"{FIXED_BASIS}: {basis}")
     total, lost = row["num_evals"], _value(row, "weak_rank_loss")
     if lost is not None and lost >= max(MIN_COLLAPSED, COLLAPSED * total):
         return Phase("rank-collapse", f"{lost} of {total} eigenvalues are zero or as good as zero")

@@ -69,7 +69,7 @@ def read_module(model: nn.Module) -> Listing:
             listed = _listed(module, parent, key, own.get(key), key in computed, name, longkey, shapes)
             tensors.append(replace(listed, config=configs[path]))
         tensors += [
-            _skipped(f"{clean_paths[path]}.{key}".lstrip("."), buffer, "a buffer, not a parameter")
+            _skipped(f"{clean_paths[path]}.{key}".lstrip("."), buffer, "a buffer, not a parameter: it is not trained")
             for key, buffer in module.named_buffers(recurse=False, remove_duplicate=False)
         ]
         if not names and callable(getattr(type(module), "weight", None)):  # a layer of torch.ao.nn.quantized

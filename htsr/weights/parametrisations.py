@@ -50,7 +50,7 @@ def effective_weights(listing: Listing) -> Listing:
 def _computed(
     main: StoredTensor, prefix: str, by_key: Mapping[str, StoredTensor], siblings: set[str]
 ) -> tuple[ReadRows, list[StoredTensor], str] | None:
-    """Return how to read the effective weight, the tensors beside it and what computes it; None if these do not belong together."""
+    """Return how to read the effective weight, the tensors beside it and what computes it; None if they do not fit."""
     end = main.key.removeprefix(prefix)
     new = end.startswith(".")
 

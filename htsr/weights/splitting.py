@@ -120,8 +120,8 @@ def _parts(
         if len(directions) == 1:
             directions = [replace(directions[0], label=weight.label)]
         return role, [part for direction in directions for part in gate_parts(direction, role.gates)], ""
-    while len(weight.shape) > 2:  # a table with leading dimensions of size 1
-        weight = weight.select(0, 0)
+    while len(weight.shape) > 2:  # a matrix with more dimensions, of size 1
+        weight = weight.select(weight.shape.index(1), 0)
     if role.layer_type != "dense":
         return role, [weight], ""
     parts, note = fused_parts(stored.key, weight, heads)

@@ -113,7 +113,16 @@ def own_split(module, name):
                 by_use[tuple(row in rows for factors in used for rows in factors)].add(row)
             pair = next(factors for factors in used if len(factors) > 1)[:2]
             return {frozenset(rows) for rows in by_use.values()}, pair
+    sizes = [getattr(module, key, 0) for key in ("qk_nope_head_dim", "qk_rope_head_dim", "v_head_dim")]
+    if name in ("kv_b_proj", "q_gate_proj") and all(sizes):  # as the code of these modules splits each head
+        first = sizes[0] if name == "kv_b_proj" else sizes[0] + sizes[1]
+        heads = torch.arange(output_rows(module, name)).reshape(-1, first + sizes[2])
+        return {frozenset(heads[:, :first].flatten().tolist()), frozenset(heads[:, first:].flatten().tolist())}, None
     return None, max(set(errors), key=errors.count, default="")
+
+
+def output_rows(module, name):
+    return getattr(module, name).weight.shape[0]
 
 
 def reached(tensor, output):
@@ -144,7 +153,13 @@ def calls(module, name):
         (value for key in ("head_dim", "head_size") if isinstance(value := getattr(module, key, None), int)),
         width // heads,
     )
-    turned = {getattr(module, "qk_rope_head_dim", None) or size, size, getattr(module, "rotary_ndims", size), size // 2}
+    turned = {
+        getattr(module, "qk_rope_head_dim", None) or size,
+        size,
+        getattr(module, "rotary_ndims", size),
+        size // 2,
+        (getattr(module, "rotary_dim", None) or size) // 2,
+    }
     shapes = [(1, 4, width), (4, width), (1, 4, 4, width), (1, 16, width), (1, 1, 16, width), (1, 64, width)]
     for shape, turn, lead, mask in itertools.product(
         shapes, sorted(turned, reverse=True), [(1,), (), (1, 1), None], range(3)
@@ -152,12 +167,13 @@ def calls(module, name):
         tokens = 16 if len(shape) == 4 and shape[1] == 4 else shape[-2]
         angles = torch.rand(*(lead or ()), tokens, turn) + 0.5
         turns = torch.polar(torch.ones(1, tokens, turn // 2), torch.ones(1, tokens, turn // 2))
-        masks = [torch.zeros(1, 1, tokens, tokens), torch.ones(1, tokens), torch.ones(1, 1, tokens, tokens)]
+        masks = [torch.zeros(1, 1, tokens, tokens), torch.ones(1, tokens), torch.zeros(1, 1, tokens, tokens).bool()]
         known = {
-            "position_embeddings": turns if lead is None else (angles, angles), "cu_seqlens": torch.tensor([0, tokens], dtype=torch.int32),
-            "max_seqlen": tokens, "position_ids": torch.arange(tokens)[None], "alibi": torch.zeros(heads, 1, tokens),
+            "position_embeddings": turns if lead is None else (angles, angles), "max_seqlen": tokens,
+            "cu_seqlens": torch.tensor([0, tokens], dtype=torch.int32),
+            "position_ids": torch.arange(tokens)[None], "alibi": torch.zeros(heads, 1, tokens),
             "position_bias": torch.zeros(heads, 1, tokens), "residual": torch.zeros(shape), "attention_mask": masks[mask],
-            "attention_dists": torch.zeros(512, 512, dtype=torch.long), "cache_position": torch.arange(tokens),
+            "attention_dists": torch.zeros(2 * [getattr(module, "context_size", 1)], dtype=torch.long),
         }  # fmt: skip
         arguments = {}
         for parameter in inspect.signature(module.forward).parameters.values():
@@ -286,12 +302,12 @@ def test_fused_projections_are_split_as_their_attention_splits_them(capsys):
         met = set()
         alone = {cls for other, cls in ALONE if other == folder}
         for model_type in [] if alone else folders[folder]:
-            for settings in VARIANTS.get(model_type, [{}]):
+            for settings in VARIANTS.get(model_type, [{}] if wanted - met else []):
                 with warnings.catch_warnings():
                     warnings.simplefilter("ignore")
                     try:
                         config, root = build(folder, model_type, settings, {cls for cls, _ in wanted})
-                    except Exception as err:  # the section of a configuration, which has no model of its own
+                    except Exception as err:  # another package is missing, or the defaults do not make a model
                         missing.append((model_type, f"{type(err).__name__}: {str(err)[:150]!r}"))
                         continue
                     seen = set()
@@ -317,7 +333,10 @@ def test_fused_projections_are_split_as_their_attention_splits_them(capsys):
         for row in table:
             print("  ".join(map(str, row)))
         for row in missing:
-            print(*row)
+            if (
+                "Unrecognized configuration" not in row[1]
+            ):  # a section of a configuration, which has no model of its own
+                print(*row)
     wrong = [row for row in table if "WRONG" in f"{row[4]} {row[5]}"]
     assert not wrong
     if not only:

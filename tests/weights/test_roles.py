@@ -38,6 +38,13 @@ def test_tensors_that_are_no_matrix_maps_are_skipped(key, shape, reason):
     assert reason in {item.name: item.reason for item in found.skipped}[key]
 
 
+@pytest.mark.parametrize("shape", [(40, 1, 64), (40, 64, 1, 1), (1, 40, 1, 64)])
+def test_dimensions_of_size_one_do_not_make_a_stack(shape):
+    tensor = torch.arange(2560.0).reshape(shape)
+    (layer,) = open_source({"basis": tensor}).layers
+    torch.testing.assert_close(layer.load().flatten(1), tensor.reshape(40, 64))
+
+
 def test_the_matrix_maps_of_state_space_models_are_layers():
     keys = ["m.x_proj.weight", "m.dt_proj.weight", "m.in_proj.weight", "time_decay_w1", "time_mix.weight"]
     assert names(open_source({key: torch.ones(9, 5) for key in keys})) == [key.removesuffix(".weight") for key in keys]
