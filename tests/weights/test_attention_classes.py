@@ -114,7 +114,7 @@ def own_split(module, name):
             pair = next(factors for factors in used if len(factors) > 1)[:2]
             return {frozenset(rows) for rows in by_use.values()}, pair
     sizes = [getattr(module, key, 0) for key in ("qk_nope_head_dim", "qk_rope_head_dim", "v_head_dim")]
-    if name in ("kv_b_proj", "q_gate_proj") and all(sizes):  # as the code of these modules splits each head
+    if name in ("kv_b_proj", "q_gate_proj") and sizes[0] and sizes[2]:  # as the code of these modules splits each head
         first = sizes[0] if name == "kv_b_proj" else sizes[0] + sizes[1]
         heads = torch.arange(output_rows(module, name)).reshape(-1, first + sizes[2])
         return {frozenset(heads[:, :first].flatten().tolist()), frozenset(heads[:, first:].flatten().tolist())}, None
