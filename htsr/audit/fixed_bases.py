@@ -31,7 +31,9 @@ def fixed_basis(weight: torch.Tensor) -> str | None:
             continue
         if _sinusoids(rows, tolerance):
             return "its rows are sinusoids, as in a Fourier or cosine transform"
-        if any(_exponentials(*pair, tolerance) for pair in (rows.chunk(2), (rows[::2], rows[1::2]))):
+        half = len(rows) // 2
+        pairs = ((rows[:half], rows[half:]), (rows[::2], rows[1::2]))
+        if any(_exponentials(real, imaginary, tolerance) for real, imaginary in pairs):
             return "its rows are cosines and sines under one window, as in a short-time Fourier transform"
         if _one_part(rows, tolerance):
             return "its rows are the cosines or sines of a short-time Fourier transform under one window"

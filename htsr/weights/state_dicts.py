@@ -1,6 +1,7 @@
 """List the weights of a state dict, or of any mapping from names to tensors or arrays."""
 
 from collections.abc import Hashable, Mapping
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -11,6 +12,7 @@ from htsr.errors import InputError
 from htsr.weights.arrays import as_tensor
 from htsr.weights.inventory import Listing, StoredTensor, never_read
 from htsr.weights.names import clean_names, without_only_parent
+from htsr.weights.networks import EMA_NOTE, averaged, several_networks, side_by_side
 
 # Names under which trainers keep the model in a checkpoint: Lightning and most scripts, torchvision, nanoGPT, DeepSpeed.
 MODEL_KEYS = ("state_dict", "model_state_dict", "model_state", "model", "module", "network", "net", "weights", "params")
@@ -27,11 +29,15 @@ def read_state_dict(tensors: Mapping[str, object], source: str = "state dict") -
     if "pytorch-lightning_version" in beside:
         names = without_only_parent(names)  # the attribute under which a LightningModule keeps its only network
     listed = [_stored(names[key], key, value) for key, value in tensors.items()]
+    average = averaged(names)
+    listed = [replace(stored, note=EMA_NOTE) if stored.longkey in average else stored for stored in listed]
     listed += [_no_tensor(key, value, BESIDE_MODEL) for key, value in beside.items()]
     return Listing(source, listed)
 
 
-def extract_state_dict(checkpoint: Mapping[str, object]) -> tuple[Mapping[str, object], dict[str, object]]:
+def extract_state_dict(
+    checkpoint: Mapping[str, object], depth: int = 0
+) -> tuple[Mapping[str, object], dict[str, object]]:
     """Return the state dict inside a checkpoint, and the entries beside it."""
     beside: dict[str, object] = {}
     for _ in range(MAX_DEPTH):
@@ -43,6 +49,11 @@ def extract_state_dict(checkpoint: Mapping[str, object]) -> tuple[Mapping[str, o
         inner = {
             key: value for key, value in checkpoint.items() if isinstance(value, Mapping) and _holds_tensors(value)
         }
+        inside = partial(extract_state_dict, depth=depth + 1)
+        networks = several_networks(inner, inside) if depth < MAX_DEPTH else {}  # a pickle may contain itself
+        if networks:
+            beside |= {key: value for key, value in checkpoint.items() if key not in networks}
+            return side_by_side(networks), beside
         chosen = next((key for key in MODEL_KEYS if key in inner), next(iter(inner), None) if len(inner) == 1 else None)
         if chosen is None or any(
             isinstance(value, torch.Tensor | np.ndarray) and value.ndim > 1 for value in checkpoint.values()
