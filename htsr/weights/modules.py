@@ -21,6 +21,8 @@ from htsr.weights.recurrent import recurrent_type
 from htsr.weights.roles import LayerRole, role_by_name
 from htsr.weights.state_dicts import dtype_name, read_state_dict, storage_identity, why_not_dense
 
+# Classes of the parameters of bitsandbytes.
+BITSANDBYTES = ("Params4bit", "Int8Params")
 # Wrappers that keep the wrapped module in their attribute ``module``.
 PARALLEL = (nn.parallel.DistributedDataParallel, nn.DataParallel, AveragedModel)
 CONVOLUTIONS = {
@@ -113,6 +115,9 @@ def _listed(
     )
     if hooked is not None and parameter is not None:
         return _skipped(name, parameter, f"part of the {hooked} that {name.rpartition('.')[0] or 'the model'} computes")
+    if type(parameter).__name__ in BITSANDBYTES and parameter is not None:
+        stored = _of_bitsandbytes(module, key, parameter, name, longkey)
+        return replace(stored, role=_role(module, parent, key, name, stored.shape, shapes))
     tensor = _weight(module, key, None) if computed else parameter
     assert tensor is not None
     reason = why_not_dense(tensor)
@@ -240,6 +245,54 @@ def _computed_weight(module: nn.Module, key: str) -> torch.Tensor:
     finally:
         for part, mode in zip(parts, modes, strict=True):
             part.training = mode
+
+
+def _of_bitsandbytes(module: nn.Module, key: str, parameter: torch.Tensor, name: str, longkey: str) -> StoredTensor:
+    """List a parameter of bitsandbytes, which its own library dequantises."""
+    kind = type(parameter).__name__
+    shape = tuple(parameter.shape)
+    if parameter.is_floating_point():  # it is quantised when it is moved to a device
+        return StoredTensor(name, shape, dtype_name(parameter), partial(_weight, module, key), longkey)
+    if kind == "Params4bit":
+        state = getattr(parameter, "quant_state", None)
+        shape = shape if state is None else tuple(state.shape)
+        how = "" if state is None else str(state.quant_type)
+    else:
+        how = "" if _row_maxima(module, parameter) is None else "int8"
+    if not how:
+        return _skipped(
+            name, parameter, "quantised by bitsandbytes, without its scales: run one batch through the model first"
+        )
+    return StoredTensor(
+        key=name,
+        shape=shape,
+        dtype=how,
+        read=partial(_dequantised_by_bitsandbytes, module, key),
+        longkey=longkey,
+        quantised=True,
+        note=f"dequantised from {how} of bitsandbytes",
+    )
+
+
+def _row_maxima(module: nn.Module, parameter: torch.Tensor) -> torch.Tensor | None:
+    """Return the largest absolute value of each row of an 8-bit weight of bitsandbytes, which is kept in one of two places."""
+    found = getattr(parameter, "SCB", None)
+    return getattr(getattr(module, "state", None), "SCB", None) if found is None else found
+
+
+def _dequantised_by_bitsandbytes(module: nn.Module, key: str, rows: slice | None) -> torch.Tensor:
+    """Return a weight of bitsandbytes as its library dequantises it, or some of its rows."""
+    from bitsandbytes import functional  # type: ignore[import-not-found, unused-ignore]
+
+    parameter = getattr(module, key)
+    with torch.no_grad():
+        if type(parameter).__name__ == "Params4bit":
+            weight = functional.dequantize_4bit(parameter.data, parameter.quant_state)
+        else:
+            maxima = _row_maxima(module, parameter)
+            assert maxima is not None
+            weight = functional.int8_vectorwise_dequant(parameter.data, maxima)
+    return as_tensor(weight if rows is None else weight[rows])
 
 
 def _quantised(module: nn.Module, name: str, path: str) -> StoredTensor:
