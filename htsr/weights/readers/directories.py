@@ -13,6 +13,7 @@ from htsr.weights.readers.shards import BESIDE, choose_shards, files_with_suffix
 # Files that list the parts of a pipeline, each in a folder of its own: sentence-transformers, diffusers.
 PIPELINES = ("modules.json", "model_index.json")
 MAX_PARTS = 100
+ADAPTER_CONFIG = "adapter_config.json"
 ListPath = Callable[[Path], Listing]
 
 
@@ -32,6 +33,12 @@ def list_directory(path: Path, list_file: ListPath) -> Listing:
     alone = [file for file in files_with_suffix(path, *BY_SUFFIX) if file.suffix.lower() != ".bin"]
     if alone and len(alone) == len(sibling_parts(alone[0])):  # one file, or all parts of one
         return list_file(alone[0])
+    adapters = sorted(file.parent.name for file in path.glob(f"*/{ADAPTER_CONFIG}"))
+    if adapters:
+        raise InputError(
+            f"{path}: a folder of {len(adapters)} PEFT adapters, and no model: pass one of them, such as "
+            f"{path / adapters[0]} (found {', '.join(adapters[:8])}{', ...' if len(adapters) > 8 else ''})"
+        )
     names = sorted(entry.name for entry in path.iterdir())
     found = ", ".join(names[:5]) + (", ..." if len(names) > 5 else "") if names else "nothing"
     raise InputError(
