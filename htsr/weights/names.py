@@ -11,6 +11,8 @@ from htsr.errors import InputError
 WRAPPERS = {"_orig_mod", "_checkpoint_wrapped_module", "_fsdp_wrapped_module", "_forward_module"}
 # Prefix that DataParallel and DistributedDataParallel put before every name.
 DATA_PARALLEL = "module."
+# Where torch.optim.swa_utils.AveragedModel counts its updates, beside a model under ``module.``
+UPDATES = "n_averaged"
 
 
 def without_wrappers(key: str) -> str:
@@ -26,7 +28,8 @@ def without_wrappers(key: str) -> str:
 def clean_names(keys: Collection[str]) -> dict[str, str]:
     """Map each name of a source to its clean form, without ``module.`` if all of them begin with it."""
     cleaned = {key: without_wrappers(key) for key in keys}
-    if keys and all(name.startswith(DATA_PARALLEL) and name != DATA_PARALLEL for name in cleaned.values()):
+    inside = [name for key, name in cleaned.items() if key != UPDATES]
+    if inside and all(name.startswith(DATA_PARALLEL) and name != DATA_PARALLEL for name in inside):
         return {key: name.removeprefix(DATA_PARALLEL) for key, name in cleaned.items()}
     return cleaned
 

@@ -23,9 +23,7 @@ BESIDE_MODEL = "not read, since it is stored beside the model"
 def read_state_dict(tensors: Mapping[str, object], source: str = "state dict") -> Listing:
     """List every entry of a state dict, or of a checkpoint that holds one, in order; skip those that are not tensors."""
     tensors, beside = extract_state_dict(tensors)
-    # torch.optim.swa_utils.AveragedModel counts its updates in ``n_averaged``, beside a model under ``module.``
-    names = clean_names([key for key in tensors if key != "n_averaged"])
-    names |= {key: key for key in tensors if key not in names}
+    names = clean_names(list(tensors))
     if "pytorch-lightning_version" in beside:
         names = without_only_parent(names)  # the attribute under which a LightningModule keeps its only network
     listed = [_stored(names[key], key, value) for key, value in tensors.items()]

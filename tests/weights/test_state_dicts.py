@@ -122,6 +122,8 @@ def weights(seed, name="fc"):
         ({"model": weights(1), "ema": weights(2), "optimizer": {"state": {0: {"exp_avg": torch.ones(6, 5)}}}},
          ["model.fc", "ema.fc"]),
         ({"state_dict": weights(1), "model_ema": weights(2, "module.fc")}, ["state_dict.fc", "model_ema.fc"]),
+        ({"model": weights(1), "ema": torch.optim.swa_utils.AveragedModel(nn.ModuleDict({"fc": nn.Linear(5, 6)})).state_dict()},
+         ["model.fc", "ema.fc"]),
         ({"checkpoint": {"student": weights(1), "teacher": weights(2)}}, ["student.fc", "teacher.fc"]),
         ({"model": weights(1), "statistics": {"mean": torch.ones(4, 4)}}, ["fc"]),
         ({"model": weights(1), "optimizer_momentum": weights(2)}, ["fc"]),
