@@ -16,6 +16,8 @@ SIGNIFICANT, POOR_FIT = 0.05, 0.1
 def findings_of_row(row: Mapping[str, Any]) -> list[str]:
     """Return a sentence for each thing that stands out in a row of an analysis, the most important first."""
     r = {name: value for name, value in row.items() if value is not None and not pd.isna(value)}
+    if r.get("phase") == "fixed-basis":  # what its numbers would mean in a trained weight does not apply
+        return [f"Fixed basis, not a trained weight: {r['phase_evidence']}. Its numbers say nothing about training."]
     failure = [f"Not fitted: {r['reason']}."] if r.get("status") == "failed" else []
     return failure + _phase(r) + _entries(r) + _traps(r) + (_tail(r) if "alpha" in r else [])
 
@@ -30,8 +32,6 @@ def _phase(r: dict[str, Any]) -> list[str]:
             return [f"Indistinguishable from noise: {r['phase_evidence']}.{alpha}"]
         case "rank-collapse":
             return [f"Rank collapse: {r['phase_evidence']}."]
-        case "fixed-basis":
-            return [f"Fixed basis: {r['phase_evidence']}. No training made this weight, so its alpha says nothing."]
     return []
 
 

@@ -10,11 +10,11 @@ import torch
 
 from htsr.audit import cells
 from htsr.audit.findings import findings_of_row
-from htsr.audit.phases import FIXED_BASIS, phase
+from htsr.audit.fixed_bases import fixed_basis
+from htsr.audit.phases import phase
 from htsr.audit.row import Row, finished, tied_row
 from htsr.bulk import MarchenkoPasturFit, excess_kurtosis, fit_marchenko_pastur
 from htsr.choices import Convention
-from htsr.spectra.fixed_basis import is_sinusoidal
 from htsr.spectra.spectrum import Spectrum, esd
 from htsr.tails import PowerLawFit, fit_power_law
 from htsr.tails.power_law import MIN_SPREAD
@@ -179,8 +179,7 @@ def analyze_eigenvalues(layer: Layer, weight: torch.Tensor, evals: np.ndarray, s
         if settings.vectors:
             row |= cells.vector_cells(weight)
     if settings.bulk:
-        sinusoidal = spectrum.eigenvalues[-1] > 0 and is_sinusoidal(weight)
-        name, evidence = FIXED_BASIS if sinusoidal else phase(row)
+        name, evidence = phase(row, fixed_basis(weight))
         row |= {"phase": name, "phase_evidence": evidence}
     return LayerAnalysis(layer.name, _finished(row), spectrum, fit, noise)
 

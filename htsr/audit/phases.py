@@ -41,15 +41,10 @@ class Phase(NamedTuple):
     evidence: str
 
 
-# The phase of a weight for which spectra.fixed_basis.is_sinusoidal holds, whatever its spectrum is.
-FIXED_BASIS = Phase(
-    "fixed-basis", "each row or column is a sinusoid of its own frequency, as in a Fourier or cosine transform"
-)
-
-
-def phase(row: Mapping[str, Any]) -> Phase:
+def phase(row: Mapping[str, Any], basis: str | None = None) -> Phase:
     """Return the phase of a row: the first of these that applies.
 
+    0. *fixed-basis*: a formula made the weight; ``basis`` says which. The other phases are those of trained weights.
     1. *rank-collapse*: at least 1 % of the eigenvalues are lost, and at least two.
     2. *undecided*: fewer than 32 eigenvalues, or a side below 16.
     3. The bulk passes for noise (p at least 0.005): *random-like* without spikes; *bulk+spikes* if the strongest signal is at
@@ -58,6 +53,8 @@ def phase(row: Mapping[str, Any]) -> Phase:
     5. *heavy-tailed*: a power law with alpha at most 6 fits to D at most 0.075 over a factor of at least 4.
     6. *bulk-decay*: none of the above.
     """
+    if basis is not None:
+        return Phase("fixed-basis", basis)
     total, lost = row["num_evals"], _value(row, "weak_rank_loss")
     if lost is not None and lost >= max(MIN_COLLAPSED, COLLAPSED * total):
         return Phase("rank-collapse", f"{lost} of {total} eigenvalues are zero or as good as zero")

@@ -1,8 +1,8 @@
 """Split fused query, key and value weights, and cut attention weights into heads."""
 
 import re
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 
 from htsr.weights.parts import Part
 
@@ -40,9 +40,17 @@ AMBIGUOUS = re.compile(
 MEGATRON = re.compile(r"(^|\.)linear_qkv(\.weight)?$")
 # CodeGen was trained on four devices: its fused weight has one block for each, and a block holds q, v, k.
 CODEGEN_BLOCKS = 4
-# Sections of a composite configuration that describe the language model, and those of DBRX and MPT that describe attention.
-TEXT_CONFIGS = ("text_config", "llm_config")
-MAX_NESTING = 4
+# Key and value of multi-head latent attention, behind their common projection to a low rank (DeepSeek-V2 and its successors).
+LATENT_KV = re.compile(r"(^|.*[._])kv_b_proj(\.weight)?$")
+# Names that mean something else in one family of models: DeepSeek-V4 has one vector for key and value.
+NOT_FUSED = {"deepseek_v4": "kv_proj"}
+# Models whose q_proj also makes a gate for the output of each head.
+GATED_QUERY = re.compile(r"(qwen3_next|qwen3_5|qwen4)(_\w+)?")
+# Settings that give the sizes in these layouts.
+SIZES = (
+    "qk_nope_head_dim", "qk_rope_head_dim", "v_head_dim", "linear_num_key_heads", "linear_key_head_dim",
+    "linear_num_value_heads", "linear_value_head_dim",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -55,6 +63,7 @@ class Heads:
         size: Number of rows in one head.
         model_type: Value of transformers' ``model_type``; empty if unknown.
         multi_query: Whether all heads of Falcon, GPTBigCode or ChatGLM share one key and value (or a few of them).
+        sizes: Those of ``SIZES`` that the configuration gives.
     """
 
     num: int | None = None
@@ -62,12 +71,11 @@ class Heads:
     size: int | None = None
     model_type: str = ""
     multi_query: bool = False
+    sizes: Mapping[str, int] = field(default_factory=dict, hash=False)
 
     @classmethod
     def of(cls, config: Mapping[str, object]) -> "Heads":
         """Read the heads from a configuration that uses the keys of transformers or of GGUF."""
-        for _ in range(MAX_NESTING):
-            config = next((inner for key in TEXT_CONFIGS if isinstance(inner := config.get(key), Mapping)), config)
         attention = config.get("attn_config")
         if isinstance(attention, Mapping):
             config = {**attention, **config}
@@ -98,7 +106,8 @@ class Heads:
             num_kv = num
         if size is None and num and hidden and hidden % num == 0:
             size = hidden // num
-        return cls(num, num_kv or num, size, model_type, multi_query)
+        sizes = {name: value for name in SIZES if (value := _first(config, name)) is not None}
+        return cls(num, num_kv or num, size, model_type, multi_query, sizes)
 
     def by_head(self, key: str) -> bool:
         """Return whether this fused weight stores query, key and value head by head."""
@@ -114,10 +123,63 @@ def _first(config: Mapping[str, object], *names: str) -> int | None:
     return next((v for v in values if isinstance(v, int) and not isinstance(v, bool) and v > 0), None)
 
 
+@dataclass(frozen=True)
+class Layout:
+    """How a weight stacks several: ``groups`` times the same sequence of parts, each with its number of rows."""
+
+    groups: int
+    parts: Sequence[tuple[str, int]]
+
+    @property
+    def rows(self) -> int:
+        """The number of rows of the stack."""
+        return self.groups * sum(size for _, size in self.parts)
+
+    def cut(self, weight: Part) -> list[Part]:
+        """Return the parts, in the order q, k, v and then the others."""
+        columns, start, found = weight.shape[1], 0, {}
+        stack = weight if self.groups == 1 else weight.reshape(self.groups, self.rows // self.groups, columns)
+        for name, size in self.parts:
+            part = stack.narrow(len(stack.shape) - 2, start, size, f"[{name}]")
+            found[name] = part.reshape(self.groups * size, columns)
+            start += size
+        return [found[name] for name in sorted(found, key=lambda name: ("qkv".find(name) % 4, name))]
+
+
+def _layout_of_its_own(key: str, heads: Heads) -> Layout | None:
+    """Return the layout of a weight whose name and configuration leave no doubt; None if there is some."""
+    name = key.removesuffix(".weight").rpartition(".")[2]
+    sizes, num = heads.sizes, heads.num or 0
+    nope, rope, value = (sizes.get(name, 0) for name in ("qk_nope_head_dim", "qk_rope_head_dim", "v_head_dim"))
+    if name == "kv_b_proj" and num and nope and value:  # the rotated part of the key comes from another weight
+        return Layout(num, [("k", nope), ("v", value)])
+    if name == "q_gate_proj" and num and nope and value:
+        return Layout(num, [("q", nope + rope), ("gate", value)])
+    if name == "q_proj" and num and heads.size and GATED_QUERY.fullmatch(heads.model_type):
+        return Layout(num, [("q", heads.size), ("gate", heads.size)])
+    linear = [sizes.get(name, 0) for name in SIZES[3:]]
+    if name in ("in_proj_qkv", "in_proj_qkvz") and all(linear):
+        keys, key_size, values, value_size = linear
+        if name == "in_proj_qkv":
+            return Layout(1, [("q", keys * key_size), ("k", keys * key_size), ("v", values * value_size)])
+        if values % keys == 0:
+            own = values // keys * value_size
+            return Layout(keys, [("q", key_size), ("k", key_size), ("v", own), ("z", own)])
+    return None
+
+
 def fused_parts(key: str, weight: Part, heads: Heads) -> tuple[list[Part], str]:
     """Cut a fused attention weight into ``[q]``, ``[k]`` and ``[v]``, or return it whole; the second value is a warning."""
     only_kv = FUSED_KV.fullmatch(key) is not None
-    if len(weight.shape) != 2 or not (only_kv or FUSED.fullmatch(key)):
+    named = NOT_FUSED.get(heads.model_type)
+    if len(weight.shape) != 2 or (named is not None and named in key):
+        return [weight], ""
+    layout = _layout_of_its_own(key, heads)
+    if layout is not None and layout.rows in weight.shape:
+        return layout.cut(weight if weight.shape[0] == layout.rows else weight.permute((1, 0))), ""
+    if LATENT_KV.fullmatch(key) or (layout is not None and "in_proj_qkv" in key):
+        return [weight], "what it fuses is stored head by head, and the heads are unknown: analysed as one matrix"
+    if not (only_kv or FUSED.fullmatch(key)):
         return [weight], ""
     if only_kv and re.search(r"(^|[._])linear_kv(\.weight)?$", key):  # Megatron's cross-attention
         return [weight], "key and value are stored head by head, and the heads are unknown: analysed as one matrix"
@@ -131,29 +193,33 @@ def fused_parts(key: str, weight: Part, heads: Heads) -> tuple[list[Part], str]:
     # GPT-2's cross-attention stores q separately
     if only_kv or (rows == 2 * columns and "cross" in key):
         if rows == 2 * kv or rows == 2 * columns:
-            return _rows(weight, {"k": rows // 2, "v": rows // 2}), ""
+            return Layout(1, [("k", rows // 2), ("v", rows // 2)]).cut(weight), ""
         return [stored], "whether this weight fuses key and value is unknown: analysed as one matrix"
     if heads.by_head(key):
+        if query and rows == 3 * query:  # MiniMax has fewer key heads only in its layers without this weight
+            return Layout(heads.num or 1, [(part, heads.size or 1) for part in "qkv"]).cut(weight), ""
         if not by_config or (heads.num or 0) % (heads.num_kv or 1):
             return [
                 stored
             ], "query, key and value are stored head by head, and the heads are unknown: analysed as one matrix"
-        return _by_head(weight, heads), ""
+        num, num_kv, size = heads.num or 1, heads.num_kv or 1, heads.size or 1
+        return Layout(num_kv, [("q", num // num_kv * size), ("k", size), ("v", size)]).cut(weight), ""
     if heads.model_type == "codegen" and "qkv_proj" in key:
         if rows % (3 * CODEGEN_BLOCKS):
             return [stored], "the sizes of the fused query, key and value are unknown: analysed as one matrix"
-        return _codegen(weight), ""
+        block = rows // (3 * CODEGEN_BLOCKS)
+        return Layout(CODEGEN_BLOCKS, [("q", block), ("v", block), ("k", block)]).cut(weight), ""
     if AMBIGUOUS.search(key) and not heads.model_type:
         note = "the order of the fused query, key and value is unknown without a config.json: analysed as one matrix"
         return [stored], note
     if by_config:
-        return _rows(weight, {"q": query, "k": kv, "v": kv}), ""
+        return Layout(1, [("q", query), ("k", kv), ("v", kv)]).cut(weight), ""
     if rows == 3 * columns or (rows % 3 == 0 and key.endswith("in_proj_weight")):
-        return _rows(weight, dict.fromkeys("qkv", rows // 3)), ""
+        return Layout(1, [(part, rows // 3) for part in "qkv"]).cut(weight), ""
     if columns < rows < 3 * columns and (rows - columns) % 2 == 0:
         kv = (rows - columns) // 2
         note = "query, key and value split by shape, assuming that the query is as wide as the input"
-        return _rows(weight, {"q": columns, "k": kv, "v": kv}), note
+        return Layout(1, [("q", columns), ("k", kv), ("v", kv)]).cut(weight), note
     return [stored], "the sizes of the fused query, key and value are unknown: analysed as one matrix"
 
 
@@ -174,36 +240,3 @@ def head_parts(key: str, weight: Part, heads: Heads) -> list[Part]:
     if rest or size == 0 or (heads.size and size != heads.size):
         return [weight]
     return [weight.narrow(dim, i * size, size, f"[{i}]") for i in range(num)]
-
-
-def _rows(weight: Part, sizes: Mapping[str, int]) -> list[Part]:
-    """Cut the rows of a weight into consecutive parts of these sizes."""
-    parts, start = [], 0
-    for label, size in sizes.items():
-        parts.append(weight.narrow(0, start, size, f"[{label}]"))
-        start += size
-    return parts
-
-
-def _by_head(weight: Part, heads: Heads) -> list[Part]:
-    """Split a fused weight that stores query, key and value head by head, or group by group."""
-    assert heads.num is not None
-    assert heads.num_kv is not None
-    assert heads.size is not None
-    # Rows are (kv heads, queries of the group + key + value, size). A group has one query in GPT-NeoX and several in Falcon.
-    columns, group = weight.shape[1], heads.num // heads.num_kv
-    by_group = weight.reshape(heads.num_kv, group + 2, heads.size, columns)
-    query = by_group.narrow(1, 0, group, "[q]").reshape(heads.num * heads.size, columns)
-    key, value = (
-        by_group.select(1, group + i, label).reshape(heads.num_kv * heads.size, columns)
-        for i, label in enumerate(("[k]", "[v]"))
-    )
-    return [query, key, value]
-
-
-def _codegen(weight: Part) -> list[Part]:
-    """Split CodeGen's fused weight, which stores a block of queries, values and keys for each of four devices."""
-    rows, columns = weight.shape
-    blocks = weight.reshape(CODEGEN_BLOCKS, 3, rows // 3 // CODEGEN_BLOCKS, columns)
-    places = {"[q]": 0, "[k]": 2, "[v]": 1}
-    return [blocks.select(1, place, label).reshape(rows // 3, columns) for label, place in places.items()]

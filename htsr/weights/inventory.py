@@ -54,6 +54,7 @@ class StoredTensor:
         label: A part of its name that is already in brackets: ``[delta]``.
         num_params: How many parameters of the model it stands for: None if that is its number of elements, 0 if it is no tensor
             of the model or another tensor stands for it, more for a weight that is computed from several tensors.
+        config: What the source says about the part of the model around it, if it says more than ``Listing.config``.
     """
 
     key: str
@@ -68,6 +69,7 @@ class StoredTensor:
     note: str = ""
     label: str = ""
     num_params: int | None = None
+    config: Mapping[str, object] | None = None
 
     @property
     def params(self) -> int:

@@ -21,6 +21,8 @@ from htsr.weights.recurrent import recurrent_type
 from htsr.weights.roles import LayerRole, role_by_name
 from htsr.weights.state_dicts import dtype_name, read_state_dict, storage_identity, why_not_dense
 
+# Classes of the parameters of bitsandbytes.
+BITSANDBYTES = ("Params4bit", "Int8Params")
 # Wrappers that keep the wrapped module in their attribute ``module``.
 PARALLEL = (nn.parallel.DistributedDataParallel, nn.DataParallel, AveragedModel)
 CONVOLUTIONS = {
@@ -50,12 +52,15 @@ def read_module(model: nn.Module) -> Listing:
     }
     clean_paths = {"": ""}
     parents = {"": model}
+    known: dict[int, Mapping[str, object]] = {}
+    configs = {"": _own_config(model, known)}
     for path, module in model.named_modules(remove_duplicate=False):
         if path:
             above, _, name = path.rpartition(".")
             wrapped = name in WRAPPERS or (name == "module" and isinstance(parents[above], PARALLEL))
             clean_paths[path] = clean_paths[above] if wrapped else f"{clean_paths[above]}.{name}".lstrip(".")
             parents[path] = module
+            configs[path] = _own_config(module, known) or configs[above]
         own = dict(module.named_parameters(recurse=False, remove_duplicate=False))
         computed = _computed(module)
         names = list(dict.fromkeys([*computed, *own]))
@@ -63,9 +68,15 @@ def read_module(model: nn.Module) -> Listing:
             longkey = f"{path}.{key}".lstrip(".")
             name = f"{clean_paths[path]}.{key}".lstrip(".")
             parent = parents[path.rpartition(".")[0]]
-            tensors.append(_listed(module, parent, key, own.get(key), key in computed, name, longkey, shapes))
+            listed = _listed(module, parent, key, own.get(key), key in computed, name, longkey, shapes)
+            tensors.append(replace(listed, config=configs[path]))
         tensors += [
-            _skipped(f"{clean_paths[path]}.{key}".lstrip("."), buffer, "a buffer, not a parameter", num_params=0)
+            _skipped(
+                f"{clean_paths[path]}.{key}".lstrip("."),
+                buffer,
+                "a buffer, not a parameter: it is not trained",
+                num_params=0,
+            )
             for key, buffer in module.named_buffers(recurse=False, remove_duplicate=False)
         ]
         if not names and callable(getattr(type(module), "weight", None)):  # a layer of torch.ao.nn.quantized
@@ -110,6 +121,9 @@ def _listed(
     if hooked is not None and parameter is not None:
         owner = name.rpartition(".")[0] or "the model"
         return _skipped(name, parameter, f"part of the {hooked} that {owner} computes", num_params=0)
+    if type(parameter).__name__ in BITSANDBYTES and parameter is not None:
+        stored = _of_bitsandbytes(module, key, parameter, name, longkey)
+        return replace(stored, role=_role(module, parent, key, name, stored.shape, shapes))
     tensor = _weight(module, key, None) if computed else parameter
     assert tensor is not None
     num_params = _num_params(module, key) if computed else None
@@ -192,13 +206,19 @@ def _heads(attention: nn.Module) -> Heads | None:
     return heads if heads.num else None
 
 
-def _config(model: nn.Module) -> dict[str, object]:
+def _config(model: nn.Module) -> Mapping[str, object]:
     """Return the configuration that a model of transformers carries, or an empty one."""
-    for module in model.modules():
-        config = getattr(module, "config", None)
-        if callable(getattr(config, "to_dict", None)):
-            return dict(config.to_dict())  # type: ignore[union-attr]
-    return {}
+    return next(filter(None, (_own_config(module, {}) for module in model.modules())), {})
+
+
+def _own_config(module: nn.Module, known: dict[int, Mapping[str, object]]) -> Mapping[str, object] | None:
+    """Return the configuration that a module of transformers carries, from those already known; None if it has none."""
+    config = getattr(module, "config", None)
+    if not callable(getattr(config, "to_dict", None)):
+        return None
+    if id(config) not in known:
+        known[id(config)] = dict(config.to_dict())  # type: ignore[union-attr]
+    return known[id(config)]
 
 
 def _computed(module: nn.Module) -> list[str]:
@@ -245,6 +265,54 @@ def _computed_weight(module: nn.Module, key: str) -> torch.Tensor:
     finally:
         for part, mode in zip(parts, modes, strict=True):
             part.training = mode
+
+
+def _of_bitsandbytes(module: nn.Module, key: str, parameter: torch.Tensor, name: str, longkey: str) -> StoredTensor:
+    """List a parameter of bitsandbytes, which its own library dequantises."""
+    kind = type(parameter).__name__
+    shape = tuple(parameter.shape)
+    if parameter.is_floating_point():  # it is quantised when it is moved to a device
+        return StoredTensor(name, shape, dtype_name(parameter), partial(_weight, module, key), longkey)
+    if kind == "Params4bit":
+        state = getattr(parameter, "quant_state", None)
+        shape = shape if state is None else tuple(state.shape)
+        how = "" if state is None else str(state.quant_type)
+    else:
+        how = "" if _row_maxima(module, parameter) is None else "int8"
+    if not how:
+        return _skipped(
+            name, parameter, "quantised by bitsandbytes, without its scales: run one batch through the model first"
+        )
+    return StoredTensor(
+        key=name,
+        shape=shape,
+        dtype=how,
+        read=partial(_dequantised_by_bitsandbytes, module, key),
+        longkey=longkey,
+        quantised=True,
+        note=f"dequantised from {how} of bitsandbytes",
+    )
+
+
+def _row_maxima(module: nn.Module, parameter: torch.Tensor) -> torch.Tensor | None:
+    """Return the largest absolute value of each row of an 8-bit weight of bitsandbytes, which is kept in one of two places."""
+    found = getattr(parameter, "SCB", None)
+    return getattr(getattr(module, "state", None), "SCB", None) if found is None else found
+
+
+def _dequantised_by_bitsandbytes(module: nn.Module, key: str, rows: slice | None) -> torch.Tensor:
+    """Return a weight of bitsandbytes as its library dequantises it, or some of its rows."""
+    from bitsandbytes import functional  # type: ignore[import-not-found, unused-ignore]
+
+    parameter = getattr(module, key)
+    with torch.no_grad():
+        if type(parameter).__name__ == "Params4bit":
+            weight = functional.dequantize_4bit(parameter.data, parameter.quant_state)
+        else:
+            maxima = _row_maxima(module, parameter)
+            assert maxima is not None
+            weight = functional.int8_vectorwise_dequant(parameter.data, maxima)
+    return as_tensor(weight if rows is None else weight[rows])
 
 
 def _quantised(module: nn.Module, name: str, path: str) -> StoredTensor:

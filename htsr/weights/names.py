@@ -2,7 +2,7 @@
 
 import os
 import re
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 
 from htsr.errors import InputError
@@ -11,6 +11,8 @@ from htsr.errors import InputError
 WRAPPERS = {"_orig_mod", "_checkpoint_wrapped_module", "_fsdp_wrapped_module", "_forward_module"}
 # Prefix that DataParallel and DistributedDataParallel put before every name.
 DATA_PARALLEL = "module."
+# Where torch.optim.swa_utils.AveragedModel counts its updates, beside a model under ``module.``
+UPDATES = "n_averaged"
 
 
 def without_wrappers(key: str) -> str:
@@ -26,9 +28,23 @@ def without_wrappers(key: str) -> str:
 def clean_names(keys: Collection[str]) -> dict[str, str]:
     """Map each name of a source to its clean form, without ``module.`` if all of them begin with it."""
     cleaned = {key: without_wrappers(key) for key in keys}
-    if keys and all(name.startswith(DATA_PARALLEL) and name != DATA_PARALLEL for name in cleaned.values()):
+    inside = [name for key, name in cleaned.items() if key != UPDATES]
+    if inside and all(name.startswith(DATA_PARALLEL) and name != DATA_PARALLEL for name in inside):
         return {key: name.removeprefix(DATA_PARALLEL) for key, name in cleaned.items()}
     return cleaned
+
+
+def without_only_parent(names: Mapping[str, str]) -> dict[str, str]:
+    """Return the names without their first component if all of them share it and name a layer inside it.
+
+    Example:
+        >>> without_only_parent({"a": "attention.query.weight", "b": "attention.key.weight"})
+        {'a': 'query.weight', 'b': 'key.weight'}
+    """
+    first = {name.split(".")[0] for name in names.values()}
+    if len(first) == 1 and all(name.count(".") > 1 for name in names.values()):
+        return {key: name.split(".", 1)[1] for key, name in names.items()}
+    return dict(names)
 
 
 def natural_order(key: str) -> list[tuple[int, str]]:

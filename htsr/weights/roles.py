@@ -104,7 +104,6 @@ def role_by_name(
         return LayerRole(f"conv{len(shape) - 2}d")
     if math.prod(shape[:-2]) == 1:
         return matrix if shape[-2] > 1 else f"{len(shape)}-D with one row: it is a vector, not a matrix"
-    if 1 in shape[-2:]:  # (frequencies, 1, samples) is a long kernel of one channel
-        is_kernel = len(shape) == 3 and not EXPERTS.search(key)
-        return LayerRole("conv1d") if is_kernel else f"{len(shape)}-D with one row or column: vectors, not matrices"
+    if sum(side > 1 for side in shape) == 2:  # (rows, 1, columns): a table or a bank of filters, not a stack of vectors
+        return matrix
     return LayerRole("stack")

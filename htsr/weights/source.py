@@ -15,6 +15,7 @@ from htsr.weights.inventory import Inventory, Listing
 from htsr.weights.modules import read_module
 from htsr.weights.names import distinct_ends
 from htsr.weights.optimizer_state import list_state
+from htsr.weights.parametrisations import effective_weights
 from htsr.weights.readers.archives import KERAS_WEIGHTS, TORCH_MAGIC, archive_entries, check_no_lfs_pointer, is_archive
 from htsr.weights.readers.directories import list_directory, with_optimizer
 from htsr.weights.readers.formats import (
@@ -34,7 +35,6 @@ from htsr.weights.readers.remote import fetch_checkpoint, is_url, keep_copies
 from htsr.weights.readers.shards import sibling_parts
 from htsr.weights.splitting import Splitting, split_into_layers
 from htsr.weights.state_dicts import read_state_dict
-from htsr.weights.weight_norm import multiply_norms
 
 Array = Tensor | np.ndarray
 AnyPath = str | os.PathLike[str]
@@ -87,7 +87,7 @@ def open_source(
         raise InputError(f"{listing.source} is empty: expected at least one weight, found no tensor")
     try:
         if state is None:
-            listing = multiply_norms(multiply_scales(listing))
+            listing = effective_weights(multiply_scales(listing))
         return split_into_layers(listing, Splitting(conv, per_head))
     except (InputError, MemoryError):
         raise
@@ -102,8 +102,8 @@ def open_source(
 
 
 def list_tensors(source: Source) -> Listing:
-    """List the tensors of a source before they are cut into layers, with quantised and normed weights multiplied out."""
-    return multiply_norms(multiply_scales(_list(source)))
+    """List the tensors of a source before they are cut into layers, with quantised and parametrised weights computed."""
+    return effective_weights(multiply_scales(_list(source)))
 
 
 def is_path(source: object) -> TypeGuard[AnyPath]:

@@ -7,6 +7,7 @@ from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from htsr.weights.attention import Heads, fused_parts, head_parts
+from htsr.weights.configs import nearest_config
 from htsr.weights.convolutions import Conv, kernel_parts
 from htsr.weights.inventory import Inventory, Layer, Listing, LoadPart, Skipped, StoredTensor
 from htsr.weights.optimizer_state import OPTIMIZER_STATE
@@ -41,8 +42,7 @@ class Splitting:
 def split_into_layers(listing: Listing, splitting: Splitting) -> Inventory:
     """Cut each tensor of a listing into layers, or skip it with a reason, in the order of the listing."""
     shapes = {stored.key: stored.shape for stored in listing.tensors}
-    heads = Heads.of(listing.config)
-    in_out = heads.model_type in IN_OUT_MODELS
+    heads_of: dict[int, Heads] = {}  # by the identity of the section of a configuration
     layers: dict[str, Layer] = {}
     skipped: list[Skipped] = []
     counted: set[Hashable] = set()
@@ -50,7 +50,11 @@ def split_into_layers(listing: Listing, splitting: Splitting) -> Inventory:
     for number, stored in enumerate(listing.tensors):
         shared = stored.identity is not None and stored.identity in counted
         counted.add(stored.identity)
-        found = _parts(stored, shapes, splitting, heads, in_out)
+        section = nearest_config(stored.key, listing.config if stored.config is None else stored.config)
+        if id(section) not in heads_of:
+            heads_of[id(section)] = Heads.of(section)
+        heads = heads_of[id(section)]
+        found = _parts(stored, shapes, splitting, heads)
         if not isinstance(found, str) and not listing.state and OPTIMIZER.match(stored.key):
             found = OPTIMIZER_STATE
         if isinstance(found, str):
@@ -92,13 +96,14 @@ def _without_weight(key: str, keys: Mapping[str, object]) -> str:
 
 
 def _parts(
-    stored: StoredTensor, shapes: Mapping[str, tuple[int, ...]], splitting: Splitting, heads: Heads, in_out: bool
+    stored: StoredTensor, shapes: Mapping[str, tuple[int, ...]], splitting: Splitting, heads: Heads
 ) -> tuple[LayerRole, list[Part], str] | str:
     """Return the role of a tensor, its parts and a caveat for the user, or the reason why it is not analysed."""
     reason = stored.reason or _no_weight(stored, shapes)
     if reason is not None:
         return reason
     role = stored.role or role_by_name(stored.key, stored.shape, shapes)
+    in_out = heads.model_type in IN_OUT_MODELS
     if stored.role is None and in_out and len(stored.shape) == 2 and IN_OUT.search(stored.key):
         role = LayerRole("dense", axes=(1, 0))
     if isinstance(role, str):
@@ -108,7 +113,12 @@ def _parts(
         weight = weight.permute(role.axes)
     if role.heads is not None and role.heads.num != heads.num:
         # the module around the tensor knows better than the configuration of the whole model
-        heads = replace(role.heads, model_type=heads.model_type, multi_query=heads.multi_query)
+        heads = replace(
+            role.heads,
+            model_type=heads.model_type,
+            multi_query=heads.multi_query,
+            sizes={**heads.sizes, **role.heads.sizes},
+        )
 
     if role.layer_type.startswith("conv"):
         transposed = role.layer_type.startswith("conv_transpose")
@@ -127,8 +137,8 @@ def _parts(
         if len(directions) == 1:
             directions = [replace(directions[0], label=weight.label)]
         return role, [part for direction in directions for part in gate_parts(direction, role.gates)], ""
-    while len(weight.shape) > 2:  # a table with leading dimensions of size 1
-        weight = weight.select(0, 0)
+    while len(weight.shape) > 2:  # a matrix with more dimensions, of size 1
+        weight = weight.select(weight.shape.index(1), 0)
     if role.layer_type != "dense":
         return role, [weight], ""
     parts, note = fused_parts(stored.key, weight, heads)

@@ -11,7 +11,8 @@ import torch
 from htsr.errors import InputError
 from htsr.weights.arrays import as_tensor
 from htsr.weights.inventory import Listing, OptimizerParameter, StoredTensor, never_read
-from htsr.weights.names import clean_names
+from htsr.weights.names import clean_names, without_only_parent
+from htsr.weights.networks import EMA_NOTE, averaged, several_networks, side_by_side
 from htsr.weights.optimizer_state import OPTIMIZER_STATE
 
 # Names under which trainers keep the model in a checkpoint: Lightning and most scripts, torchvision, nanoGPT, DeepSpeed.
@@ -27,12 +28,12 @@ def read_state_dict(tensors: Mapping[str, object], source: str = "state dict") -
     if () in optimizers:
         return Listing(source, [], optimized=optimized)
     tensors, beside = extract_state_dict(tensors)
-    # torch.optim.swa_utils.AveragedModel counts its updates in ``n_averaged``, beside a model under ``module.``
-    names = clean_names([key for key in tensors if key != "n_averaged"])
-    names |= {key: key for key in tensors if key not in names}
+    names = clean_names(list(tensors))
     if "pytorch-lightning_version" in beside:
-        names = _without_attribute(names)
+        names = without_only_parent(names)  # the attribute under which a LightningModule keeps its only network
     listed = [_stored(names[key], key, value) for key, value in tensors.items()]
+    average = averaged(names)
+    listed = [replace(stored, note=EMA_NOTE) if stored.longkey in average else stored for stored in listed]
     listed += [_no_tensor(key, value, BESIDE_MODEL) for key, value in beside.items()]
     held = {path[0] for path in optimizers}
     listed = [
@@ -41,7 +42,9 @@ def read_state_dict(tensors: Mapping[str, object], source: str = "state dict") -
     return Listing(source, listed, optimized=optimized, in_order=True)
 
 
-def extract_state_dict(checkpoint: Mapping[str, object]) -> tuple[Mapping[str, object], dict[str, object]]:
+def extract_state_dict(
+    checkpoint: Mapping[str, object], depth: int = 0
+) -> tuple[Mapping[str, object], dict[str, object]]:
     """Return the state dict inside a checkpoint, and the entries beside it."""
     beside: dict[str, object] = {}
     for _ in range(MAX_DEPTH):
@@ -53,6 +56,11 @@ def extract_state_dict(checkpoint: Mapping[str, object]) -> tuple[Mapping[str, o
         inner = {
             key: value for key, value in checkpoint.items() if isinstance(value, Mapping) and _holds_tensors(value)
         }
+        inside = partial(extract_state_dict, depth=depth + 1)
+        networks = several_networks(inner, inside) if depth < MAX_DEPTH else {}  # a pickle may contain itself
+        if networks:
+            beside |= {key: value for key, value in checkpoint.items() if key not in networks}
+            return side_by_side(networks), beside
         chosen = next((key for key in MODEL_KEYS if key in inner), None)
         if chosen is None:
             others = [key for key, value in inner.items() if next(_optimizers(value), None) is None]
@@ -128,14 +136,6 @@ def _holds_tensors(mapping: Mapping[Any, object]) -> bool:
                 seen.add(id(value))
                 todo.append(value)
     return False
-
-
-def _without_attribute(names: Mapping[str, str]) -> dict[str, str]:
-    """Drop the attribute under which a LightningModule keeps its only network."""
-    first = {name.split(".")[0] for name in names.values()}
-    if len(first) == 1 and all(name.count(".") > 1 for name in names.values()):
-        return {key: name.split(".", 1)[1] for key, name in names.items()}
-    return dict(names)
 
 
 def _stored(name: str, key: str, value: object) -> StoredTensor:

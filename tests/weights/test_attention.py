@@ -4,13 +4,14 @@ import pytest
 import torch
 
 from htsr.weights.attention import Heads, fused_parts
+from htsr.weights.configs import nearest_config
 from htsr.weights.parts import Part
 
 SIZE, HIDDEN = 6, 40
 
 
 def split(key, tensor, config):
-    parts, note = fused_parts(key, Part(tuple(tensor.shape)), Heads.of(config))
+    parts, note = fused_parts(key, Part(tuple(tensor.shape)), Heads.of(nearest_config(key, config)))
     return {part.label: part.cut(tensor) for part in parts}, note
 
 
@@ -67,6 +68,48 @@ def test_a_fused_weight_is_split_as_its_model_splits_it(key, config, num, num_kv
         torch.testing.assert_close(found[label], expected, rtol=0, atol=0)
 
 
+LINEAR = {"linear_num_key_heads": 2, "linear_key_head_dim": 5, "linear_num_value_heads": 6, "linear_value_head_dim": 3}
+LATENT = {"num_attention_heads": 4, "qk_nope_head_dim": 5, "qk_rope_head_dim": 2, "v_head_dim": 3}
+
+
+@pytest.mark.parametrize(
+    ("key", "config", "groups", "parts"),
+    [
+        ("l.0.self_attn.kv_b_proj.weight", LATENT, 4, {"k": 5, "v": 3}),
+        ("l.0.self_attn.q_gate_proj.weight", LATENT, 4, {"q": 7, "gate": 3}),
+        ("l.0.linear_attn.in_proj_qkv.weight", LINEAR, 1, {"q": 10, "k": 10, "v": 18}),
+        ("l.0.linear_attn.in_proj_qkvz.weight", LINEAR, 2, {"q": 5, "k": 5, "v": 9, "z": 9}),
+        ("l.1.self_attn.q_proj.weight", {"model_type": "qwen3_next", "num_attention_heads": 3}, 3, {"q": 6, "gate": 6}),
+        ("l.1.self_attn.q_proj", {"model_type": "qwen3_5_moe_text", "num_attention_heads": 2}, 2, {"q": 6, "gate": 6}),
+        ("l.1.self_attn.qkv_proj", {"model_type": "minimax", "num_attention_heads": 4, "num_key_value_heads": 2}, 4,
+         {"q": 6, "k": 6, "v": 6}),
+    ],
+)  # fmt: skip
+def test_sizes_in_the_configuration_tell_the_layout(key, config, groups, parts):
+    weight = torch.randn(groups * sum(parts.values()), HIDDEN, generator=torch.Generator().manual_seed(groups))
+    found, note = split(key, weight, {"head_dim": SIZE, **config})
+    cut = weight.reshape(groups, -1, HIDDEN).split(list(parts.values()), dim=1)  # the split that the models make
+    assert not note
+    assert list(found) == [f"[{name}]" for name in parts]
+    for tensor, expected in zip(found.values(), cut, strict=True):
+        torch.testing.assert_close(tensor, expected.reshape(-1, HIDDEN), rtol=0, atol=0)
+
+
+@pytest.mark.parametrize(
+    ("key", "config"),
+    [
+        ("l.0.self_attn.kv_b_proj.weight", {}),
+        ("l.0.self_attn.kv_b_proj.weight", {**LATENT, "num_attention_heads": 5}),
+        ("l.0.linear_attn.in_proj_qkv.weight", {"model_type": "qwen3_5", **LINEAR, "linear_num_key_heads": 4}),
+        ("l.0.self_attn.compressor.kv_proj.weight", {"model_type": "deepseek_v4", "num_attention_heads": 4, "head_dim": 24}),
+    ],
+)  # fmt: skip
+def test_sizes_that_do_not_fit_leave_one_matrix(key, config):
+    found, note = split(key, torch.zeros(32 if "kv_b" in key else 48, 24), config)
+    assert list(found) == [""]
+    assert note or "kv_proj" in key
+
+
 @pytest.mark.parametrize(
     "key",
     [
@@ -101,4 +144,4 @@ def test_a_deeply_nested_config_does_not_recurse():
     config = {}
     for _ in range(5000):
         config = {"text_config": config}
-    assert Heads.of(config).num is None
+    assert Heads.of(nearest_config("layers.0.qkv", config)).num is None

@@ -292,7 +292,7 @@ def test_buffers_and_missing_weights_are_skipped():
     model[1].weight = None
     inventory = open_source(model)
     assert not inventory.layers
-    assert reasons(inventory)["0.running_mean"] == "a buffer, not a parameter"
+    assert reasons(inventory)["0.running_mean"] == "a buffer, not a parameter: it is not trained"
 
 
 def test_quantized_layers_are_listed():

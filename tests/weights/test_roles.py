@@ -3,7 +3,7 @@
 import pytest
 import torch
 from torch import nn
-from torch.nn.utils import parametrizations, prune
+from torch.nn.utils import parametrizations
 
 from htsr.optim import parameter_roles
 from htsr.weights import open_source
@@ -36,6 +36,13 @@ def test_tensors_that_are_no_matrix_maps_are_skipped(key, shape, reason):
     found = open_source({key: torch.ones(shape), "fc.weight": torch.ones(6, 7)})
     assert names(found) == ["fc"]
     assert reason in {item.name: item.reason for item in found.skipped}[key]
+
+
+@pytest.mark.parametrize("shape", [(40, 1, 64), (40, 64, 1, 1), (1, 40, 1, 64)])
+def test_dimensions_of_size_one_do_not_make_a_stack(shape):
+    tensor = torch.arange(2560.0).reshape(shape)
+    (layer,) = open_source({"basis": tensor}).layers
+    torch.testing.assert_close(layer.load().flatten(1), tensor.reshape(40, 64))
 
 
 def test_the_matrix_maps_of_state_space_models_are_layers():
@@ -77,7 +84,7 @@ def test_two_matrices_called_g_and_v_are_both_weights():
 
 @pytest.mark.parametrize(
     "wrap",
-    [lambda m: prune.l1_unstructured(m, "weight", 0.3), parametrizations.spectral_norm, parametrizations.orthogonal],
+    [parametrizations.orthogonal, lambda m: parametrizations.spectral_norm(parametrizations.orthogonal(m))],
 )
 def test_the_tensors_of_a_true_parametrisation_are_skipped_in_a_state_dict(wrap):
     found = open_source(nn.Sequential(wrap(nn.Linear(7, 7)), nn.Linear(7, 5)).state_dict())

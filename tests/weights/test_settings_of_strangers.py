@@ -9,10 +9,10 @@ import htsr
 from htsr import InputError
 from htsr.weights.inventory import Listing
 from htsr.weights.names import natural_order
+from htsr.weights.parametrisations import effective_weights
 from htsr.weights.readers.quantised import multiply_scales
 from htsr.weights.splitting import Splitting, split_into_layers
 from htsr.weights.state_dicts import read_state_dict
-from htsr.weights.weight_norm import multiply_norms
 
 ODD = [None, True, -1, 0, 7, 10**400, 0.5, float("nan"), float("inf"), "", "x", "\ud800", "9" * 5000, [], [1], [[]], {}, {"a": 1},
        {"a": {"a": [1]}}]  # fmt: skip
@@ -52,7 +52,7 @@ class Asked(UserDict):
 def inventory(config):
     listing = read_state_dict(WEIGHTS)
     listing = Listing("x", listing.tensors, config)
-    return split_into_layers(multiply_norms(multiply_scales(listing)), Splitting("pool", per_head=True))
+    return split_into_layers(effective_weights(multiply_scales(listing)), Splitting("pool", per_head=True))
 
 
 def asked() -> list[str]:

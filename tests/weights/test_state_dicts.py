@@ -109,6 +109,44 @@ def test_the_model_is_found_in_a_checkpoint(wrap):
     assert "beside the model" in inventory.skipped[0].reason
 
 
+def weights(seed, name="fc"):
+    generator = torch.Generator().manual_seed(seed)
+    return {f"{name}.weight": torch.randn(6, 5, generator=generator), f"{name}.bias": torch.zeros(6)}
+
+
+@pytest.mark.parametrize(
+    ("checkpoint", "names"),
+    [
+        ({"generator": weights(1), "discriminator": weights(2, "d")}, ["generator.fc", "discriminator.d"]),
+        ({"netG": {"state_dict": weights(1)}, "netD": {"state_dict": weights(2)}, "step": 3}, ["netG.fc", "netD.fc"]),
+        ({"model": weights(1), "ema": weights(2), "optimizer": {"state": {0: {"exp_avg": torch.ones(6, 5)}}}},
+         ["model.fc", "ema.fc"]),
+        ({"state_dict": weights(1), "model_ema": weights(2, "module.fc")}, ["state_dict.fc", "model_ema.fc"]),
+        ({"model": weights(1), "ema": torch.optim.swa_utils.AveragedModel(nn.ModuleDict({"fc": nn.Linear(5, 6)})).state_dict()},
+         ["model.fc", "ema.fc"]),
+        ({"checkpoint": {"student": weights(1), "teacher": weights(2)}}, ["student.fc", "teacher.fc"]),
+        ({"model": weights(1), "statistics": {"mean": torch.ones(4, 4)}}, ["fc"]),
+        ({"model": weights(1), "optimizer_momentum": weights(2)}, ["fc"]),
+        ({"model.fc.weight": torch.ones(6, 5), "model_ema.fcweight": torch.ones(6, 5)}, ["model.fc", "model_ema.fcweight"]),
+    ],
+)  # fmt: skip
+def test_every_network_of_a_checkpoint_is_read(checkpoint, names, tmp_path):
+    torch.save(checkpoint, tmp_path / "model.pt")
+    for source in (checkpoint, tmp_path / "model.pt"):
+        inventory = open_source(source)
+        assert [layer.name for layer in inventory.layers] == names
+        assert [layer.name for layer in inventory.layers if "EMA" in layer.note] == [x for x in names if "ema" in x]
+        for layer, expected in zip(inventory.layers, [1, 2], strict=False):
+            if "step" in checkpoint or "generator" in checkpoint:
+                torch.testing.assert_close(layer.load(), next(iter(weights(expected).values())))
+
+
+def test_a_checkpoint_that_contains_itself_has_one_network():
+    checkpoint = {"model": weights(1), "extra": {"state": {0: {"exp_avg": torch.ones(6, 5)}}}}
+    checkpoint["again"] = checkpoint
+    assert {layer.name.rpartition(".")[2] for layer in open_source(checkpoint).layers} == {"fc"}
+
+
 def test_names_must_be_strings():
     with pytest.raises(InputError, match="got the key 0"):
         open_source({0: torch.zeros(2, 2)})

@@ -10,6 +10,7 @@ from htsr.comparison.survey.packages import package_files
 from htsr.errors import InputError
 from htsr.weights.inventory import Listing
 from htsr.weights.names import natural_order
+from htsr.weights.parametrisations import effective_weights
 from htsr.weights.readers.archives import archive_entries
 from htsr.weights.readers.formats import BY_SUFFIX, GGUF, TORCH, TORCH_DISTRIBUTED, Format
 from htsr.weights.readers.quantised import multiply_scales
@@ -17,7 +18,6 @@ from htsr.weights.readers.remote import is_url
 from htsr.weights.readers.shards import NUMBERED, named_by_index, sibling_parts
 from htsr.weights.readers.torchscript import is_torchscript
 from htsr.weights.source import format_by_content, format_of, list_tensors
-from htsr.weights.weight_norm import multiply_norms
 
 # Files of other formats that hold weights, by suffix. A survey lists them, so that nobody believes that it saw everything.
 WITHOUT_READER = {
@@ -59,7 +59,7 @@ class WeightFile:
         if self.path.is_dir() or (len(self.files) == 1 and first == self.path):
             return list_tensors(self.path)
         format_ = _format_of_shards(first)
-        return multiply_norms(multiply_scales(format_.list_tensors(self.path, self.files)))
+        return effective_weights(multiply_scales(format_.list_tensors(self.path, self.files)))
 
     def format(self) -> str:
         """Return the name of the format for people; empty if it is unknown."""

@@ -16,6 +16,7 @@ PIPELINES = ("modules.json", "model_index.json")
 # Files that trainers write beside a model: transformers, Accelerate.
 OPTIMIZERS = ("optimizer.pt", "optimizer.bin")
 MAX_PARTS = 100
+ADAPTER_CONFIG = "adapter_config.json"
 ListPath = Callable[[Path], Listing]
 
 
@@ -36,6 +37,12 @@ def list_directory(path: Path, list_file: ListPath) -> Listing:
     if alone and len(alone) == len(sibling_parts(alone[0])):  # one file, or all parts of one
         return list_file(alone[0])
     check_not_foreign(path)
+    adapters = sorted(file.parent.name for file in path.glob(f"*/{ADAPTER_CONFIG}"))
+    if adapters:
+        raise InputError(
+            f"{path}: a folder of {len(adapters)} PEFT adapters, and no model: pass one of them, such as "
+            f"{path / adapters[0]} (found {', '.join(adapters[:8])}{', ...' if len(adapters) > 8 else ''})"
+        )
     names = sorted(entry.name for entry in path.iterdir())
     found = ", ".join(names[:5]) + (", ..." if len(names) > 5 else "") if names else "nothing"
     raise InputError(
@@ -77,7 +84,12 @@ def _list_pipeline(path: Path, name: str, list_file: ListPath) -> Listing:
         metadata = {**own.metadata, **metadata}
         prefix = f"{folder.replace('/', '.')}." if folder else ""
         tensors += [
-            replace(tensor, key=f"{prefix}{tensor.key}", longkey=f"{prefix}{tensor.longkey or tensor.key}")
+            replace(
+                tensor,
+                key=f"{prefix}{tensor.key}",
+                longkey=f"{prefix}{tensor.longkey or tensor.key}",
+                config=own.config if tensor.config is None else tensor.config,
+            )
             for tensor in own.tensors
         ]
     if not tensors:

@@ -8,6 +8,8 @@ from htsr.errors import InputError
 
 # A vocabulary of a million tokens takes some 60 MB; the files read here are far smaller.
 MAX_JSON_BYTES = 2**27
+# Files in which ModelOpt, AutoGPTQ and AutoAWQ write their settings, and what config.json calls these libraries.
+QUANTISATIONS = {"hf_quant_config.json": "modelopt", "quantize_config.json": "gptq", "quant_config.json": "awq"}
 
 
 def read_json(path: Path, of: type = dict) -> Any:
@@ -31,9 +33,23 @@ def read_json(path: Path, of: type = dict) -> Any:
 
 
 def config_beside(path: Path) -> dict[str, object]:
-    """Return the ``config.json`` in a directory or beside a file; empty if it is missing or damaged."""
+    """Return the ``config.json`` in a directory or beside a file, or nothing, and a quantisation that has a file of its own."""
+    folder = path if path.is_dir() else path.parent
+    config = _object_in(folder / "config.json")
+    for name, method in QUANTISATIONS.items():
+        settings = _object_in(folder / name)
+        inner = settings.get("quantization")
+        settings = inner if isinstance(inner, dict) else settings  # ModelOpt names itself beside them
+        if settings and not isinstance(config.get("quantization_config"), dict):
+            method = "marlin" if settings.get("is_marlin_format") is True else method
+            config["quantization_config"] = {"quant_method": method, **settings}
+    return config
+
+
+def _object_in(path: Path) -> dict[str, object]:
+    """Return the JSON object in a file; empty if there is none."""
     try:
-        found: dict[str, object] = read_json((path if path.is_dir() else path.parent) / "config.json")
+        found: dict[str, object] = read_json(path)
         return found
     except (InputError, OSError):
         return {}

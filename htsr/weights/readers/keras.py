@@ -4,6 +4,7 @@ import json
 import sys
 import zipfile
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ import torch
 from htsr.errors import InputError
 from htsr.weights.arrays import as_tensor
 from htsr.weights.inventory import Listing, StoredTensor, never_read
+from htsr.weights.names import without_only_parent
 from htsr.weights.readers.archives import archive_entries, is_archive, unreadable_file
 from htsr.weights.readers.hdf5 import hdf5_datasets, open_hdf5, why_unreadable
 from htsr.weights.readers.keras_layers import KerasLayer, Variable, layer_at, layers_of, variable
@@ -40,7 +42,7 @@ def read_keras(path: Path) -> Listing:
         raise
     except Exception as err:  # h5py raises many types of error for damage
         raise unreadable_file(path, KIND, err) from err
-    return Listing(str(path), tensors)
+    return Listing(str(path), _without_only_layer(tensors))
 
 
 def read_keras_model(model: Any) -> Listing:
@@ -52,7 +54,17 @@ def read_keras_model(model: Any) -> Listing:
             listed.add(id(weight))
             tensors.append(_in_memory(weight, [layer.name, *str(weight.path).split("/")], layers))
     tensors += [_in_memory(item, str(item.path).split("/"), layers) for item in model.weights if id(item) not in listed]
-    return Listing(f"Keras model {model.name}", tensors)
+    return Listing(f"Keras model {model.name}", _without_only_layer(tensors))
+
+
+def _without_only_layer(tensors: Sequence[StoredTensor]) -> list[StoredTensor]:
+    """Return the tensors without the name of the layer around them if it is the only one and holds several layers."""
+    # Keras numbers the layers of a process, so that the same model may be attention in one process and attention_1 in another.
+    weights = {stored.key: stored.key for stored in tensors if not stored.key.startswith("optimizer.")}
+    names = without_only_parent(weights)
+    if len({name.split(".")[0] for name in names.values()}) < 2:  # the cell of a recurrent layer
+        return list(tensors)
+    return [replace(stored, key=names.get(stored.key, stored.key)) for stored in tensors]
 
 
 def is_keras_model(source: object) -> bool:

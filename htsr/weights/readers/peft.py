@@ -9,11 +9,13 @@ from dataclasses import replace
 from pathlib import Path
 
 from htsr.weights.inventory import Listing, StoredTensor
+from htsr.weights.parametrisations import effective_weights
 from htsr.weights.readers.formats import SAFETENSORS, TORCH
 from htsr.weights.readers.json_files import read_json
 from htsr.weights.readers.lora_factors import WRAPPED, weight_changes
 from htsr.weights.readers.lora_merge import merge
 from htsr.weights.readers.lora_settings import CONVERT, changed_start
+from htsr.weights.readers.lora_tokens import with_new_rows
 from htsr.weights.readers.quantised import multiply_scales
 
 ADAPTER_CONFIG = "adapter_config.json"
@@ -35,18 +37,21 @@ def read_peft(path: Path, base: Listing | None = None) -> Listing:
         return replace(listing, tensors=[replace(stored, note=note) for stored in listing.tensors])
     factors: dict[str, dict[str, StoredTensor]] = {}
     others: list[StoredTensor] = []
+    rows: dict[str, StoredTensor] = {}  # by the embedding that they change
     for stored in listing.tensors:
         key = stored.key.removeprefix(PREFIX)
         found = FACTOR.fullmatch(key)
         if found is None:
             others.append(_other(stored, key))
+            if tokens := TOKENS.fullmatch(key):
+                rows[f"{tokens['path']}.weight"] = replace(stored, key=key)
         else:
             factors.setdefault(found["path"], {})[found["factor"] or "magnitude"] = stored
     if base is None:
         changes = [change.stored for change in weight_changes(path, factors, config, {})]
         return Listing(str(path), [*others, *_without_base(changes, config)], listing.config, metadata=listing.metadata)
-    base = multiply_scales(base)
-    base = replace(base, tensors=_with_saved(base.tensors, others))
+    base = effective_weights(multiply_scales(base))
+    base = replace(base, tensors=_with_saved(base.tensors, others, rows, config))
     changed = weight_changes(path, factors, config, {stored.key: stored.shape for stored in base.tensors})
     tensors, deltas = merge(path, base, changed, config)
     return Listing(f"{path} on {base.source}", [*tensors, *deltas], base.config, metadata=listing.metadata)
@@ -82,17 +87,25 @@ def _without_base(changes: Sequence[StoredTensor], config: Mapping[str, object])
     ]
 
 
-def _with_saved(tensors: Sequence[StoredTensor], others: Sequence[StoredTensor]) -> list[StoredTensor]:
+def _with_saved(
+    tensors: Sequence[StoredTensor],
+    others: Sequence[StoredTensor],
+    rows: Mapping[str, StoredTensor],
+    config: Mapping[str, object],
+) -> list[StoredTensor]:
     """Return the tensors of a base with those that the adapter stores whole in their place, or at the end if they are new."""
     saved = {stored.key: stored for stored in others}
-    renewed = {f"{found['path']}.weight": key for key in saved if (found := TOKENS.fullmatch(key)) is not None}
+    keys = {stored.key for stored in tensors}
+    renewed = {stored.key: with_new_rows(stored, rows[stored.key], config) for stored in tensors if stored.key in rows}
+    # a weight that shares its memory with such an embedding changes with it
+    twins = {stored.identity: renewed[stored.key] for stored in tensors if stored.key in renewed and stored.identity}
     placed = []
     for stored in tensors:
-        if stored.key in renewed:
-            placed.append(replace(stored, reason=f"not merged: {renewed[stored.key]} replaces some of its rows"))
+        twin = renewed.get(stored.key) or twins.get(stored.identity)
+        if twin is not None and twin.shape == stored.shape:
+            placed.append(replace(twin, key=stored.key, longkey=stored.longkey, role=stored.role))
         elif stored.key in saved:
             placed.append(replace(saved[stored.key], role=stored.role))
         else:
             placed.append(stored)
-    keys = {stored.key for stored in tensors}
     return placed + [stored for stored in others if stored.key not in keys]

@@ -105,7 +105,8 @@ def test_attention_is_four_dense_matrices(layer, tmp_path):
     model = keras.Model(given, layer(given, given))
     variables = {weight.path.split("/", 1)[1]: weight.numpy() for weight in model.weights}
     for source in [*save_all(model, tmp_path), weights_file(model, tmp_path)]:
-        layers = {item.name.rpartition(".")[2]: item for item in open_source(source).layers}
+        # the number in the name of the only layer depends on the process, so its name is left out
+        layers = {item.name: item for item in open_source(source).layers}
         assert set(layers) == {"query", "key", "value", "attention_output"}
         for name, item in layers.items():
             weight = variables[f"{name}/kernel"]

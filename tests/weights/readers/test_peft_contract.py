@@ -1,11 +1,13 @@
 """For each setting of LoRA, the change and the merged weight of every adapted layer are those that peft computes."""
 
+import json
 import warnings
 
 import pytest
 import torch
 from torch import nn
 
+from htsr import InputError
 from htsr.weights import open_source
 
 peft = pytest.importorskip("peft", reason="peft is not installed")
@@ -200,3 +202,112 @@ def test_both_projections_of_multihead_attention(tmp_path):
         layers["0.out_proj[delta]"].load().float(), changes["0.out_proj.weight"], atol=3e-6, rtol=1e-4
     )
     assert "0.out_proj" not in layers  # peft 0.21 adds this change twice
+
+
+class Speaker(nn.Module):
+    """A table, a matrix, and an output that may share the table."""
+
+    def __init__(self, tied=False):
+        super().__init__()
+        self.tokens = nn.Embedding(20, 9)
+        self.fc = nn.Linear(9, 9)
+        self.head = nn.Linear(9, 20, bias=False)
+        if tied:
+            self.head.weight = self.tokens.weight
+
+    def get_input_embeddings(self):
+        return self.tokens
+
+    def forward(self, x):
+        return self.head(self.fc(self.tokens(x)))
+
+
+@pytest.mark.parametrize("tied", [False, True])
+@pytest.mark.parametrize("tokens", [{"tokens": [3, 17, 4]}, {"tokens": [0]}])
+def test_rows_of_trained_tokens_are_merged(tmp_path, tokens, tied):
+    torch.manual_seed(0)
+    base = Speaker(tied)
+    before = {key: value.detach().clone() for key, value in base.state_dict().items()}
+    config = peft.LoraConfig(r=2, target_modules=["fc"], trainable_token_indices=tokens, init_lora_weights=False)
+    model = peft.get_peft_model(base, config)
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if "trainable_tokens_delta" in name:
+                parameter.add_(1)
+    model.save_pretrained(tmp_path)
+    after = model.merge_and_unload().state_dict()
+    source = Speaker(tied)
+    source.load_state_dict(before)
+    layers = {x.name: x for x in open_source(tmp_path, base=source).layers}
+    assert not torch.equal(after["tokens.weight"], before["tokens.weight"])
+    for name in ("tokens", "fc") if tied else ("tokens", "fc", "head"):  # peft unties what it adapts here
+        torch.testing.assert_close(layers[name].load(), after[f"{name}.weight"], atol=3e-6, rtol=1e-4)
+    assert "trained" in layers["tokens"].note
+    if tied:
+        assert layers["head"].tied_to == "tokens"
+    if tokens != {"tokens": [0]}:
+        config = json.loads((tmp_path / "adapter_config.json").read_text())
+        for wrong in ({"tokens": [3, 17]}, {"tokens": [3, 17, 20]}, "all", {"other": [3, 17, 4]}):
+            (tmp_path / "adapter_config.json").write_text(json.dumps({**config, "trainable_token_indices": wrong}))
+            inventory = open_source(tmp_path, base=before)
+            assert "tokens" not in {x.name for x in inventory.layers}
+            assert "does not fit" in {x.name: x.reason for x in inventory.skipped}["tokens.weight"]
+
+
+@pytest.mark.parametrize("wrap", [nn.utils.weight_norm, nn.utils.parametrizations.weight_norm])
+def test_a_base_with_weight_norm(tmp_path, wrap):
+    before, changes, _ = trained(
+        tmp_path, lambda: nn.Sequential(nn.Linear(9, 7), nn.Linear(7, 8)), {"target_modules": ["0"]}
+    )
+    base = nn.Sequential(nn.Linear(9, 7), nn.Linear(7, 8))
+    base.load_state_dict(before)
+    wrap(base[0])
+    layers = {x.name: x for x in open_source(tmp_path, base=base.state_dict()).layers}
+    torch.testing.assert_close(layers["0"].load(), before["0.weight"] + changes["0.weight"], atol=3e-6, rtol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("settings", "why"),
+    [
+        ({"alora_invocation_tokens": [1, 2], "task_type": "CAUSAL_LM"}, "after the invocation"),
+        ({"layer_replication": [[0, 2], [1, 2]]}, "copies layers of the base"),
+    ],
+)
+def test_settings_whose_change_is_known_but_not_merged(tmp_path, settings, why):
+    torch.manual_seed(0)
+    base = llama()
+    before = {key: value.detach().clone() for key, value in base.state_dict().items()}
+    config = peft.LoraConfig(r=4, lora_alpha=6, target_modules=QK, init_lora_weights=False, **settings)
+    model = peft.get_peft_model(base, config)
+    model.save_pretrained(tmp_path)
+    changes = {
+        name.removeprefix("base_model.model."): module.get_delta_weight("default").detach()
+        for name, module in model.named_modules()
+        if hasattr(module, "get_delta_weight")
+    }
+    for source in (None, before):
+        inventory = open_source(tmp_path, base=source)
+        layers = {x.name: x for x in inventory.layers}
+        assert {name for name in layers if name.endswith("[delta]")} == {f"{name}[delta]" for name in changes}
+        for name, change in changes.items():
+            torch.testing.assert_close(layers[f"{name}[delta]"].load().float(), change, atol=3e-6, rtol=1e-4)
+    reasons = {x.name: x.reason for x in inventory.skipped}
+    assert why in reasons["model.layers.0.self_attn.q_proj.weight"]
+    assert "model.layers.0.mlp.up_proj" in layers
+
+
+def test_an_adapter_for_arrow_is_not_merged(tmp_path):
+    before, changes, _ = trained(tmp_path, llama, {"target_modules": QK})
+    config = json.loads((tmp_path / "adapter_config.json").read_text())
+    (tmp_path / "adapter_config.json").write_text(json.dumps({**config, "arrow_config": {"top_k": 3}}))
+    inventory = open_source(tmp_path, base=before)
+    assert {x.name for x in inventory.layers} >= {f"{key.removesuffix('.weight')}[delta]" for key in changes}
+    assert "a router decides" in {x.name: x.reason for x in inventory.skipped}["model.layers.0.self_attn.q_proj.weight"]
+
+
+def test_a_folder_of_adapters_says_which_it_holds(tmp_path):
+    for name in ("first", "second"):
+        trained(tmp_path / name, lambda: nn.Sequential(nn.Linear(9, 7)), {"target_modules": ["0"]})
+    with pytest.raises(InputError, match=r"2 PEFT adapters, and no model: pass one of them, such as .*first"):
+        open_source(tmp_path)
+    assert open_source(tmp_path / "second").layers

@@ -1,7 +1,7 @@
 """Give each quantised weight of a listing to the scheme that knows it, and skip the tensors beside it."""
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import replace
 
 from htsr.weights.inventory import Listing, StoredTensor
@@ -9,7 +9,7 @@ from htsr.weights.readers.quantised.awq import dequantise_awq
 from htsr.weights.readers.quantised.bitsandbytes import dequantise_4bit, dequantise_8bit
 from htsr.weights.readers.quantised.fp4 import dequantise_fp4
 from htsr.weights.readers.quantised.gptq import dequantise_gptq
-from htsr.weights.readers.quantised.groups import FP8, Group, group_siblings
+from htsr.weights.readers.quantised.groups import FP8, Group, group_siblings, quantisation_settings
 from htsr.weights.readers.quantised.mlx import dequantise_mlx
 from htsr.weights.readers.quantised.pack_quantized import dequantise_packed
 from htsr.weights.readers.quantised.scaled import dequantise_scaled
@@ -48,6 +48,8 @@ ORPHAN = re.compile(
     r"(.*[._])?(weight_)?(scale_inv|qzeros|g_idx|SCB|absmax|quant_map|weight_scale(_2)?|weight_global_scale|weight_zero_point"
     r"|(input|output|[qkv]|kv)_(scale|zero_point|global_scale))"
 )
+# Where compressed-tensors stores the values of a sparse weight, beside the bits that say where they belong.
+SPARSE = re.compile(r"(?P<module>.*)\.compressed")
 ADVICE = "dequantise it first with the library that quantised it"
 
 
@@ -56,9 +58,7 @@ def multiply_scales(listing: Listing) -> Listing:
     groups = group_siblings(listing.tensors, listing.config)
     weights = {group.main.key: group for group in groups}
     owner = {key: group.main.key for group in groups for key in group.beside}
-    is_quantised = bool(owner) or any(
-        isinstance(listing.config.get(key), Mapping) for key in ("quantization_config", "quantization")
-    )
+    is_quantised = bool(owner) or bool(quantisation_settings(listing.config))
     keys = {stored.key for stored in listing.tensors}
     tensors = []
     for stored in listing.tensors:
@@ -72,6 +72,8 @@ def multiply_scales(listing: Listing) -> Listing:
             tensors.append(
                 found if found.key in (stored.key, *({found.key} - keys)) else replace(found, key=stored.key)
             )
+        elif (sparse := SPARSE.fullmatch(stored.key)) and f"{sparse['module']}.bitmask" in keys:
+            tensors.append(replace(stored, reason=f"the values of a sparse weight without its zeros: {ADVICE}"))
         elif is_quantised and ORPHAN.fullmatch(stored.key):
             scales = "scales of a quantised weight, activation or cache"
             tensors.append(replace(stored, reason=scales, num_params=0))

@@ -13,13 +13,16 @@ LOW_PRECISION = re.compile(rf"{FP8.pattern}|float4_\w+|u?int(8|16|32)")
 # The last part of the name of a quantised weight. The dot or underscore before it ends the part that all its tensors share.
 WEIGHT = re.compile(
     r"(?P<shared>(?:.*?[._])?)"
-    r"(?P<part>weight(?:\._data|_qdata|_packed)?|qweight|packed|blocks|qdata|W_q|codes|indices|Qidxs)"
+    r"(?P<part>weight(?:\._data|_qdata|_packed)?|qweight|packed|blocks|qdata|W_q|codes|indices|Qidxs|B)"
 )
 # What the names of tensors beside a quantised weight contain.
 BESIDE = re.compile(
-    r"^weight_|scale|zero|scb$|absmax|quant|g_idx|^biases$|shift|^perm$|codebook|centroid|amax|smooth|lut$",
+    r"^weight_|scale|zero|scb$|absmax|quant|g_idx|^biases$|shift|^perm$|codebook|centroid|amax|smooth|lut$"
+    r"|^s(_channel|_group)?$|^workspace$|^tables2?$|hadamard",
     re.IGNORECASE,
 )
+# Tables of vectors that a layer of VPTQ keeps as embeddings.
+CODEBOOK = re.compile(r"\w*centroids\.weight")
 # Tensors about activations and caches, of which a weight is independent.
 ACTIVATIONS = re.compile(
     r"(weight_)?(input|output|act|activation|[qkv]|kv|kv_cache|prob|softmax)_(scale(_inv|_ub|_2)?|zero_point|global_scale|amax)"
@@ -27,6 +30,10 @@ ACTIVATIONS = re.compile(
 )
 # The tensor of bitsandbytes that holds the shape of a 4-bit weight; it names the weight even when that is stored in a float type.
 QUANT_STATE = re.compile(r"weight_quant_state_bitsandbytes_(nf4|fp4)")
+
+
+# Sections of a configuration are searched to this depth.
+MAX_NESTING = 3
 
 
 @dataclass(frozen=True)
@@ -74,14 +81,17 @@ def group_siblings(tensors: Sequence[StoredTensor], config: Mapping[str, object]
     """Return a group for each low-precision tensor, without tensors that are part of another group."""
     by_key = {stored.key: stored for stored in tensors}
     keys = sorted(by_key)
-    settings = _settings(config)
+    known: dict[int, Mapping[str, object]] = {}  # settings by the identity of the configuration
     groups = []
     for stored in tensors:
         if stored.role is not None or stored.quantised:
             continue
         found = WEIGHT.fullmatch(stored.key)
         if LOW_PRECISION.fullmatch(stored.dtype) or (found and found["part"] == "weight"):
-            group = _group(stored, found, by_key, keys, settings)
+            said = config if stored.config is None else stored.config
+            if id(said) not in known:
+                known[id(said)] = quantisation_settings(said) or quantisation_settings(config)
+            group = _group(stored, found, by_key, keys, known[id(said)])
             if LOW_PRECISION.fullmatch(stored.dtype) or any(map(QUANT_STATE.fullmatch, group.parts)):
                 groups.append(group)
     inside = {key for group in groups for key in group.beside}
@@ -103,7 +113,7 @@ def _group(
         if found is None:  # experts.w1_scale is to experts.w1 what fc.weight_scale is to fc.weight
             rest = part + rest if rest.startswith((".", "_")) else ""
         name = re.sub(r"[._]+", "_", rest).removeprefix("_").replace("weight_weight_", "weight_")
-        in_other_module = "." in rest and not rest.startswith(f"{part.split('.')[0]}.")
+        in_other_module = "." in rest and not rest.startswith(f"{part.split('.')[0]}.") and not CODEBOOK.fullmatch(rest)
         if key == stored.key or in_other_module or not BESIDE.search(name):
             continue
         beside.add(key)
@@ -124,11 +134,12 @@ def _with_prefix(keys: Sequence[str], prefix: str) -> Iterator[str]:
         yield keys[position]
 
 
-def _settings(config: Mapping[str, object]) -> Mapping[str, object]:
-    """Return what a configuration says about quantisation; empty if it says nothing."""
+def quantisation_settings(config: Mapping[str, object], depth: int = 0) -> Mapping[str, object]:
+    """Return what a configuration, or a section of it, says about quantisation; empty if it says nothing."""
     for name in ("quantization_config", "quantization", "compression_config"):
         settings = config.get(name)
         if isinstance(settings, Mapping):
             # DeepSeek-V4 says beside it that its experts are packed as fp4
             return {"expert_dtype": config.get("expert_dtype"), **settings}
-    return {}
+    sections = [value for value in config.values() if isinstance(value, Mapping)] if depth < MAX_NESTING else []
+    return next(filter(None, (quantisation_settings(section, depth + 1) for section in sections)), {})

@@ -6,7 +6,10 @@ import pytest
 import torch
 import torch._dynamo.config
 
-functional = pytest.importorskip("bitsandbytes.functional", reason="bitsandbytes is not installed")
+from htsr.weights import open_source
+
+bnb = pytest.importorskip("bitsandbytes", reason="bitsandbytes is not installed")
+functional = bnb.functional
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -95,3 +98,28 @@ def test_parts_that_do_not_fit(reason, random, damaged):
     tensors, _ = packed(torch.randn(96, 64, generator=random), nested=True, quant_type="nf4", blocksize=64)
     tensors[f"fc.weight.{damaged}"] = tensors[f"fc.weight.{damaged}"][:-1]
     assert "do not fit" in reason(tensors)
+
+
+@pytest.mark.parametrize("make", ["Linear4bit", "LinearNF4", "LinearFP4", "Linear8bitLt", "Embedding4bit"])
+def test_a_module_in_memory(make, random):
+    kwargs = {} if make == "Embedding4bit" else {"bias": False}
+    kwargs |= {"has_fp16_weights": False} if make == "Linear8bitLt" else {}
+    module = getattr(bnb.nn, make)(128, 96, **kwargs)
+    original = module.weight.detach().clone()
+    model = torch.nn.Sequential(module, torch.nn.Linear(96, 4))
+    before = open_source(model).layers[0]
+    assert torch.equal(before.load(), original)
+    model.to("cpu")  # quantises
+    model(torch.zeros(2, dtype=torch.int64) if make == "Embedding4bit" else torch.randn(3, 128, generator=random))
+    live = open_source(model).layers[0]
+    assert live.shape == before.shape == tuple(original.shape)
+    assert live.layer_type == before.layer_type == ("embedding" if make == "Embedding4bit" else "dense")
+    if make == "Linear8bitLt":
+        expected = functional.int8_vectorwise_dequant(module.weight.data, module.state.SCB)
+    else:
+        expected = functional.dequantize_4bit(module.weight.data, module.weight.quant_state)
+    assert torch.equal(live.load(), expected)
+    if make != "Embedding4bit":  # which bitsandbytes cannot save
+        stored = open_source(model.state_dict()).layers[0]
+        assert live.note == stored.note
+        torch.testing.assert_close(live.load().float(), stored.load().float(), rtol=1e-6, atol=1e-7)

@@ -1,0 +1,68 @@
+"""Recognise matrices that a formula made: Fourier, STFT and cosine bases, and banks of mel filters.
+
+Such matrices stand in models of sound as kernels or buffers. They are not trained, and their spectra say nothing about training:
+a basis of sinusoids has equal eigenvalues, or fewer than its sides suggest.
+"""
+
+import torch
+
+# Chosen here. A sinusoid, with a window or between two frequencies of the transform, keeps at least this share of its energy in
+# this many neighbouring frequencies; noise of 64 samples keeps a third there. A whole basis has at least this many different
+# frequencies for each row: half of it if sines and cosines take turns.
+ENERGY, NEIGHBOURS, FREQUENCIES = 0.85, 2, 0.4
+# With fewer samples or rows, a few neighbouring frequencies are most of them.
+MIN_SAMPLES, MIN_ROWS = 32, 8
+# Rows that are looked at first; nearly every trained matrix has one among them that is no sinusoid.
+FIRST = 8
+
+
+def fixed_basis(weight: torch.Tensor) -> str | None:
+    """Return which formula made a matrix, in words; None if it is none of those known here."""
+    # A kernel of one channel, (frequencies, 1, samples), comes here as a matrix (frequencies, samples).
+    if weight.ndim != 2:
+        return None
+    for rows, name in ((weight, "rows"), (weight.mT, "columns")):
+        if rows.shape[0] < MIN_ROWS or rows.shape[1] < MIN_SAMPLES:
+            continue
+        if _are_sinusoids(rows):
+            return f"its {name} are sinusoids, each of its own frequency, as in a Fourier or cosine transform"
+        if _are_triangles(rows):
+            return f"its {name} are overlapping bumps along the frequencies, as in a bank of mel filters"
+    return None
+
+
+def _are_sinusoids(rows: torch.Tensor) -> bool:
+    """Return whether each row that is not zero is a sinusoid, possibly times a window, of as many frequencies as a basis has."""
+    if _peaks(rows[:: -(-len(rows) // FIRST)]) is None:
+        return False
+    peaks = _peaks(rows)
+    return peaks is not None and len(peaks.unique()) >= FREQUENCIES * len(rows)
+
+
+def _peaks(rows: torch.Tensor) -> torch.Tensor | None:
+    """Return the strongest frequency of each row that is not zero; None if one of them is no sinusoid."""
+    power = torch.fft.rfft(rows.to(torch.float32), dim=1).abs().square()
+    power[:, 1:] *= 2  # each stands for a negative frequency, too
+    total = power.sum(1)
+    power, total = power[total > 1e-12 * total.max()], total[total > 1e-12 * total.max()]
+    peaks = power.argmax(1)
+    near = torch.nn.functional.pad(power, (NEIGHBOURS, NEIGHBOURS))
+    windows = near.unfold(1, 2 * NEIGHBOURS + 1, 1)
+    share = windows[torch.arange(len(peaks)), peaks].sum(1) / total
+    return peaks if len(peaks) and bool((share >= ENERGY).all()) else None
+
+
+def _are_triangles(rows: torch.Tensor) -> bool:
+    """Return whether each row rises to one peak and falls, is zero elsewhere, and has its peak beyond that of the row before."""
+    if float(rows.min()) < 0 or float((rows > 0).double().mean()) > 0.5:
+        return False
+    rows = rows.to(torch.float64)
+    peaks = rows.argmax(1)
+    columns = torch.arange(rows.shape[1], device=rows.device)
+    slack = 1e-6 * rows.abs().amax(1, keepdim=True)
+    rise = rows.diff(dim=1)
+    before = columns[1:] <= peaks[:, None]
+    one_peak = ((rise >= -slack) | ~before).all() & ((rise <= slack) | before).all()
+    overlap = (rows[1:] * rows[:-1]).sum(1) > 0
+    ordered = (peaks.diff() >= 0).all() and len(torch.unique(peaks)) > len(rows) // 2
+    return bool(one_peak and ordered) and float(overlap.double().mean()) > 0.5
