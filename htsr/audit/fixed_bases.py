@@ -4,7 +4,13 @@ Such matrices stand in models of sound as kernels or buffers. They are not train
 a basis of sinusoids has equal eigenvalues, or fewer than its sides suggest.
 """
 
+from typing import TYPE_CHECKING
+
+import numpy as np
 import torch
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
 
 # Chosen here. A sinusoid, with a window or between two frequencies of the transform, keeps at least this share of its energy in
 # this many neighbouring frequencies; noise of 64 samples keeps a third there. A whole basis has at least this many different
@@ -12,7 +18,7 @@ import torch
 ENERGY, NEIGHBOURS, FREQUENCIES = 0.85, 2, 0.4
 # With fewer samples or rows, a few neighbouring frequencies are most of them.
 MIN_SAMPLES, MIN_ROWS = 32, 8
-# Rows that are looked at first; nearly every trained matrix has one among them that is no sinusoid.
+# Rows that are looked at after the first two; nearly every trained matrix has one among them that is no sinusoid.
 FIRST = 8
 
 
@@ -33,28 +39,30 @@ def fixed_basis(weight: torch.Tensor) -> str | None:
 
 def _are_sinusoids(rows: torch.Tensor) -> bool:
     """Return whether each row that is not zero is a sinusoid, possibly times a window, of as many frequencies as a basis has."""
-    if _peaks(rows[:: -(-len(rows) // FIRST)]) is None:
+    place, stride = len(rows) // 3, -(-len(rows) // FIRST)
+    if _peaks(rows[place : place + 2]) is None or _peaks(rows[::stride]) is None:
         return False
     peaks = _peaks(rows)
-    return peaks is not None and len(peaks.unique()) >= FREQUENCIES * len(rows)
+    return peaks is not None and len(np.unique(peaks)) >= FREQUENCIES * len(rows)
 
 
-def _peaks(rows: torch.Tensor) -> torch.Tensor | None:
+def _peaks(rows: torch.Tensor) -> "NDArray[np.int64] | None":
     """Return the strongest frequency of each row that is not zero; None if one of them is no sinusoid."""
-    power = torch.fft.rfft(rows.to(torch.float32), dim=1).abs().square()
+    power = np.abs(np.fft.rfft(rows.float().cpu().numpy(), axis=1)) ** 2
     power[:, 1:] *= 2  # each stands for a negative frequency, too
-    total = power.sum(1)
+    total = power.sum(axis=1)
     power, total = power[total > 1e-12 * total.max()], total[total > 1e-12 * total.max()]
-    peaks = power.argmax(1)
-    near = torch.nn.functional.pad(power, (NEIGHBOURS, NEIGHBOURS))
-    windows = near.unfold(1, 2 * NEIGHBOURS + 1, 1)
-    share = windows[torch.arange(len(peaks)), peaks].sum(1) / total
-    return peaks if len(peaks) and bool((share >= ENERGY).all()) else None
+    if not len(power):
+        return None
+    peaks = power.argmax(axis=1)
+    near = peaks[:, None] + np.arange(-NEIGHBOURS, NEIGHBOURS + 1)
+    near_power = np.pad(power, ((0, 0), (NEIGHBOURS, NEIGHBOURS)))[np.arange(len(power))[:, None], near + NEIGHBOURS]
+    return peaks if (near_power.sum(axis=1) >= ENERGY * total).all() else None
 
 
 def _are_triangles(rows: torch.Tensor) -> bool:
     """Return whether each row rises to one peak and falls, is zero elsewhere, and has its peak beyond that of the row before."""
-    if float(rows.min()) < 0 or float((rows > 0).double().mean()) > 0.5:
+    if bool((rows[:FIRST] < 0).any()) or bool((rows < 0).any()) or int((rows > 0).sum()) > rows.numel() // 2:
         return False
     rows = rows.to(torch.float64)
     peaks = rows.argmax(1)
