@@ -13,7 +13,7 @@ from torch.nn.utils.spectral_norm import SpectralNorm
 from torch.nn.utils.weight_norm import WeightNorm
 from torch.optim.swa_utils import AveragedModel
 
-from htsr.weights.arrays import as_tensor
+from htsr.weights.arrays import as_tensor, quantised_class, some_rows
 from htsr.weights.attention import Heads
 from htsr.weights.inventory import Listing, StoredTensor, never_read
 from htsr.weights.names import WRAPPERS, without_wrappers
@@ -131,12 +131,15 @@ def _listed(
     if reason is not None or tensor.ndim < 2:
         return _skipped(name, tensor, reason or f"{tensor.ndim}-D: not a matrix", num_params)
     shape = tuple(tensor.shape)
+    kind = quantised_class(tensor)
     return StoredTensor(
         key=name,
         shape=shape,
         dtype=dtype_name(tensor),
         read=partial(_weight, module, key),
         longkey=longkey,
+        quantised=bool(kind),
+        note=f"dequantised from {kind}" if kind else "",
         role=_role(module, parent, key, name, shape, shapes),
         identity=(id(module), key) if computed else storage_identity(tensor),
         num_params=num_params,

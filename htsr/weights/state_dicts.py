@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from htsr.errors import InputError
-from htsr.weights.arrays import as_tensor
+from htsr.weights.arrays import quantised_class, some_rows
 from htsr.weights.inventory import Listing, OptimizerParameter, StoredTensor, never_read
 from htsr.weights.names import clean_names, without_only_parent
 from htsr.weights.networks import EMA_NOTE, averaged, several_networks, side_by_side
@@ -145,12 +145,12 @@ def _stored(name: str, key: str, value: object) -> StoredTensor:
     dtype = dtype_name(value)
     reason = why_not_dense(value)
     shape = () if reason and "nested" in reason else tuple(value.shape)
-    quantised = isinstance(value, torch.Tensor) and value.is_quantized
+    quantised = isinstance(value, torch.Tensor) and (value.is_quantized or bool(quantised_class(value)))
     return StoredTensor(
         key=name,
         shape=shape,
         dtype=dtype,
-        read=partial(_read, value),
+        read=partial(some_rows, value),
         longkey=key,
         identity=None if reason else storage_identity(value),
         quantised=quantised,
@@ -165,11 +165,6 @@ def _no_tensor(key: str, value: object, why: str) -> StoredTensor:
     hint = f"; to analyse it, pass source[{key!r}]" if isinstance(value, Mapping) and _holds_tensors(value) else ""
     kind = type(value).__name__
     return StoredTensor(key, (), kind, never_read, reason=f"type {kind}: {why}{hint}", num_params=0)
-
-
-def _read(value: torch.Tensor | np.ndarray, rows: slice | None) -> torch.Tensor:
-    """Return a tensor or array as a tensor, or some of its rows."""
-    return as_tensor(value if rows is None else value[rows])
 
 
 def why_not_dense(value: torch.Tensor | np.ndarray) -> str | None:
@@ -188,7 +183,9 @@ def why_not_dense(value: torch.Tensor | np.ndarray) -> str | None:
 
 
 def dtype_name(value: torch.Tensor | np.ndarray) -> str:
-    """Return the type of a tensor or array as text: ``float32``, ``bfloat16``."""
+    """Return the type of a tensor or array as text: ``float32``, ``bfloat16``, or the class of one that is quantised."""
+    if kind := quantised_class(value):
+        return kind
     return str(value.dtype).removeprefix("torch.") if isinstance(value, torch.Tensor) else value.dtype.name
 
 
