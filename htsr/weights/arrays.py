@@ -13,9 +13,10 @@ def quantised_class(weight: torch.Tensor | np.ndarray) -> str:
 
 def some_rows(weight: torch.Tensor | np.ndarray, rows: slice | None) -> torch.Tensor:
     """Return a weight as ``as_tensor`` does, or some of its rows."""
-    if rows is None or quantised_class(weight):  # not every class of quantised tensors can be cut
-        return as_tensor(weight)[slice(None) if rows is None else rows]
-    return as_tensor(weight[rows])
+    if rows is None:
+        return as_tensor(weight)
+    # not every class of quantised tensors can be cut
+    return as_tensor(weight)[rows] if quantised_class(weight) else as_tensor(weight[rows])
 
 
 def as_tensor(weight: torch.Tensor | np.ndarray) -> torch.Tensor:

@@ -13,7 +13,7 @@ from torch.nn.utils.spectral_norm import SpectralNorm
 from torch.nn.utils.weight_norm import WeightNorm
 from torch.optim.swa_utils import AveragedModel
 
-from htsr.weights.arrays import as_tensor, quantised_class, some_rows
+from htsr.weights.arrays import as_tensor, quantised_class
 from htsr.weights.attention import Heads
 from htsr.weights.inventory import Listing, StoredTensor, never_read
 from htsr.weights.names import WRAPPERS, without_wrappers
