@@ -6,9 +6,10 @@ import torch
 
 def quantised_class(weight: torch.Tensor | np.ndarray) -> str:
     """Return the name of the class of tensors that stores a weight quantised, as those of torchao do; empty if none does."""
+    if not isinstance(weight, torch.Tensor):
+        return ""
     kind = type(weight)
-    own = isinstance(weight, torch.Tensor) and kind.dequantize is not torch.Tensor.dequantize
-    return kind.__name__ if own else ""
+    return "" if kind.dequantize is torch.Tensor.dequantize else kind.__name__
 
 
 def some_rows(weight: torch.Tensor | np.ndarray, rows: slice | None) -> torch.Tensor:
