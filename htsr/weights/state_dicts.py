@@ -1,6 +1,6 @@
 """List the weights of a state dict, or of any mapping from names to tensors or arrays."""
 
-from collections.abc import Hashable, Iterator, Mapping
+from collections.abc import Hashable, Iterable, Iterator, Mapping
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -65,9 +65,8 @@ def extract_state_dict(
         if chosen is None:
             others = [key for key, value in inner.items() if next(_optimizers(value), None) is None]
             chosen = others[0] if len(others) == 1 else None
-        if chosen is None or any(
-            isinstance(value, torch.Tensor | np.ndarray) and value.ndim > 1 for value in checkpoint.values()
-        ):
+        own = _matrices(checkpoint.values())
+        if chosen is None or (own and own >= _matrices(_values(inner[chosen]))):
             break
         beside |= {key: value for key, value in checkpoint.items() if key != chosen}
         checkpoint = inner[chosen]
@@ -127,15 +126,23 @@ def _optimized(
 
 def _holds_tensors(mapping: Mapping[Any, object]) -> bool:
     """Return whether a mapping holds tensors, or a mapping that does."""
+    return any(isinstance(value, torch.Tensor | np.ndarray) for value in _values(mapping))
+
+
+def _matrices(values: Iterable[object]) -> int:
+    """Return how many of the values are tensors of two dimensions or more."""
+    return sum(isinstance(value, torch.Tensor | np.ndarray) and value.ndim > 1 for value in values)
+
+
+def _values(mapping: Mapping[Any, object]) -> Iterator[object]:
+    """Yield the values of a mapping and of the mappings in it."""
     todo, seen = [mapping], {id(mapping)}
     while todo:
         for value in todo.pop().values():
-            if isinstance(value, torch.Tensor | np.ndarray):
-                return True
+            yield value
             if isinstance(value, Mapping) and id(value) not in seen:  # a pickle may contain itself
                 seen.add(id(value))
                 todo.append(value)
-    return False
 
 
 def _stored(name: str, key: str, value: object) -> StoredTensor:
