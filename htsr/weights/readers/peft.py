@@ -42,8 +42,8 @@ def read_peft(path: Path, base: Listing | None = None) -> Listing:
     if kind != "LORA":
         if base is not None:
             raise InputError(
-                f"{path}: expected a LoRA adapter because a base is given, got one of the kind {kind:.30}: merge it with peft and "
-                "pass the model"
+                f"{path}: expected a LoRA adapter because a base is given, got one of the kind {kind:.30}: merge it "
+                "with peft and pass the model"
             )
         note = f"stored by a {kind:.30} adapter: a factor of the change that it makes, not the change itself"
         tensors = [
