@@ -81,6 +81,10 @@ def read_module(model: nn.Module) -> Listing:
         ]
         if not names and callable(getattr(type(module), "weight", None)):  # a layer of torch.ao.nn.quantized
             tensors.append(_quantised(module, clean_paths[path], path))
+        elif not names and callable(
+            getattr(type(module), "get_weight", None)
+        ):  # a recurrent one, which has several weights
+            tensors += _quantised_recurrent(module, clean_paths[path], path)
     return Listing(f"module {type(model).__name__}", tensors, _config(model))
 
 
@@ -340,6 +344,33 @@ def _quantised(module: nn.Module, name: str, path: str) -> StoredTensor:
         quantised=True,
         note=f"dequantised from {dtype}",
     )
+
+
+def _quantised_recurrent(module: nn.Module, name: str, path: str) -> list[StoredTensor]:
+    """List the weights of a recurrent layer of ``torch.ao.nn.quantized.dynamic``."""
+    gates = GATES.get(getattr(module, "mode", type(module).__name__), "")
+    listed = []
+    for key, tensor in module.get_weight().items():  # type: ignore[operator]
+        dtype = dtype_name(tensor)
+        listed.append(
+            StoredTensor(
+                key=f"{name}.{key}".lstrip("."),
+                shape=tuple(tensor.shape),
+                dtype=dtype,
+                read=partial(_unpacked_recurrent, module, key),
+                longkey=f"{path}.{key}".lstrip("."),
+                role=LayerRole(recurrent_type(gates), gates=gates),
+                quantised=tensor.is_quantized,
+                note=f"dequantised from {dtype}" if tensor.is_quantized else "",
+            )
+        )
+    return listed
+
+
+def _unpacked_recurrent(module: nn.Module, key: str, rows: slice | None) -> torch.Tensor:
+    """Return a dequantised weight of a recurrent layer, or some of its rows."""
+    tensor = as_tensor(module.get_weight()[key])  # type: ignore[operator]
+    return tensor if rows is None else tensor[rows]
 
 
 def _unpacked(module: nn.Module, rows: slice | None) -> torch.Tensor:
