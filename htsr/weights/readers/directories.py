@@ -19,6 +19,11 @@ OPTIMIZERS = ("optimizer.pt", "optimizer.bin")
 MAX_PARTS = 100
 # How far down, and in how many folders, a directory without a checkpoint is searched for some to name.
 MAX_DEPTH_BELOW, MAX_FOLDERS_BELOW = 3, 1000
+# Classes of parts that have no weights.
+WEIGHTLESS = re.compile(
+    r"(^|\.)(Pooling|SpladePooling|TokenPooling|Normalize|Dropout|BoW|MultiVectorMask|LogitScore)$"
+    r"|(Scheduler|Tokenizer|TokenizerFast|Processor|Extractor)$"
+)
 # Files in which a router of sentence-transformers names its modules.
 ROUTERS = ("router_config.json", "config.json")
 # The share of one rank in a model of Meta or of Megatron, and in DeepSpeed's ZeRO.
@@ -125,12 +130,12 @@ def _list_pipeline(path: Path, name: str, list_file: ListPath) -> Listing:
     metadata: dict[str, str] = {}
     weightless: list[StoredTensor] = []
     parts = _parts(path, name)
-    for folder in parts:
+    for folder, class_name in parts.items():
         part = path / folder
         if not part.is_dir() or not files_with_suffix(part, *BY_SUFFIX):
-            # a tokenizer, a scheduler, a pooling layer, or a part that was not fetched
-            reason = f"a part that {name} names: no file of weights is there"
-            weightless.append(StoredTensor(folder, (), "", never_read, reason=reason, num_params=0))
+            if not WEIGHTLESS.search(class_name):  # it was not fetched
+                reason = f"a part that {name} names: no file of weights is there"
+                weightless.append(StoredTensor(folder, (), "", never_read, reason=reason, num_params=0))
             continue
         own = _list_root(path, list_file) if not folder else list_directory(part, list_file)
         config = config or dict(own.config)
@@ -159,34 +164,38 @@ def _list_root(path: Path, list_file: ListPath) -> Listing:
     return list_file(files_with_suffix(path, *BY_SUFFIX)[0])
 
 
-def _parts(path: Path, name: str) -> list[str]:
-    """Return the folders of the parts that a file of modules names, the directory itself as an empty text."""
+def _parts(path: Path, name: str) -> dict[str, str]:
+    """Return the parts that a file of modules names: the folder of each, empty for the directory itself, and its class."""
     if name == "modules.json":
         found = read_json(path / name, of=list)
-        folders = [str(part.get("path", "")) for part in found if isinstance(part, dict)]
-        folders = [inner for folder in folders for inner in _routes(path, folder) or [folder]]
+        modules = {str(part.get("path", "")): part.get("type") for part in found if isinstance(part, dict)}
+        folders = {
+            key: kind
+            for folder in modules
+            for key, kind in (_routes(path, folder) or {folder: modules[folder]}).items()
+        }
     else:
-        folders = [
-            key
+        folders = {
+            key: value[-1]
             for key, value in read_json(path / name).items()
             if not key.startswith("_") and isinstance(value, list) and any(value)
-        ]
+        }
     for folder in folders:
         if Path(folder).is_absolute() or ".." in Path(folder).parts:
             raise InputError(f"{path / name}: expected folders inside the directory, got {folder!r:.100}")
     if len(folders) > MAX_PARTS:
         raise InputError(f"{path / name}: expected at most {MAX_PARTS} parts, got {len(folders):,}")
-    return list(dict.fromkeys(folders))
+    return {folder: str(kind) for folder, kind in folders.items()}
 
 
-def _routes(path: Path, folder: str) -> list[str]:
-    """Return the folders of the modules among which a router of sentence-transformers chooses; empty if there is no router."""
+def _routes(path: Path, folder: str) -> dict[str, object]:
+    """Return folder and class of the modules among which a router of sentence-transformers chooses; empty if there is none."""
     for name in ROUTERS:
         if not (Path(folder).is_absolute() or ".." in Path(folder).parts) and (path / folder / name).is_file():
             types = read_json(path / folder / name).get("types")
             if isinstance(types, dict):
-                return [f"{folder}/{inner}".lstrip("/") for inner in types]
-    return []
+                return {f"{folder}/{inner}".lstrip("/"): kind for inner, kind in types.items()}
+    return {}
 
 
 def refuse_zero_file(path: Path) -> None:

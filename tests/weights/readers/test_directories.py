@@ -186,10 +186,18 @@ def test_parts_without_weights_and_files_beside_a_pipeline_are_listed(tmp_path):
         (tmp_path / folder).mkdir()
     save_file(state(1), tmp_path / "unet" / "diffusion_pytorch_model.safetensors")
     save_file(state(1), tmp_path / "pruned.safetensors")
-    parts = {"unet": ["d", "U"], "vae": ["d", "V"], "scheduler": ["d", "S"], "safety_checker": [None, None]}
+    parts = {"unet": ["d", "U"], "vae": ["d", "V"], "scheduler": ["d", "DDIMScheduler"], "safety_checker": [None, None]}
     (tmp_path / "model_index.json").write_text(json.dumps(parts))
     assert names(tmp_path) == ["unet.layers.0"]
-    assert set(skipped(tmp_path)) == {"vae", "scheduler", "pruned.safetensors"}
+    assert set(skipped(tmp_path)) == {"vae", "pruned.safetensors"}
+
+
+@pytest.mark.parametrize(("kind", "lost"), [("Dense", True), ("WeightedLayerPooling", True), ("Pooling", False)])
+def test_a_module_that_should_have_weights_is_listed_without_them(tmp_path, kind, lost):
+    save_file(state(), tmp_path / "model.safetensors")
+    modules = [{"path": ""}, {"path": f"1_{kind}", "type": f"sentence_transformers.models.{kind}"}, {"path": "2_N"}]
+    (tmp_path / "modules.json").write_text(json.dumps(modules))
+    assert set(skipped(tmp_path)) == {"2_N", *([f"1_{kind}"] if lost else [])}
 
 
 @pytest.mark.parametrize("place", ["", "0_Router"])
