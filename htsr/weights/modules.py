@@ -13,7 +13,7 @@ from torch.nn.utils.spectral_norm import SpectralNorm
 from torch.nn.utils.weight_norm import WeightNorm
 from torch.optim.swa_utils import AveragedModel
 
-from htsr.weights.arrays import as_tensor
+from htsr.weights.arrays import as_tensor, quantised_class
 from htsr.weights.attention import Heads
 from htsr.weights.inventory import Listing, StoredTensor, never_read
 from htsr.weights.names import WRAPPERS, without_wrappers
@@ -81,6 +81,10 @@ def read_module(model: nn.Module) -> Listing:
         ]
         if not names and callable(getattr(type(module), "weight", None)):  # a layer of torch.ao.nn.quantized
             tensors.append(_quantised(module, clean_paths[path], path))
+        elif not names and callable(
+            getattr(type(module), "get_weight", None)
+        ):  # a recurrent one, which has several weights
+            tensors += _quantised_recurrent(module, clean_paths[path], path)
     return Listing(f"module {type(model).__name__}", tensors, _config(model))
 
 
@@ -131,12 +135,15 @@ def _listed(
     if reason is not None or tensor.ndim < 2:
         return _skipped(name, tensor, reason or f"{tensor.ndim}-D: not a matrix", num_params)
     shape = tuple(tensor.shape)
+    kind = quantised_class(tensor)
     return StoredTensor(
         key=name,
         shape=shape,
         dtype=dtype_name(tensor),
         read=partial(_weight, module, key),
         longkey=longkey,
+        quantised=bool(kind),
+        note=f"dequantised from {kind}" if kind else "",
         role=_role(module, parent, key, name, shape, shapes),
         identity=(id(module), key) if computed else storage_identity(tensor),
         num_params=num_params,
@@ -337,6 +344,33 @@ def _quantised(module: nn.Module, name: str, path: str) -> StoredTensor:
         quantised=True,
         note=f"dequantised from {dtype}",
     )
+
+
+def _quantised_recurrent(module: nn.Module, name: str, path: str) -> list[StoredTensor]:
+    """List the weights of a recurrent layer of ``torch.ao.nn.quantized.dynamic``."""
+    gates = GATES.get(getattr(module, "mode", type(module).__name__), "")
+    listed = []
+    for key, tensor in module.get_weight().items():  # type: ignore[operator]
+        dtype = dtype_name(tensor)
+        listed.append(
+            StoredTensor(
+                key=f"{name}.{key}".lstrip("."),
+                shape=tuple(tensor.shape),
+                dtype=dtype,
+                read=partial(_unpacked_recurrent, module, key),
+                longkey=f"{path}.{key}".lstrip("."),
+                role=LayerRole(recurrent_type(gates), gates=gates),
+                quantised=tensor.is_quantized,
+                note=f"dequantised from {dtype}" if tensor.is_quantized else "",
+            )
+        )
+    return listed
+
+
+def _unpacked_recurrent(module: nn.Module, key: str, rows: slice | None) -> torch.Tensor:
+    """Return a dequantised weight of a recurrent layer, or some of its rows."""
+    tensor = as_tensor(module.get_weight()[key])  # type: ignore[operator]
+    return tensor if rows is None else tensor[rows]
 
 
 def _unpacked(module: nn.Module, rows: slice | None) -> torch.Tensor:

@@ -17,7 +17,7 @@ from htsr.weights.names import distinct_ends
 from htsr.weights.optimizer_state import list_state
 from htsr.weights.parametrisations import effective_weights
 from htsr.weights.readers.archives import KERAS_WEIGHTS, TORCH_MAGIC, archive_entries, check_no_lfs_pointer, is_archive
-from htsr.weights.readers.directories import list_directory, with_optimizer
+from htsr.weights.readers.directories import list_directory, parts_of_one, refuse_zero_file, with_optimizer
 from htsr.weights.readers.formats import (
     BY_SUFFIX,
     GGUF,
@@ -29,7 +29,7 @@ from htsr.weights.readers.formats import (
 )
 from htsr.weights.readers.hub import address_on_hub, fetch_from_hub, is_hub_address
 from htsr.weights.readers.keras import is_keras_model, read_keras_model
-from htsr.weights.readers.peft import ADAPTER_CONFIG, list_adapter, read_peft
+from htsr.weights.readers.peft import adapter_folder, list_adapter, read_peft, with_factors_noted
 from htsr.weights.readers.quantised import multiply_scales
 from htsr.weights.readers.remote import fetch_checkpoint, is_url, keep_copies
 from htsr.weights.readers.shards import sibling_parts
@@ -114,7 +114,7 @@ def is_path(source: object) -> TypeGuard[AnyPath]:
 def is_adapter(source: object) -> bool:
     """Return whether a source is the directory of an adapter, here or on the hub."""
     path = fetch_from_hub(source)[0] if is_hub_address(source) else source
-    return is_path(path) and os.path.isfile(os.path.join(path, ADAPTER_CONFIG))
+    return is_path(path) and adapter_folder(path) is not None
 
 
 def _side_by_side(inventories: Sequence[Inventory], labels: Sequence[str]) -> Inventory:
@@ -141,7 +141,8 @@ def _list_state(source: Source, base: Source | None, state: str) -> Listing:
     if not is_path(source) or is_url(source):
         return list_state(_list(source), state)
     path = Path(source)
-    listing = list_adapter(path) if (path / ADAPTER_CONFIG).is_file() else _list(source)
+    folder = adapter_folder(path)
+    listing = _list(source) if folder is None else list_adapter(folder)
     return list_state(with_optimizer(listing, path, _list_checkpoint), state)
 
 
@@ -156,11 +157,12 @@ def _list(source: Source, base: Source | None = None) -> Listing:
     if is_url(source):
         copies, path = fetch_checkpoint(str(source))
         return keep_copies(_list(path, base), copies, str(source))
-    if isinstance(source, str | os.PathLike) and (Path(source) / ADAPTER_CONFIG).is_file():
-        return read_peft(Path(source), None if base is None else _list(base))
+    folder = adapter_folder(source) if is_path(source) else None
+    if folder is not None:
+        return read_peft(folder, None if base is None else _list(base))
     if base is not None:
         raise InputError(
-            f"expected the directory of an adapter (with {ADAPTER_CONFIG}) because a base is given, got {source!r:.100}"
+            f"expected the directory of an adapter (with adapter_config.json) because a base is given, got {source!r:.100}"
         )
     if is_keras_model(source):
         return read_keras_model(source)
@@ -218,8 +220,12 @@ def _list_checkpoint(path: Path) -> Listing:
     if format_ is None:
         check_not_foreign(path)
         raise InputError(f"{path}: expected a checkpoint file ({', '.join(BY_SUFFIX)}), got the suffix {path.suffix!r}")
-    files = sibling_parts(path) if format_ is GGUF else [path]
-    return format_.list_tensors(path, files)
+    refuse_zero_file(path)
+    listing = format_.list_tensors(path, sibling_parts(path) if format_ is GGUF else [path])
+    if (parts := parts_of_one(path)) > 1:
+        note = f"a part of the weight, which is cut over {parts} files"
+        listing = replace(listing, tensors=[replace(stored, note=note) for stored in listing.tensors])
+    return with_factors_noted(listing)
 
 
 def format_of(path: Path) -> Format | None:

@@ -151,6 +151,8 @@ def _no_weight(stored: StoredTensor, shapes: Mapping[str, tuple[int, ...]]) -> s
     """Return why a tensor is not a weight, whatever its role; None if it may be one."""
     if not stored.quantised and not FLOATING.fullmatch(stored.dtype):
         return f"dtype {stored.dtype}: not a floating-point weight"
+    if stored.shape == (0,):
+        return "empty: a placeholder, as ZeRO-3 of DeepSpeed leaves it; its zero_to_fp32.py writes the weights"
     if len(stored.shape) < 2:
         return f"{len(stored.shape)}-D: not a matrix"
     if min(stored.shape) < 1:

@@ -1,6 +1,6 @@
 """List the weights of a state dict, or of any mapping from names to tensors or arrays."""
 
-from collections.abc import Hashable, Iterator, Mapping
+from collections.abc import Hashable, Iterable, Iterator, Mapping
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from htsr.errors import InputError
-from htsr.weights.arrays import as_tensor
+from htsr.weights.arrays import quantised_class, some_rows
 from htsr.weights.inventory import Listing, OptimizerParameter, StoredTensor, never_read
 from htsr.weights.names import clean_names, without_only_parent
 from htsr.weights.networks import EMA_NOTE, averaged, several_networks, side_by_side
@@ -65,9 +65,8 @@ def extract_state_dict(
         if chosen is None:
             others = [key for key, value in inner.items() if next(_optimizers(value), None) is None]
             chosen = others[0] if len(others) == 1 else None
-        if chosen is None or any(
-            isinstance(value, torch.Tensor | np.ndarray) and value.ndim > 1 for value in checkpoint.values()
-        ):
+        own = _matrices(checkpoint.values())
+        if chosen is None or (own and own >= _matrices(_values(inner[chosen]))):
             break
         beside |= {key: value for key, value in checkpoint.items() if key != chosen}
         checkpoint = inner[chosen]
@@ -127,15 +126,23 @@ def _optimized(
 
 def _holds_tensors(mapping: Mapping[Any, object]) -> bool:
     """Return whether a mapping holds tensors, or a mapping that does."""
+    return any(isinstance(value, torch.Tensor | np.ndarray) for value in _values(mapping))
+
+
+def _matrices(values: Iterable[object]) -> int:
+    """Return how many of the values are tensors of two dimensions or more."""
+    return sum(isinstance(value, torch.Tensor | np.ndarray) and value.ndim > 1 for value in values)
+
+
+def _values(mapping: Mapping[Any, object]) -> Iterator[object]:
+    """Yield the values of a mapping and of the mappings in it."""
     todo, seen = [mapping], {id(mapping)}
     while todo:
         for value in todo.pop().values():
-            if isinstance(value, torch.Tensor | np.ndarray):
-                return True
+            yield value
             if isinstance(value, Mapping) and id(value) not in seen:  # a pickle may contain itself
                 seen.add(id(value))
                 todo.append(value)
-    return False
 
 
 def _stored(name: str, key: str, value: object) -> StoredTensor:
@@ -145,12 +152,12 @@ def _stored(name: str, key: str, value: object) -> StoredTensor:
     dtype = dtype_name(value)
     reason = why_not_dense(value)
     shape = () if reason and "nested" in reason else tuple(value.shape)
-    quantised = isinstance(value, torch.Tensor) and value.is_quantized
+    quantised = isinstance(value, torch.Tensor) and (value.is_quantized or bool(quantised_class(value)))
     return StoredTensor(
         key=name,
         shape=shape,
         dtype=dtype,
-        read=partial(_read, value),
+        read=partial(some_rows, value),
         longkey=key,
         identity=None if reason else storage_identity(value),
         quantised=quantised,
@@ -165,11 +172,6 @@ def _no_tensor(key: str, value: object, why: str) -> StoredTensor:
     hint = f"; to analyse it, pass source[{key!r}]" if isinstance(value, Mapping) and _holds_tensors(value) else ""
     kind = type(value).__name__
     return StoredTensor(key, (), kind, never_read, reason=f"type {kind}: {why}{hint}", num_params=0)
-
-
-def _read(value: torch.Tensor | np.ndarray, rows: slice | None) -> torch.Tensor:
-    """Return a tensor or array as a tensor, or some of its rows."""
-    return as_tensor(value if rows is None else value[rows])
 
 
 def why_not_dense(value: torch.Tensor | np.ndarray) -> str | None:
@@ -188,7 +190,9 @@ def why_not_dense(value: torch.Tensor | np.ndarray) -> str | None:
 
 
 def dtype_name(value: torch.Tensor | np.ndarray) -> str:
-    """Return the type of a tensor or array as text: ``float32``, ``bfloat16``."""
+    """Return the type of a tensor or array as text: ``float32``, ``bfloat16``, or the class of one that is quantised."""
+    if kind := quantised_class(value):
+        return kind
     return str(value.dtype).removeprefix("torch.") if isinstance(value, torch.Tensor) else value.dtype.name
 
 

@@ -79,6 +79,8 @@ _CORE_ML = (
 )
 _PADDLE = "a model of Paddle: convert it to ONNX with paddle2onnx and pass that file"
 _PICKLE = "a pickle, which could run any program: load it yourself, convert it to {name: array} and pass that"
+_UNPACK = "unpack it with `tar -xf` and pass"
+_ARCHIVE = f"an archive: {_UNPACK} the checkpoint inside"
 FOREIGN = {
     ".tflite": f"a TensorFlow Lite model: {_TF2ONNX.format('tflite', 'model.tflite')}",
     "saved_model.pb": f"a TensorFlow SavedModel: {_TF2ONNX.format('saved-model', 'DIRECTORY')}",
@@ -86,6 +88,7 @@ FOREIGN = {
     ".data-00000-of-00001": "a TensorFlow checkpoint: convert it to {name: array} with tf.train.load_checkpoint and pass that",
     ".mlmodel": _CORE_ML, ".mlpackage": _CORE_ML, ".mlmodelc": _CORE_ML, ".pdmodel": _PADDLE, ".pdiparams": _PADDLE,
     ".msgpack": "a checkpoint of Flax: convert it to {name: array} with flax.serialization.msgpack_restore and pass that",
+    ".nemo": f"an archive of NeMo: {_UNPACK} model_weights.ckpt", ".tar": _ARCHIVE, ".tar.gz": _ARCHIVE, ".tgz": _ARCHIVE,
     ".pkl": _PICKLE, ".pickle": _PICKLE, ".joblib": _PICKLE,
 }  # fmt: skip
 

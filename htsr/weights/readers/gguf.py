@@ -1,6 +1,7 @@
 """List the weights of a GGUF file; the gguf package of llama.cpp dequantises them."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -9,7 +10,7 @@ import numpy as np
 import torch
 
 from htsr.weights.arrays import as_tensor
-from htsr.weights.inventory import Listing, StoredTensor
+from htsr.weights.inventory import Listing, ReadRows, StoredTensor
 from htsr.weights.metadata import bounded_metadata
 from htsr.weights.readers.archives import unreadable_file
 from htsr.weights.readers.optional import import_optional
@@ -32,7 +33,7 @@ def read_gguf(path: Path, files: Sequence[Path]) -> Listing:
         tensors += own
         config = config or fields
     general = {key.removeprefix("general."): value for key, value in config.items() if key.startswith("general.")}
-    return Listing(str(path), tensors, config, metadata=bounded_metadata(general))
+    return Listing(str(path), _with_scales(tensors), config, metadata=bounded_metadata(general))
 
 
 def _tensors(gguf: Any, path: Path) -> tuple[list[StoredTensor], dict[str, object]]:
@@ -46,6 +47,9 @@ def _tensors(gguf: Any, path: Path) -> tuple[list[StoredTensor], dict[str, objec
         kind = tensor.tensor_type
         shape = tuple(int(side) for side in reversed(tensor.shape))
         plain = PLAIN.get(kind.name) or INTEGERS.get(kind.name)
+        reason = None
+        if plain is None and kind not in gguf.quants._type_traits:  # the package has no other list of what it knows
+            reason = f"the gguf package cannot dequantise {kind.name}: requantise it to another type with llama.cpp"
         rows = (*shape[:-1], int(tensor.n_bytes) // max(int(np.prod(shape[:-1], dtype=object)), 1))
         tensors.append(
             StoredTensor(
@@ -54,10 +58,49 @@ def _tensors(gguf: Any, path: Path) -> tuple[list[StoredTensor], dict[str, objec
                 dtype=plain or kind.name,
                 read=partial(_read, path, int(tensor.data_offset), rows, int(kind)),
                 quantised=plain is None,
+                reason=reason,
                 note="" if plain else f"dequantised from {kind.name}",
             )
         )
     return tensors, config
+
+
+def _with_scales(tensors: Sequence[StoredTensor]) -> list[StoredTensor]:
+    """Return the tensors with each weight times the scale beside it, which llama.cpp applies to the outputs of the layer."""
+    # NVFP4 has one for each weight or expert, BitNet one for each weight: blk.0.ffn_up.scale, or that of an activation,
+    # blk.0.ffn_up.input_scale.
+    by_key = {stored.key: stored for stored in tensors}
+    found = []
+    for stored in tensors:
+        module, _, end = stored.key.rpartition(".")
+        weight, scale = by_key.get(f"{module}.weight"), by_key.get(f"{module}.scale")
+        if weight is not None and end in ("scale", "input_scale") and _fits(by_key[stored.key], weight):
+            stored = replace(stored, reason=f"part of the quantised weight {weight.key}", num_params=0)
+        elif stored is weight and scale is not None and _fits(scale, weight):
+            read = _Scaled(stored.read, scale.read, stored.shape)
+            note = f"{stored.note}, " if stored.note else ""
+            stored = replace(stored, read=read, note=f"{note}multiplied by its scale", quantised=True)
+        found.append(stored)
+    return found
+
+
+def _fits(scale: StoredTensor, weight: StoredTensor) -> bool:
+    """Return whether a tensor holds one number for a weight, or one for each expert of a stack."""
+    return scale.shape == (1,) or (len(weight.shape) == 3 and scale.shape == weight.shape[:1])
+
+
+@dataclass(frozen=True)
+class _Scaled:
+    """Reads a weight times its scale."""
+
+    read: ReadRows = field(repr=False)
+    read_scale: ReadRows = field(repr=False)
+    shape: tuple[int, ...]
+
+    def __call__(self, rows: slice | None) -> torch.Tensor:
+        scale = self.read_scale(None).to(torch.float32)
+        scale = scale if len(scale) == 1 or rows is None else scale[rows]
+        return self.read(rows).to(torch.float32) * scale.reshape(-1, *(1,) * (len(self.shape) - 1))
 
 
 def _bounded_reader(gguf: Any) -> Any:

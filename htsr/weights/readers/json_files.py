@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from htsr.errors import InputError
+from htsr.weights.readers.archives import check_no_lfs_pointer
 
 # A vocabulary of a million tokens takes some 60 MB; the files read here are far smaller.
 MAX_JSON_BYTES = 2**27
@@ -23,6 +24,7 @@ def read_json(path: Path, of: type = dict) -> Any:
         raise InputError(
             f"{path}: expected a JSON file of at most {MAX_JSON_BYTES:,} bytes, got {path.stat().st_size:,}"
         )
+    check_no_lfs_pointer(path)
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError) as err:

@@ -21,7 +21,7 @@ WITHOUT_EFFECT = frozenset({
     "task_type", "auto_mapping", "peft_version", "base_model_name_or_path", "revision", "inference_mode", "target_modules",
     "exclude_modules", "lora_dropout", "bias", "modules_to_save", "layers_to_transform", "layers_pattern", "megatron_core",
     "loftq_config", "eva_config", "corda_config", "lora_ga_config", "qalora_group_size", "runtime_config", "lora_bias",
-    "trainable_token_indices", "velora_config",
+    "trainable_token_indices", "velora_config", "ensure_weight_tying",
 })  # fmt: skip
 # Values of init_lora_weights that leave the base alone when peft loads the adapter, and those that change it in a way that can
 # be repeated (``LoraLayer.pissa_init`` and ``olora_init``).

@@ -3,13 +3,16 @@
 A change of rank r has at most r eigenvalues above zero, so its alpha rests on few values.
 """
 
+import os
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from htsr.errors import InputError
 from htsr.weights.inventory import Listing, StoredTensor
 from htsr.weights.parametrisations import effective_weights
+from htsr.weights.readers.directories import ADAPTER_CONFIG, with_other_files
 from htsr.weights.readers.formats import SAFETENSORS, TORCH
 from htsr.weights.readers.json_files import read_json
 from htsr.weights.readers.lora_factors import WRAPPED, weight_changes
@@ -18,11 +21,15 @@ from htsr.weights.readers.lora_settings import CONVERT, changed_start
 from htsr.weights.readers.lora_tokens import with_new_rows
 from htsr.weights.readers.quantised import multiply_scales
 
-ADAPTER_CONFIG = "adapter_config.json"
+ADAPTER_FILES = {"adapter_model.safetensors": SAFETENSORS, "adapter_model.bin": TORCH}
+# Names of the factors of LoRA in peft and in the trainers of diffusion models, of LoHa and of LoKr.
+PART = re.compile(r"(^|[._])(lora_([AB]|down|up)|hada_[wt]\d(_[ab])?|lokr_[wt]\d(_[ab])?)([._]|$)")
 PREFIX = "base_model.model."
 FACTOR = re.compile(
     r"(?P<path>.*)\.lora_((embedding_)?(?P<factor>[AB])|magnitude_vector)(\.default)?(\.weight)?", re.DOTALL
 )
+# What VeRA and RandLoRA multiply by, which is drawn once and stored for all layers.
+FROZEN = re.compile(r"(.*\.)?(vera|randlora)_[AB]")
 TOKENS = re.compile(r"(?P<path>.*?)(\.token_adapter)?\.trainable_tokens_delta(\.default)?", re.DOTALL)
 
 
@@ -33,8 +40,19 @@ def read_peft(path: Path, base: Listing | None = None) -> Listing:
     listing = list_adapter(path)
     kind = str(config.get("peft_type") or "LORA").upper()
     if kind != "LORA":
+        if base is not None:
+            raise InputError(
+                f"{path}: expected a LoRA adapter because a base is given, got one of the kind {kind:.30}: merge it "
+                "with peft and pass the model"
+            )
         note = f"stored by a {kind:.30} adapter: a factor of the change that it makes, not the change itself"
-        return replace(listing, tensors=[replace(stored, note=note) for stored in listing.tensors])
+        tensors = [
+            replace(stored, reason="a random projection, which the adapter does not train")
+            if FROZEN.fullmatch(stored.key)
+            else replace(stored, note=note)
+            for stored in listing.tensors
+        ]
+        return replace(listing, tensors=tensors)
     factors: dict[str, dict[str, StoredTensor]] = {}
     others: list[StoredTensor] = []
     rows: dict[str, StoredTensor] = {}  # by the embedding that they change
@@ -57,11 +75,24 @@ def read_peft(path: Path, base: Listing | None = None) -> Listing:
     return Listing(f"{path} on {base.source}", [*tensors, *deltas], base.config, metadata=listing.metadata)
 
 
+def adapter_folder(path: str | os.PathLike[str]) -> Path | None:
+    """Return the folder of the adapter that a path leads to: the folder, or the file of its weights; None if it is none."""
+    folder = Path(path).parent if Path(path).name in ADAPTER_FILES else Path(path)
+    return folder if (folder / ADAPTER_CONFIG).is_file() else None
+
+
+def with_factors_noted(listing: Listing) -> Listing:
+    """Return a listing of a file without the settings of an adapter, with a note at every tensor that is a part of one."""
+    note = "a factor of the change that an adapter makes, not the change itself: pass its directory with adapter_config.json"
+    tensors = [replace(stored, note=note) if PART.search(stored.key) else stored for stored in listing.tensors]
+    return replace(listing, tensors=tensors)
+
+
 def list_adapter(path: Path) -> Listing:
     """List the tensors that an adapter's directory stores, from the file that peft would read if it is there."""
-    for name, format_ in (("adapter_model.safetensors", SAFETENSORS), ("adapter_model.bin", TORCH)):
+    for name, format_ in ADAPTER_FILES.items():
         if (path / name).is_file():
-            return format_.list_tensors(path / name)
+            return with_other_files(format_.list_tensors(path / name), path, {name})
     return (SAFETENSORS if list(path.glob("*.safetensors")) else TORCH).list_tensors(path)
 
 

@@ -32,10 +32,11 @@ BESIDE = "not part of the checkpoint that was read: pass this file to read it"
 
 @dataclass(frozen=True)
 class Chosen:
-    """The files of a checkpoint, and the names of other files of weights in the same directory."""
+    """The files of a checkpoint, the names of other files of weights in the same directory, and the tensors an index names."""
 
     files: list[Path]
     beside: list[str] = field(default_factory=list)
+    tensors: frozenset[str] = frozenset()
 
 
 def files_with_suffix(directory: Path, *suffixes: str) -> list[Path]:
@@ -66,9 +67,11 @@ def choose_shards(directory: Path, suffix: str) -> Chosen | None:
     by_name = {path.name: path for path in files}
     indices = sorted(directory.glob(f"*.{suffix}.index.json"), key=lambda path: (path.name.count("."), path.name))
     if indices:
-        names = named_by_index(indices[0])
+        weight_map = _weight_map(indices[0])
+        names = set(weight_map.values())
         _check_complete(directory, names, by_name)
-        return Chosen([by_name[name] for name in sorted(names)], sorted(by_name.keys() - names))
+        files = [by_name[name] for name in sorted(names)]
+        return Chosen(files, sorted(by_name.keys() - names), frozenset(weight_map))
     for stem in WEIGHT_NAMES[suffix]:
         if f"{stem}.{suffix}" in by_name:
             return Chosen([by_name[f"{stem}.{suffix}"]], sorted(by_name.keys() - {f"{stem}.{suffix}"}))
@@ -104,10 +107,15 @@ def duplicate_tensor(path: Path, key: str, first: Path, second: Path) -> InputEr
 
 def named_by_index(index: Path) -> set[str]:
     """Return the names of the files that an index maps tensors to."""
+    return set(_weight_map(index).values())
+
+
+def _weight_map(index: Path) -> dict[str, str]:
+    """Return the names of the tensors in an index, each with the name of its file."""
     weight_map = read_json(index).get("weight_map")
     if not isinstance(weight_map, dict) or not all(isinstance(name, str) for name in weight_map.values()):
         raise InputError(f"{index}: expected a weight_map from the names of tensors to the names of files")
-    return set(weight_map.values())
+    return weight_map
 
 
 def _complete_set(directory: Path, name: str, by_name: dict[str, Path]) -> Chosen:

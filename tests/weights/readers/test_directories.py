@@ -162,3 +162,102 @@ def test_a_pointer_of_git_lfs_is_named(tmp_path, name):
         open_source(tmp_path / name)
     with pytest.raises(InputError, match="git lfs pull"):
         open_source(tmp_path)
+
+
+@pytest.mark.parametrize("suffix", ["safetensors", "bin"])
+def test_a_tensor_that_the_index_names_and_no_shard_holds_is_listed(tmp_path, suffix):
+    shard = f"w-00001-of-00001.{suffix}"
+    save_file(state(), tmp_path / shard) if suffix == "safetensors" else torch.save(state(), tmp_path / shard)
+    index(tmp_path, dict.fromkeys([*state(), "head.weight"], shard), f"model.{suffix}.index.json")
+    assert names(tmp_path) == ["layers.0", "layers.1"]
+    assert skipped(tmp_path) == {"head.weight": "the index names it, but no shard holds it"}
+
+
+def test_an_index_that_is_a_pointer_of_git_lfs_is_named(tmp_path):
+    save_file(state(), tmp_path / "model.safetensors")
+    pointer = "version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 123\n"
+    (tmp_path / "model.safetensors.index.json").write_text(pointer)
+    with pytest.raises(InputError, match="git lfs pull"):
+        open_source(tmp_path)
+
+
+def test_parts_without_weights_and_files_beside_a_pipeline_are_listed(tmp_path):
+    for folder in ("unet", "scheduler"):
+        (tmp_path / folder).mkdir()
+    save_file(state(1), tmp_path / "unet" / "diffusion_pytorch_model.safetensors")
+    save_file(state(1), tmp_path / "pruned.safetensors")
+    parts = {"unet": ["d", "U"], "vae": ["d", "V"], "scheduler": ["d", "DDIMScheduler"], "safety_checker": [None, None]}
+    (tmp_path / "model_index.json").write_text(json.dumps(parts))
+    assert names(tmp_path) == ["unet.layers.0"]
+    assert set(skipped(tmp_path)) == {"vae", "pruned.safetensors"}
+
+
+@pytest.mark.parametrize(("kind", "lost"), [("Dense", True), ("WeightedLayerPooling", True), ("Pooling", False)])
+def test_a_module_that_should_have_weights_is_listed_without_them(tmp_path, kind, lost):
+    save_file(state(), tmp_path / "model.safetensors")
+    modules = [{"path": ""}, {"path": f"1_{kind}", "type": f"sentence_transformers.models.{kind}"}, {"path": "2_N"}]
+    (tmp_path / "modules.json").write_text(json.dumps(modules))
+    assert set(skipped(tmp_path)) == {"2_N", *([f"1_{kind}"] if lost else [])}
+
+
+@pytest.mark.parametrize("place", ["", "0_Router"])
+@pytest.mark.parametrize("file", ["router_config.json", "config.json"])
+def test_the_modules_among_which_a_router_chooses(tmp_path, place, file):
+    for route in ("query_0_Static", "document_0_Transformer"):
+        (tmp_path / place / route).mkdir(parents=True)
+        save_file(state(1), tmp_path / place / route / "model.safetensors")
+    types = {"query_0_Static": "a.B", "document_0_Transformer": "a.C"}
+    (tmp_path / place / file).write_text(json.dumps({"types": types}))
+    (tmp_path / "modules.json").write_text(json.dumps([{"path": place}]))
+    prefix = f"{place}." if place else ""
+    assert names(tmp_path) == [f"{prefix}query_0_Static.layers.0", f"{prefix}document_0_Transformer.layers.0"]
+
+
+@pytest.mark.parametrize("below", ["original", "checkpoint-500", "iter_0000010/mp_rank_00", "snapshots/0a1b"])
+def test_checkpoints_below_a_directory_are_named(tmp_path, below):
+    (tmp_path / below).mkdir(parents=True)
+    torch.save(state(), tmp_path / below / "consolidated.00.pth")
+    (tmp_path / ".cache").mkdir()
+    save_file(state(), tmp_path / ".cache" / "model.safetensors")
+    with pytest.raises(InputError, match=f"pass one of {below}$"):
+        open_source(tmp_path)
+
+
+@pytest.mark.parametrize("count", [1, 2, 3])
+@pytest.mark.parametrize("name", ["consolidated.{:02d}.pth", "mp_rank_{:02d}/model_optim_rng.pt"])
+def test_a_part_of_every_weight_says_so(tmp_path, count, name):
+    for part in range(count):
+        path = tmp_path / name.format(part)
+        path.parent.mkdir(exist_ok=True)
+        torch.save(state(), path)
+    note = open_source(path).layers[0].note
+    assert note == ("" if count == 1 else f"a part of the weight, which is cut over {count} files")
+    if name.startswith("consolidated") and count > 1:
+        with pytest.raises(InputError, match=f"{count} parts"):
+            open_source(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["model.safetensors", "pytorch_model.bin"])
+def test_weights_beside_deepspeeds_parts_are_read(tmp_path, name):
+    (tmp_path / "global_step8").mkdir()
+    torch.save({}, tmp_path / "global_step8" / "zero_pp_rank_0_mp_rank_00_optim_states.pt")
+    tensors = state() | {"placeholder.weight": torch.zeros(0)}
+    save_file(tensors, tmp_path / name) if name.endswith("safetensors") else torch.save(tensors, tmp_path / name)
+    assert names(tmp_path) == ["layers.0", "layers.1"]
+    assert "zero_to_fp32" in skipped(tmp_path)["placeholder.weight"]
+
+
+@pytest.mark.parametrize("kind", ["model", "optim"])
+def test_a_file_of_one_rank_of_zero_is_refused(tmp_path, kind):
+    path = tmp_path / f"bf16_zero_pp_rank_3_mp_rank_00_{kind}_states.pt"
+    torch.save({"module": state()}, path)
+    with pytest.raises(InputError, match="zero_to_fp32"):
+        open_source(path)
+
+
+@pytest.mark.parametrize(("beside", "read"), [(1, True), (3, False)])
+def test_matrices_beside_the_only_mapping_of_tensors(beside, read):
+    source = {"weights": state(2)} | {f"pca{k}": torch.randn(6, 5) for k in range(beside)}
+    found = [layer.name for layer in open_source(source).layers]
+    assert found == (["layers.0", "layers.1"] if read else ["pca0", "pca1", "pca2"])
+    assert len(open_source(source).skipped) == 1

@@ -110,3 +110,33 @@ def test_other_adapters_are_listed_as_stored(tmp_path):
     (tmp_path / "adapter_config.json").write_text(json.dumps({"peft_type": "LOHA"}))
     (layer,) = open_source(tmp_path).layers
     assert "stored by a LOHA adapter" in layer.note
+
+
+@pytest.mark.parametrize("kind", ["safetensors", "bin"])
+def test_the_file_of_an_adapter_is_read_as_the_adapter(tmp_path, kind):
+    factors = {
+        "base_model.model.q.lora_A.weight": torch.randn(2, 12),
+        "base_model.model.q.lora_B.weight": torch.randn(9, 2),
+    }
+    path = tmp_path / f"adapter_model.{kind}"
+    save_file(factors, path) if kind == "safetensors" else torch.save(factors, path)
+    layers = open_source(path).layers
+    assert all("not the change itself" in layer.note for layer in layers)
+    (tmp_path / "adapter_config.json").write_text(json.dumps({"peft_type": "LORA", "r": 2, "lora_alpha": 2}))
+    save_file({"q.weight": torch.zeros(9, 12)}, tmp_path / "model.safetensors")
+    for source in (path, tmp_path):
+        inventory = open_source(source)
+        assert [layer.name for layer in inventory.layers] == ["q[delta]"]
+        assert [item.name for item in inventory.skipped] == ["model.safetensors"]
+
+
+@pytest.mark.parametrize(("kind", "key"), [("VERA", "vera_A"), ("RANDLORA", "q.randlora_B")])
+def test_adapters_that_are_not_lora(tmp_path, kind, key):
+    tensors = {f"base_model.{key}": torch.randn(4, 12), "base_model.q.hada_w1_a": torch.randn(4, 12)}
+    save_file(tensors, tmp_path / "adapter_model.safetensors")
+    (tmp_path / "adapter_config.json").write_text(json.dumps({"peft_type": kind}))
+    inventory = open_source(tmp_path)
+    assert [layer.name for layer in inventory.layers] == ["base_model.q.hada_w1_a"]
+    assert "random projection" in inventory.skipped[0].reason
+    with pytest.raises(InputError, match=f"kind {kind}"):
+        open_source(tmp_path, base={"q.weight": torch.randn(4, 12)})

@@ -254,6 +254,35 @@ def test_rows_of_trained_tokens_are_merged(tmp_path, tokens, tied):
             assert "does not fit" in {x.name: x.reason for x in inventory.skipped}["tokens.weight"]
 
 
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"target_modules": ["tokens", "fc"]},
+        {"target_modules": ["head"]},
+        {"target_modules": ["fc"], "modules_to_save": ["tokens"]},
+        {"target_modules": ["fc"], "trainable_token_indices": {"tokens": [5, 2]}},
+    ],
+)
+def test_weights_that_peft_keeps_tied(tmp_path, options):
+    torch.manual_seed(0)
+    base = Speaker(tied=True)
+    before = {key: value.detach().clone() for key, value in base.state_dict().items()}
+    config = peft.LoraConfig(r=2, init_lora_weights=False, ensure_weight_tying=True, **options)
+    model = peft.get_peft_model(base, config)
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if "trainable_tokens_delta" in name or "modules_to_save" in name:
+                parameter.add_(1)
+    model.save_pretrained(tmp_path)
+    after = model.merge_and_unload().state_dict()
+    source = Speaker(tied=True)
+    source.load_state_dict(before)
+    layers = {x.name: x for x in open_source(tmp_path, base=source).layers}
+    assert not torch.equal(after["tokens.weight"], before["tokens.weight"])
+    for name in ("tokens", "fc", "head"):
+        torch.testing.assert_close(layers[name].load(), after[f"{name}.weight"], atol=3e-6, rtol=1e-4)
+
+
 @pytest.mark.parametrize("wrap", [nn.utils.weight_norm, nn.utils.parametrizations.weight_norm])
 def test_a_base_with_weight_norm(tmp_path, wrap):
     before, changes, _ = trained(

@@ -143,8 +143,6 @@ def test_first_matches_are_those_of_peft():
 
 def test_every_setting_of_peft_is_followed_or_refused_knowingly():
     peft = pytest.importorskip("peft", reason="peft is not installed")
-    refused = {
-        "megatron_config", "use_qalora", "monteclora_config", "use_bdlora", "kasa_config", "ensure_weight_tying",
-    }  # fmt: skip
+    refused = {"megatron_config", "use_qalora", "monteclora_config", "use_bdlora", "kasa_config"}
     fields = set(peft.LoraConfig.__dataclass_fields__)
     assert fields == FOLLOWED | WITHOUT_EFFECT | refused, "read what the new settings do, then sort them in"

@@ -23,6 +23,8 @@ def dequantise_gptq(group: Group) -> StoredTensor | str | None:
     main, parts = group.main, group.parts
     if not group.has("qweight", ("qzeros", "scales"), ("g_idx",)) or {main.dtype, parts["qzeros"].dtype} != {"int32"}:
         return None
+    if "awq" in (group.settings.get("quant_method"), str(group.settings.get("packing_format")).rpartition("_")[2]):
+        return None
     scales, zeros, index = parts["scales"], parts["qzeros"], parts.get("g_idx")
     if [len(tensor.shape) for tensor in (main, scales, zeros)] != [2, 2, 2] or scales.dtype not in PLAIN:
         return None

@@ -13,8 +13,10 @@ LOW_PRECISION = re.compile(rf"{FP8.pattern}|float4_\w+|u?int(8|16|32)")
 # The last part of the name of a quantised weight. The dot or underscore before it ends the part that all its tensors share.
 WEIGHT = re.compile(
     r"(?P<shared>(?:.*?[._])?)"
-    r"(?P<part>weight(?:\._data|_qdata|_packed)?|qweight|packed|blocks|qdata|W_q|codes|indices|Qidxs|B)"
+    r"(?P<part>weight(?:(?:\._data)+|_qdata|_packed)?|qweight|packed|blocks|qdata|W_q|codes|indices|Qidxs|B)"
 )
+# Of these, names that no float weight has. HQQ stores the bytes of W_q in a float type if it is told to (view_as_float).
+PACKED = {"qweight", "packed", "weight_packed", "weight_qdata", "qdata", "W_q"}
 # What the names of tensors beside a quantised weight contain.
 BESIDE = re.compile(
     r"^weight_|scale|zero|scb$|absmax|quant|g_idx|^biases$|shift|^perm$|codebook|centroid|amax|smooth|lut$"
@@ -87,12 +89,13 @@ def group_siblings(tensors: Sequence[StoredTensor], config: Mapping[str, object]
         if stored.role is not None or stored.quantised:
             continue
         found = WEIGHT.fullmatch(stored.key)
-        if LOW_PRECISION.fullmatch(stored.dtype) or (found and found["part"] == "weight"):
+        if LOW_PRECISION.fullmatch(stored.dtype) or (found and found["part"] in {"weight", *PACKED}):
             said = config if stored.config is None else stored.config
             if id(said) not in known:
                 known[id(said)] = quantisation_settings(said) or quantisation_settings(config)
             group = _group(stored, found, by_key, keys, known[id(said)])
-            if LOW_PRECISION.fullmatch(stored.dtype) or any(map(QUANT_STATE.fullmatch, group.parts)):
+            disguised = (group.part in PACKED and group.parts) or any(map(QUANT_STATE.fullmatch, group.parts))
+            if LOW_PRECISION.fullmatch(stored.dtype) or disguised:
                 groups.append(group)
     inside = {key for group in groups for key in group.beside}
     return [group for group in groups if group.main.key not in inside]

@@ -31,10 +31,15 @@ def dequantise_scaled(group: Group) -> StoredTensor | str | None:
     scale, zero = group.parts[scale_name], group.parts.get(zero_name)
     if not group.has(NAMES, (scale_name,), (zero_name,)) or scale.dtype not in (PLAIN | EXPONENTS if is_fp8 else PLAIN):
         return None
-    sizes = [*_said_sizes(group.settings), *([MX_BLOCK] if scale.dtype in EXPONENTS else []), BLOCK]
+    said = list(_said_sizes(group.settings))
+    sizes = [*said, *([MX_BLOCK] if scale.dtype in EXPONENTS else []), BLOCK]
     scales = spread(scale, main.shape, sizes)
     if scales is None:
         return f"its scales {scale.key} of shape {scale.shape} do not fit its shape {main.shape}"
+    rows = scales.blocks[0]
+    split = len(main.shape) == 2 and scales.counts[0] not in (1, main.shape[0]) and scales.counts[1] == 1
+    if split and rows not in said and main.shape[1] > rows:  # no blocks: one scale for each of several fused weights
+        return f"its {scales.counts[0]} scales {scale.key} do not say which of its {main.shape[0]} rows they are for"
     zeros = None
     if zero is not None:
         zeros = spread(zero, main.shape, sizes)

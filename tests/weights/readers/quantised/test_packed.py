@@ -235,6 +235,50 @@ def test_mlx(checkpoint, random, bits, size, shape):
             torch.testing.assert_close(layer.load(), matrix, rtol=1e-6, atol=1e-6)
 
 
+@pytest.mark.parametrize("shape", [(48, 64), (3, 16, 96)])
+@pytest.mark.parametrize(("mode", "bits", "size"), [("mxfp4", 4, 32), ("nvfp4", 4, 16), ("mxfp8", 8, 32)])
+@pytest.mark.parametrize("said", [True, False])
+def test_mlx_floats(checkpoint, random, mode, bits, size, shape, said):
+    mx = pytest.importorskip("mlx.core", reason="mlx is not installed")
+    sizes = {"group_size": size, "bits": bits, "mode": mode}
+    words, scales = mx.quantize(mx.array(torch.randn(shape, generator=random).numpy()), **sizes)
+    expected = torch.tensor(mx.dequantize(words, scales, **sizes).astype(mx.float32).tolist())
+    tensors = {
+        "mlp.weight": torch.tensor(words.tolist(), dtype=torch.int64).to(torch.uint32),
+        "mlp.scales": torch.tensor(scales.tolist(), dtype=torch.uint8),
+    }
+    layers = checkpoint(tensors, **({"quantization": sizes} if said else {})).layers
+    for layer, matrix in zip(layers, expected.reshape(-1, *expected.shape[-2:]), strict=True):
+        assert layer.note == f"dequantised from MLX, {mode}"
+        assert torch.equal(layer.load(), matrix)
+
+
+@pytest.mark.parametrize(("mode", "groups"), [("affine", 2), ("nvfp4", 2), (None, 3), ([1], 2)])
+def test_mlx_floats_that_are_not_understood(reason, mode, groups):
+    tensors = {"fc.weight": torch.zeros(48, 8).to(torch.uint32), "fc.scales": torch.ones(48, groups).to(torch.uint8)}
+    assert "do not fit the mode" in reason(tensors, {"mode": mode})
+
+
+@pytest.mark.parametrize(
+    ("weight", "beside"),
+    [
+        ("q.W_q", {"q.scale": (64, 2), "q.zero": (64, 2)}),  # HQQ with view_as_float
+        ("q.qweight", {"q.scales": (4, 32), "q.qzeros": (4, 32)}),
+    ],
+)
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32])
+def test_bytes_in_a_float_type_are_no_weight(reason, weight, beside, dtype):
+    scales = {name: torch.ones(shape) for name, shape in beside.items()}
+    assert "dequantise it first" in reason({weight: torch.ones(16, 32).to(dtype), **scales})
+
+
+@pytest.mark.parametrize("bits", [2, 4])
+def test_packed_weights_of_quanto(reason, bits):
+    beside = {"fc.weight._scale": torch.ones(24, 2), "fc.weight._shift": torch.ones(24, 2)}
+    packed = torch.ones(24 * bits // 8, 32).to(torch.uint8)
+    assert "weight_shift" in reason({"fc.weight._data._data": packed, **beside})
+
+
 @pytest.mark.parametrize(
     ("settings", "scales"),
     [
