@@ -123,7 +123,8 @@ def _listed(
         return _skipped(name, parameter, f"part of the {hooked} that {owner} computes", num_params=0)
     if type(parameter).__name__ in BITSANDBYTES and parameter is not None:
         stored = _of_bitsandbytes(module, key, parameter, name, longkey)
-        return replace(stored, role=_role(module, parent, key, name, stored.shape, shapes))
+        role = _role(module, parent, key, name, stored.shape, shapes)
+        return replace(stored, role=None if isinstance(role, str) else role)
     tensor = _weight(module, key, None) if computed else parameter
     assert tensor is not None
     num_params = _num_params(module, key) if computed else None
@@ -131,13 +132,16 @@ def _listed(
     if reason is not None or tensor.ndim < 2:
         return _skipped(name, tensor, reason or f"{tensor.ndim}-D: not a matrix", num_params)
     shape = tuple(tensor.shape)
+    role = _role(module, parent, key, name, shape, shapes)
+    if isinstance(role, str):
+        return _skipped(name, tensor, role, num_params)
     return StoredTensor(
         key=name,
         shape=shape,
         dtype=dtype_name(tensor),
         read=partial(_weight, module, key),
         longkey=longkey,
-        role=_role(module, parent, key, name, shape, shapes),
+        role=role,
         identity=(id(module), key) if computed else storage_identity(tensor),
         num_params=num_params,
     )
@@ -168,8 +172,8 @@ def _role(
     name: str,
     shape: tuple[int, ...],
     shapes: Mapping[str, tuple[int, ...]],
-) -> LayerRole | None:
-    """Return what a parameter does, by the class of its module or, if the class is unknown, by its name and shape."""
+) -> LayerRole | str:
+    """Return what a parameter does, by its module's class or else by its name and shape, or the reason why it is no weight."""
     cls = _layer_class(module)
     if issubclass(cls, nn.Embedding | nn.EmbeddingBag) and key == "weight":
         return LayerRole("embedding")
@@ -188,8 +192,7 @@ def _role(
     for convolution, layer_type in CONVOLUTIONS.items():
         if issubclass(cls, convolution) and key == "weight":
             return LayerRole(layer_type, groups=int(getattr(module, "groups", 1)))
-    by_name = role_by_name(name, shape, shapes, unknown_layer=False)
-    return by_name if isinstance(by_name, LayerRole) else None
+    return role_by_name(name, shape, shapes, unknown_layer=False)
 
 
 def _layer_class(module: nn.Module) -> type:
