@@ -227,8 +227,8 @@ def _shape(path: Path, model: Any, node: Any, inputs: Sequence[Value | None]) ->
         case (
             "ReduceMean" | "ReduceSum" | "ReduceL2" | "ReduceSumSquare"
         ):  # of a weight that is standardised or normalised
-            axes = numbers(1, "axes")
-            gone = {range(len(shape))[axis] for axis in (range(len(shape)) if axes is None else axes)}
+            reduced = numbers(1, "axes")
+            gone = {range(len(shape))[axis] for axis in (range(len(shape)) if reduced is None else reduced)}
             kept = [1 if axis in gone else size for axis, size in enumerate(shape)]
             return (
                 tuple(kept)

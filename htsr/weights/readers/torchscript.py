@@ -194,6 +194,12 @@ class _Code:
         return self._texts[entry]
 
 
+def groups_in_code(text: str) -> int | None:
+    """Return the number of groups that the code of a convolution says; None if it does not."""
+    found = GROUPS.search(text)
+    return int(next(filter(None, found.groups()))) if found else None
+
+
 def _stored(
     path: Path,
     root: str,
@@ -216,12 +222,12 @@ def _stored(
     layer_type = ROLES.get(module.kind.rpartition(".")[2]) if own == "weight" else None
     role, note = None if layer_type is None else LayerRole(layer_type), ""
     if layer_type is not None and layer_type.startswith("conv"):
-        found = GROUPS.search(text)
-        groups = int(next(filter(None, found.groups()))) if found else 1
-        if groups < 1 or tensor.shape[0] % groups:
+        found = groups_in_code(text)
+        groups = found or 1
+        if tensor.shape[0] % groups:
             groups = 1
         role = LayerRole(layer_type, groups=groups)
-        note = "" if found else "the file does not say into how many groups this convolution is divided"
+        note = "" if found is not None else "the file does not say into how many groups this convolution is divided"
     return StoredTensor(
         key=name,
         shape=tensor.shape,
