@@ -58,6 +58,7 @@ def _stored(walk: Walk, constant: Constant, names: Collection[str]) -> StoredTen
             is_part = is_part or not reasons
             reasons.append(f"a scale, a zero point, a shape or a part of {main.name}")
             continue
+        is_part = is_part or use.place >= len(use.node.input)  # a scale that the graph applies after the operation
         found = weight_of(use, name)
         if isinstance(found, Weight):
             found = _uncut(found, constant)

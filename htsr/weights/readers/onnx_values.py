@@ -109,7 +109,10 @@ def folded(path: Path, model: Any, node: Any, inputs: Sequence[Value | None], op
         return None
     if node.op_type == "Identity":
         return inputs[0]
-    if node.op_type == "DequantizeLinear":  # onnx.reference has no older version of it; they compute the same
+    if node.op_type in (
+        "DequantizeLinear",
+        "QuantizeLinear",
+    ):  # onnx.reference has no older version of it; they compute the same
         opset = max(opset, 19)
     return compute(partial(run_node, node.SerializeToString(), opset), inputs, shape)
 
@@ -238,7 +241,7 @@ def _shape(path: Path, model: Any, node: Any, inputs: Sequence[Value | None]) ->
         case "Gather" if len(shape) > 2 and numbers(1) is not None and rest[0] is not None and not rest[0].shape:
             axis = range(len(shape))[settings.get("axis", 0)]  # one matrix of a stack
             return (*shape[:axis], *shape[axis + 1 :])
-        case "DequantizeLinear":
+        case "DequantizeLinear" | "QuantizeLinear":  # both in a row: what training with quantisation exports
             return shape if _scales_fit(shape, rest, settings) else None
         case "Transpose":
             axes = settings.get("perm", range(len(shape))[::-1])

@@ -125,3 +125,29 @@ def test_the_reason_of_a_weight_that_is_lost_says_so(tmp_path):
     found = _model(tmp_path / "m.onnx", nodes, w=_random(5, 6))
     assert not found.layers
     assert "does not follow where it goes" in found.skipped[0].reason
+
+
+@pytest.mark.parametrize(("shape", "axis"), [((), 0), ((6,), 0), ((4,), 1)])
+def test_a_weight_that_is_quantised_on_the_way_is_read_as_the_graph_sees_it(tmp_path, shape, axis):
+    nodes = [
+        _node("QuantizeLinear", "w scale zero", "whole", axis=axis),
+        _node("DequantizeLinear", "whole scale zero", "back", axis=axis),
+        _node("Conv", "x back", "y"),
+    ]
+    scale, kernel = np.full(shape, 0.1, np.float32), _random(6, 4, 3, 3)
+    (layer,) = _model(tmp_path / "m.onnx", nodes, w=kernel, scale=scale, zero=np.zeros(shape, np.int8)).layers
+    torch.testing.assert_close(layer.load(), torch.tensor(np.rint(kernel / np.float32(0.1)) * np.float32(0.1)))
+
+
+def test_the_scale_after_an_integer_product_is_no_parameter(tmp_path):
+    nodes = [
+        _node("DynamicQuantizeLinear", "x", "q sx zx"),
+        _node("MatMulInteger", "q w zx", "product"),
+        _node("Cast", "product", "real", to=1),
+        _node("Mul", "sx sw", "scale"),
+        _node("Mul", "real scale", "y"),
+    ]
+    weight = np.arange(-10, 10, dtype=np.int8).reshape(4, 5)
+    found = _model(tmp_path / "m.onnx", nodes, w=weight, sw=np.array(0.5, np.float32))
+    assert [layer.num_params for layer in found.layers] == [20]
+    assert [(item.name, item.num_params) for item in found.skipped] == [("sw", 0)]
