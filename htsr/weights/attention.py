@@ -216,10 +216,6 @@ def fused_parts(key: str, weight: Part, heads: Heads) -> tuple[list[Part], str]:
         return Layout(1, [("q", query), ("k", kv), ("v", kv)]).cut(weight), ""
     if rows == 3 * columns or (rows % 3 == 0 and key.endswith("in_proj_weight")):
         return Layout(1, [(part, rows // 3) for part in "qkv"]).cut(weight), ""
-    if columns < rows < 3 * columns and (rows - columns) % 2 == 0:
-        kv = (rows - columns) // 2
-        note = "query, key and value split by shape, assuming that the query is as wide as the input"
-        return Layout(1, [("q", columns), ("k", kv), ("v", kv)]).cut(weight), note
     return [stored], "the sizes of the fused query, key and value are unknown: analysed as one matrix"
 
 

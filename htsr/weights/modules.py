@@ -17,6 +17,7 @@ from htsr.weights.arrays import as_tensor, quantised_class
 from htsr.weights.attention import Heads
 from htsr.weights.inventory import Listing, StoredTensor, never_read
 from htsr.weights.names import WRAPPERS, without_wrappers
+from htsr.weights.readers.torchscript import groups_in_code
 from htsr.weights.recurrent import recurrent_type
 from htsr.weights.roles import LayerRole, role_by_name
 from htsr.weights.state_dicts import dtype_name, read_state_dict, storage_identity, why_not_dense
@@ -116,7 +117,7 @@ def _listed(
     """List one parameter or computed weight of a module, with its role or with the reason why it is skipped."""
     if parameter is not None and nn.parameter.is_lazy(parameter):
         return _skipped(name, None, "lazily initialised: run one batch through the model first")
-    if "parametrizations" in longkey.split("."):
+    if not _lost_its_class(module) and "parametrizations" in longkey.split("."):
         owner = name.split(".parametrizations")[0].removesuffix("parametrizations") or "the model"
         return _skipped(name, parameter, f"part of a weight that {owner} computes", num_params=0)
     hooked = next(
@@ -127,7 +128,8 @@ def _listed(
         return _skipped(name, parameter, f"part of the {hooked} that {owner} computes", num_params=0)
     if type(parameter).__name__ in BITSANDBYTES and parameter is not None:
         stored = _of_bitsandbytes(module, key, parameter, name, longkey)
-        return replace(stored, role=_role(module, parent, key, name, stored.shape, shapes))
+        kind = _role(module, parent, key, name, stored.shape, shapes)
+        return replace(stored, role=None if isinstance(kind, str) else kind)
     tensor = _weight(module, key, None) if computed else parameter
     assert tensor is not None
     num_params = _num_params(module, key) if computed else None
@@ -136,6 +138,11 @@ def _listed(
         return _skipped(name, tensor, reason or f"{tensor.ndim}-D: not a matrix", num_params)
     shape = tuple(tensor.shape)
     kind = quantised_class(tensor)
+    role: LayerRole | str | None = _role(module, parent, key, name, shape, shapes)
+    if _lost_its_class(module) and _layer_class(module) in (nn.Module, type(module)):
+        role = None  # as in a state dict, its name is all that tells what it is
+    if isinstance(role, str):
+        return _skipped(name, tensor, role, num_params)
     return StoredTensor(
         key=name,
         shape=shape,
@@ -144,10 +151,15 @@ def _listed(
         longkey=longkey,
         quantised=bool(kind),
         note=f"dequantised from {kind}" if kind else "",
-        role=_role(module, parent, key, name, shape, shapes),
+        role=role,
         identity=(id(module), key) if computed else storage_identity(tensor),
         num_params=num_params,
     )
+
+
+def _lost_its_class(module: nn.Module) -> bool:
+    """Return whether a module was traced or exported, so that its class computes nothing any longer."""
+    return type(module) is nn.Module or isinstance(module, torch.jit.ScriptModule)
 
 
 def _num_params(module: nn.Module, key: str) -> int:
@@ -175,8 +187,8 @@ def _role(
     name: str,
     shape: tuple[int, ...],
     shapes: Mapping[str, tuple[int, ...]],
-) -> LayerRole | None:
-    """Return what a parameter does, by the class of its module or, if the class is unknown, by its name and shape."""
+) -> LayerRole | str:
+    """Return what a parameter does, by its module's class or else by its name and shape, or the reason why it is no weight."""
     cls = _layer_class(module)
     if issubclass(cls, nn.Embedding | nn.EmbeddingBag) and key == "weight":
         return LayerRole("embedding")
@@ -194,9 +206,15 @@ def _role(
         return LayerRole("dense", axes=(1, 0))
     for convolution, layer_type in CONVOLUTIONS.items():
         if issubclass(cls, convolution) and key == "weight":
-            return LayerRole(layer_type, groups=int(getattr(module, "groups", 1)))
-    by_name = role_by_name(name, shape, shapes, unknown_layer=False)
-    return by_name if isinstance(by_name, LayerRole) else None
+            return LayerRole(layer_type, groups=_groups(module))
+    return role_by_name(name, shape, shapes, unknown_layer=False)
+
+
+def _groups(convolution: nn.Module) -> int:
+    """Return the number of groups of a convolution, which only the code of a traced one says."""
+    if hasattr(convolution, "groups") or not isinstance(convolution, torch.jit.ScriptModule):
+        return int(getattr(convolution, "groups", 1))
+    return groups_in_code(convolution.code) or 1
 
 
 def _layer_class(module: nn.Module) -> type:

@@ -11,7 +11,9 @@ from htsr.weights.recurrent import gates_by_shape, recurrent_type
 # A bare tensor does not say which layer it came from. A 2-D tensor whose name has one of these words is an embedding; any
 # other is dense.
 EMBEDDING = re.compile(
-    r"(^|[._])(\w*embed(ding)?s?\w*|token_embd|wte|wpe|relative_attention_bias)([._]|$)|^shared\.weight$", re.IGNORECASE
+    r"(^|[._])(\w*embed(ding)?s?\w*|token_embd|wte|wpe|relative_attention_bias)([._]|$)|^shared\.weight$"
+    r"|(^|[._])((\w+_)?pos(itions?)?\d*|rel(ative)?_pos(ition)?_\w+)$",
+    re.IGNORECASE,
 )
 # A tensor that is longer than this along a kernel dimension is a kernel only if its name says so: 3-D and 4-D tensors without a
 # layer are just as often stacked experts or tokens.
@@ -20,6 +22,8 @@ CONVOLUTION = re.compile(r"conv|kernel|patch", re.IGNORECASE)
 EXPERTS = re.compile(r"expert|moe|_exps", re.IGNORECASE)
 # Per-channel parameters of Mamba, Mamba 2 and RWKV: an element acts on its channel alone, and no vector is multiplied by them.
 STATE_SPACE = re.compile(r"(^|[._])(A_logs?|dt_bias|time_(decay|first|faaaa|mix_\w+|maa_[a-z]))$")
+# ``bias_k``, ``pos_bias_u`` and ``bias1`` are added, too.
+BIAS = re.compile(r"(^|[._])bias(es)?(_?[a-z\d]{1,2})?$")
 STATISTICS = re.compile(r"(^|[._])(running_(mean|var)|num_batches_tracked)$")
 MASK = re.compile(r"(^|[._])mask$")
 
@@ -47,7 +51,7 @@ class LayerRole:
 
 def no_matrix_map(key: str, shape: tuple[int, ...], shapes: Mapping[str, tuple[int, ...]]) -> str | None:
     """Return why a tensor of two dimensions or more is not a weight, by its name, shape and siblings, or None."""
-    if key == "bias" or key.endswith((".bias", "_bias", "_biases")):
+    if BIAS.search(key) or _bias_of_experts(key, shape, shapes):
         return "a bias or mask, not a weight"
     if STATE_SPACE.search(key):
         return "one parameter for each channel of a state-space model, not a matrix map"
@@ -57,9 +61,20 @@ def no_matrix_map(key: str, shape: tuple[int, ...], shapes: Mapping[str, tuple[i
         return "a bias or mask, not a weight"
     if _computes_another(key, shape, shapes):
         return "part of a weight that the module computes: pass the module to analyse that weight"
-    if max(shape) == math.prod(shape) and len(shape) == 2 and not key.endswith("weight"):
-        return "a single row or column: it is a vector, not a matrix"
+    if max(shape) == math.prod(shape) and not key.endswith("weight"):
+        what = "a single row or column" if len(shape) == 2 else f"{len(shape)}-D with one row"
+        return f"{what}: it is a vector, not a matrix"
     return None
+
+
+def _bias_of_experts(key: str, shape: tuple[int, ...], shapes: Mapping[str, tuple[int, ...]]) -> bool:
+    """Return whether ``b1`` has one row for each matrix of a stack ``w1`` beside it."""
+    named = re.fullmatch(r"(.*[._]|)([bB])(\d*)", key)
+    if named is None or len(shape) != 2:
+        return False
+    path, letter, number = named.groups()
+    experts, *sides = shapes.get(f"{path}{'w' if letter == 'b' else 'W'}{number}", (0,))
+    return len(sides) == 2 and experts == shape[0] and shape[1] in sides
 
 
 def _computes_another(key: str, shape: tuple[int, ...], shapes: Mapping[str, tuple[int, ...]]) -> bool:
@@ -98,12 +113,20 @@ def role_by_name(
     matrix = LayerRole("embedding" if EMBEDDING.search(key) and not has_bias else "dense")
     if len(shape) == 2:
         return matrix
+    vectors = f"{len(shape)}-D with one row or column: vectors, not matrices"
+    if EXPERTS.search(key) and min(shape[-2:]) == 1:
+        return vectors
+    if not unknown_layer and max(shape) == math.prod(shape):  # scales of channels
+        return vectors
+    sides = [side for side in shape if side > 1]
+    if matrix.layer_type == "embedding" and shape[0] == 1 < len(sides) and not key.endswith("weight"):
+        return matrix  # a table of positions, also of those of a grid
     short = max(shape[2:]) <= MAX_KERNEL and (unknown_layer or len(shape) > 3)
     table = not key.endswith("weight") and (shape[0] == 1 or EMBEDDING.search(key))
     if len(shape) <= 5 and not EXPERTS.search(key) and ((short and not table) or CONVOLUTION.search(key)):
         return LayerRole(f"conv{len(shape) - 2}d")
     if math.prod(shape[:-2]) == 1:
         return matrix if shape[-2] > 1 else f"{len(shape)}-D with one row: it is a vector, not a matrix"
-    if sum(side > 1 for side in shape) == 2:  # (rows, 1, columns): a table or a bank of filters, not a stack of vectors
+    if len(sides) == 2:  # (rows, 1, columns): a table or a bank of filters, not a stack of vectors
         return matrix
     return LayerRole("stack")

@@ -137,8 +137,10 @@ def _parts(
         if len(directions) == 1:
             directions = [replace(directions[0], label=weight.label)]
         return role, [part for direction in directions for part in gate_parts(direction, role.gates)], ""
-    while len(weight.shape) > 2:  # a matrix with more dimensions, of size 1
+    while len(weight.shape) > 2 and 1 in weight.shape:  # a matrix with more dimensions, of size 1
         weight = weight.select(weight.shape.index(1), 0)
+    if len(weight.shape) > 2:
+        weight = _table_of_grid(weight)
     if role.layer_type != "dense":
         return role, [weight], ""
     parts, note = fused_parts(stored.key, weight, heads)
@@ -158,6 +160,15 @@ def _no_weight(stored: StoredTensor, shapes: Mapping[str, tuple[int, ...]]) -> s
     if min(stored.shape) < 1:
         return "empty: it has no elements"
     return no_matrix_map(stored.key, stored.shape, shapes)
+
+
+def _table_of_grid(weight: Part) -> Part:
+    """Return a table of positions in a grid with one row, or one column, for each position."""
+    # a grid is mostly square: (height, width, channels) or (channels, height, width)
+    *_, height, width = weight.shape
+    if height == width and len(set(weight.shape)) > 1:
+        return weight.reshape(math.prod(weight.shape[:-2]), height * width)
+    return weight.reshape(math.prod(weight.shape[:-1]), width)
 
 
 def _stacked(weight: Part) -> list[Part]:

@@ -1,5 +1,6 @@
 """Changes that turn a valid checkpoint into a hostile one, each drawn from a seeded ``random.Random``."""
 
+import contextlib
 import io
 import json
 import os
@@ -52,7 +53,7 @@ def mutate(folder: Path, source: Path, draw: random.Random) -> str:
         kinds += [change_onnx] * 4
     elif file.suffix == ".h5":
         kinds += [change_hdf5] * 4
-    elif zipfile.is_zipfile(file):
+    elif is_zip(file):
         kinds += [change_zip] * 4
     elif file.suffix == ".pth":
         kinds += [change_pickles] * 2
@@ -61,6 +62,13 @@ def mutate(folder: Path, source: Path, draw: random.Random) -> str:
         return f"{how.__name__} {file.relative_to(folder)}: {how(file, draw)}"
     except Exception:  # an earlier change left nothing that the format's own library could open
         return f"damage_bytes {file.relative_to(folder)}: {damage_bytes(file, draw) if file.is_file() else 'none'}"
+
+
+def is_zip(file: Path) -> bool:
+    """Whether a file is a zip archive that zipfile can open."""
+    with contextlib.suppress(OSError, zipfile.BadZipFile):
+        return zipfile.is_zipfile(file)
+    return False
 
 
 def damage_bytes(file: Path, draw: random.Random) -> str:

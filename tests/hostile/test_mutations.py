@@ -136,6 +136,7 @@ def run(seeds, checkpoints, folder: Path) -> list[str]:
                 said = mine.audit(job)
             if said:
                 failures.append(f"seed {seed}, {original.name}, {'; '.join(how)}: {said}")
+                print(failures[-1], flush=True)  # a run of an hour shows them as they come
             shutil.rmtree(copy.parent)
         return failures
 

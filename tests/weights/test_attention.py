@@ -6,6 +6,7 @@ import torch
 from htsr.weights.attention import Heads, fused_parts
 from htsr.weights.configs import nearest_config
 from htsr.weights.parts import Part
+from htsr.weights.source import open_source
 
 SIZE, HIDDEN = 6, 40
 
@@ -145,3 +146,11 @@ def test_a_deeply_nested_config_does_not_recurse():
     for _ in range(5000):
         config = {"text_config": config}
     assert Heads.of(nearest_config("layers.0.qkv", config)).num is None
+
+
+@pytest.mark.parametrize("rows", [96, 128, 160, 200])
+def test_a_fused_weight_of_unknown_sizes_is_not_split(rows):
+    # 2 x 64 rows are key and value in GCViT, and a query with fewer keys elsewhere
+    (layer,) = open_source({"blocks.1.attn.qkv.weight": torch.zeros(rows, 64)}).layers
+    assert layer.shape == (rows, 64)
+    assert "unknown" in layer.note

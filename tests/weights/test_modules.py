@@ -207,7 +207,11 @@ def test_conv1d_of_transformers_is_stored_in_out():
 @pytest.mark.parametrize("kv_heads", [1, 2, 4])
 def test_grouped_query_attention(kv_heads):
     weight = torch.randn(16 + 8 * kv_heads, 16)
-    layers = {x.name: x.load() for x in open_source({"attn.qkv_proj.weight": weight}).layers}
+    attention = nn.Module()
+    attention.num_heads, attention.num_key_value_heads, attention.head_dim = 4, kv_heads, 4
+    attention.qkv_proj = nn.Linear(16, len(weight), bias=False)
+    attention.qkv_proj.weight.data = weight
+    layers = {x.name: x.load() for x in open_source(nn.ModuleDict({"attn": attention})).layers}
     assert [len(x) for x in layers.values()] == [16, 4 * kv_heads, 4 * kv_heads]
     assert torch.equal(torch.cat(list(layers.values())), weight)
 

@@ -105,3 +105,51 @@ def test_parameter_groups_give_biases_and_state_space_parameters_to_adamw_withou
         "0.down_proj_bias": ("adamw", False),
         "0.in_proj.weight": ("htmuon", True),
     }
+
+
+class Scales(nn.Module):
+    def __init__(self, shape):
+        super().__init__()
+        self.conv = nn.Conv2d(3, 6, 3)
+        self.weight, self.gamma = nn.Parameter(torch.ones(shape)), nn.Parameter(torch.ones(shape))
+
+
+@pytest.mark.parametrize("shape", [(6, 1, 1), (1, 6, 1, 1), (6, 1, 1, 1), (1, 1, 1, 6)])
+def test_scales_of_channels_and_heads_are_vectors(shape):
+    model = Scales(shape)
+    found = open_source(model)
+    assert names(found) == ["conv"]
+    assert {item.name for item in found.skipped if "vector" in item.reason} == {"weight", "gamma"}
+    assert "gamma" not in names(open_source(model.state_dict()))
+
+
+@pytest.mark.parametrize(
+    ("key", "shape", "expected"),
+    [
+        ("pos_embed", (1, 12, 5, 5), (12, 25)),
+        ("stage.pos_embed2", (1, 7, 7, 12), (49, 12)),
+        ("pos_embed", (1, 4, 9, 6), (36, 6)),
+        ("patch_pos", (1, 20, 6), (20, 6)),
+        ("pixel_pos", (1, 8, 4, 4), (8, 16)),
+        ("attn.relative_position_bias_table", (49, 3), (49, 3)),
+        ("attn.rel_pos_h", (13, 8), (13, 8)),
+    ],
+)
+def test_a_table_of_positions_is_one_embedding(key, shape, expected):
+    tensor = torch.arange(float(torch.Size(shape).numel())).reshape(shape)
+    (layer,) = open_source({key: tensor}).layers
+    assert (layer.layer_type, layer.shape) == ("embedding", expected)
+    torch.testing.assert_close(layer.load(), tensor.reshape(expected))
+
+
+@pytest.mark.parametrize(
+    ("key", "shape"), [("mlp.b1", (4, 70)), ("mlp.bias2", (4, 40)), ("attn.pos_bias_u", (4, 40)), ("bias_k", (3, 40))]
+)
+def test_biases_of_experts_and_heads_are_no_weights(key, shape):
+    found = open_source({"mlp.w1": torch.ones(4, 40, 70), key: torch.ones(shape)})
+    assert names(found) == [f"mlp.w1[{number}]" for number in range(4)]
+    assert "bias" in found.skipped[0].reason
+
+
+def test_a_matrix_called_b_is_a_weight_without_a_stack_beside_it():
+    assert names(open_source({"b1": torch.ones(4, 7), "w1": torch.ones(4, 7)})) == ["b1", "w1"]

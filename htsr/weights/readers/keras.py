@@ -1,6 +1,7 @@
 """List the weights of Keras models: files, ``.keras`` and ``.h5``, without Keras or TensorFlow, and models in memory."""
 
 import json
+import re
 import sys
 import zipfile
 from collections.abc import Mapping, Sequence
@@ -135,6 +136,11 @@ def _listed(
     identity: Any = None,
 ) -> StoredTensor:
     """List a variable under the names of the layers around it."""
+    reason = found.reason
+    if reason is None and re.fullmatch("u?int[48]", dtype) and len(shape) > 1:
+        reason = (
+            f"{dtype}, quantised by Keras: save the model before Model.quantize, or divide its kernels by their scales"
+        )
     return StoredTensor(
         key=".".join((*names, found.name)),
         shape=found.shape or shape,
@@ -143,7 +149,7 @@ def _listed(
         longkey=longkey,
         role=found.role,
         identity=identity,
-        reason=found.reason,
+        reason=reason,
         note=found.note,
     )
 

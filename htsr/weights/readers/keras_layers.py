@@ -115,6 +115,8 @@ def variable(layer: KerasLayer, name: str, shape: tuple[int, ...]) -> Variable:
     """Return what a variable of a layer is; ``name`` is its name or its number."""
     kind, sides = layer.kind, len(shape)
     name = _variable_name(kind, name)
+    if kind == "spectral_normalization":  # its file holds the kernel of the layer inside once more
+        return Variable(name, reason=f"{name}: kept by the spectral normalisation of a layer, which has the weight")
     if NO_WEIGHT.fullmatch(name):
         return Variable(name, reason=f"{name}: not the weight of a matrix product")
     if kind in GATES and name in CELL and sides == 2:
@@ -151,6 +153,8 @@ def _variable_name(kind: str, name: str) -> str:
         names = SEPARABLE
     elif kind in ("dense", "einsum_dense", "attention_input", "attention_output") or "conv" in kind:
         names = KERNEL
+    elif kind == "spectral_normalization":
+        names = ("kernel", "vector_u")
     elif kind.endswith("normalization"):
         names = ("gamma", "beta", "moving_mean", "moving_variance")
     elif kind == "p_re_lu":

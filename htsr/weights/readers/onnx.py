@@ -8,6 +8,7 @@ the graph, and ``onnx_weights`` says what an operation does with it.
 import re
 from collections import Counter
 from collections.abc import Collection, Iterator
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -19,12 +20,10 @@ from htsr.weights.inventory import Listing, StoredTensor, never_read
 from htsr.weights.metadata import bounded_metadata
 from htsr.weights.readers.onnx_constants import Constant, parse_model
 from htsr.weights.readers.onnx_graph import Use, Walk
-from htsr.weights.readers.onnx_values import Value, constants_of, evaluate
-from htsr.weights.readers.onnx_weights import Weight, weight_of
+from htsr.weights.readers.onnx_values import Value, constants_of, evaluate, whole
+from htsr.weights.readers.onnx_weights import ANONYMOUS, Weight, weight_of
+from htsr.weights.roles import LayerRole
 
-# Names that an exporter invents for a weight after losing its own name. The path of the operation then takes their place:
-# "encoder.layer.0" for "/encoder/layer.0/MatMul".
-ANONYMOUS = re.compile(r"^(onnx::.*|val_?\d+|_?v?_?\d+|const_.*|(.*[/_.])?[Cc]onstant(_\d+)?(_output_\d+)?|)$")
 # Levels of a recurrent layer that get names of their own.
 MAX_LEVELS = 100
 
@@ -59,8 +58,10 @@ def _stored(walk: Walk, constant: Constant, names: Collection[str]) -> StoredTen
             is_part = is_part or not reasons
             reasons.append(f"a scale, a zero point, a shape or a part of {main.name}")
             continue
+        is_part = is_part or use.place >= len(use.node.input)  # a scale that the graph applies after the operation
         found = weight_of(use, name)
         if isinstance(found, Weight):
+            found = _uncut(found, constant)
             return _weight(walk, constant, use, found, names)
         reasons.append(found)
     key = _distinct(name, constant, names)
@@ -73,9 +74,22 @@ def _stored(walk: Walk, constant: Constant, names: Collection[str]) -> StoredTen
             longkey=name,
             reason=reasons[0],
             # integers that belong to no weight are shapes and positions
-            num_params=0 if is_part or "int" in constant.dtype else None,
+            num_params=0 if is_part or re.match("u?int|bool", constant.dtype) else None,
         )
     return StoredTensor(key, constant.shape, constant.dtype, partial(_read, walk.path, constant), longkey=name)
+
+
+def _uncut(weight: Weight, constant: Constant) -> Weight:
+    """Return a weight with all of its constant, if several operations share its parts or one of them takes a part of it."""
+    value = whole(weight.value, constant)
+    if value is weight.value:
+        return weight
+    role = weight.role
+    if role is None or len(value.shape) == 2:  # its name tells how it is to be cut
+        role = role if role is not None and role.layer_type == "embedding" else None
+    elif not role.layer_type.startswith("conv") or len(value.shape) != len(weight.value.shape):
+        role = LayerRole("stack")
+    return replace(weight, value=value, role=role)
 
 
 def _weight(walk: Walk, constant: Constant, use: Use, weight: Weight, names: Collection[str]) -> StoredTensor:
@@ -86,8 +100,15 @@ def _weight(walk: Walk, constant: Constant, use: Use, weight: Weight, names: Col
     key = (
         re.sub("(_Transposed)?_quantized$", "", constant.name) if quantised else constant.name
     )  # as onnxruntime names it
+    parts = {part.name for part in constants_of(weight.value)[1:]}
+    for end, norm in (("_v", "_g"), (".original1", ".original0")):  # the graph computes what weight_norm does
+        stem = key.removesuffix(end)
+        if stem != key and f"{stem}{norm}" in parts:
+            key = stem.replace("parametrizations.", "")
     if ANONYMOUS.match(key):
-        key = next((made for made in _made_names(use.node, weight.variable) if made not in names), key)
+        taken = {other.name for other in walk.constants.values()}.union(names)
+        made = [_name_beside_bias(walk, use), *_made_names(use.node, weight.variable)]
+        key = next((name for name in made if name and name not in taken), key)
     key = _distinct(key, constant, names)
     return StoredTensor(
         key=key,
@@ -107,6 +128,13 @@ def _distinct(name: str, constant: Constant, names: Collection[str]) -> str:
         return name
     place = ".".join(field if position is None else str(position) for field, position in constant.address[1:])
     return f"{place}.{name}"
+
+
+def _name_beside_bias(walk: Walk, use: Use) -> str:
+    """Return torch's name of a weight, ``attn.in_proj_weight``, by that of the bias which the graph adds; empty if none."""
+    bias = walk.biases.get(use.node.output[0], "") if use.node.output else ""
+    named = re.fullmatch(r"((?:[\w.]*[._])?)bias((?:_[ih]h)?(?:_l\d+)?(?:_reverse)?)", bias)
+    return f"{named.group(1)}weight{named.group(2)}" if named else ""
 
 
 def _made_names(node: Any, variable: str) -> Iterator[str]:

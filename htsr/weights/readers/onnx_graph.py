@@ -8,7 +8,7 @@ from typing import Any
 
 from htsr.errors import InputError
 from htsr.weights.readers.onnx_constants import Address, Constant, constant_of_node, initializers
-from htsr.weights.readers.onnx_values import Value, constants_of, folded
+from htsr.weights.readers.onnx_values import Value, constants_of, folded, split_values
 
 # A model that unrolls to more operations than this, through functions that call functions, or whose subgraphs are deeper, is
 # refused. The largest language models have some 20,000 operations.
@@ -52,12 +52,14 @@ class Walk:
         model: The parsed model.
         constants: Every constant that the model stores, by its address.
         uses: The operations that use each constant, itself or in a chain.
+        biases: The name of the constant that is added to a matrix product, by the name of the product.
     """
 
     path: Path
     model: Any
     constants: dict[Address, Constant] = field(default_factory=dict)
     uses: dict[Address, list[Use]] = field(default_factory=dict)
+    biases: dict[str, str] = field(default_factory=dict)
     _nodes: int = 0
 
     def __post_init__(self) -> None:
@@ -91,10 +93,24 @@ class Walk:
         writers = {name: node for node in nodes for name in node.output}
         for node in nodes:
             inputs = tuple(scope.get(name) for name in node.input)
+            self._note_bias(node, inputs, readers, scope)
             if node.op_type in ("MatMulInteger", "ConvInteger"):
                 self._used(node, inputs, _scales_after(node, readers, writers, scope)[1])
             elif _looks_up_integers(node, inputs):
                 self._used(node, inputs, *_scale_of_rows(node, readers, writers, scope))
+
+    def _note_bias(
+        self, node: Any, inputs: Sequence[Value | None], readers: Mapping[str, list[Any]], scope: Scope
+    ) -> None:
+        """Note which constant is added to the result of a node, if it is a matrix product."""
+        added: list[str] = []
+        if node.op_type == "Gemm" and len(inputs) > 2 and inputs[2] is not None:
+            added = [node.input[2]]
+        elif node.op_type == "MatMul" and node.output:
+            sums = [reader for reader in readers.get(node.output[0], ()) if reader.op_type == "Add"]
+            added = [name for reader in sums for name in reader.input if scope.get(name) is not None]
+        if len(added) == 1:
+            self.biases[node.output[0]] = added[0]
 
     def _node(self, node: Any, address: Address, scope: Scope, depth: int) -> None:
         """Note what one node stores, computes from constants, or uses."""
@@ -117,6 +133,10 @@ class Walk:
                 self._graph(attribute.g, (*place, ("g", None)), scope, depth + 1)
             for position, graph in enumerate(attribute.graphs):
                 self._graph(graph, (*place, ("graphs", position)), scope, depth + 1)
+        pieces = split_values(self.path, node, inputs)
+        if pieces:
+            scope.update(zip(node.output, pieces, strict=True))
+            return
         value = folded(self.path, self.model, node, inputs, self._opset)
         if value is not None:
             scope[node.output[0]] = value

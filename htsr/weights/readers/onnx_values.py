@@ -109,9 +109,54 @@ def folded(path: Path, model: Any, node: Any, inputs: Sequence[Value | None], op
         return None
     if node.op_type == "Identity":
         return inputs[0]
-    if node.op_type == "DequantizeLinear":  # onnx.reference has no older version of it; they compute the same
+    if node.op_type in (
+        "DequantizeLinear",
+        "QuantizeLinear",
+    ):  # onnx.reference has no older version of it; they compute the same
         opset = max(opset, 19)
     return compute(partial(run_node, node.SerializeToString(), opset), inputs, shape)
+
+
+def split_values(path: Path, node: Any, inputs: Sequence[Value | None]) -> list[Value | None]:
+    """Return the pieces into which a Split cuts a value made of constants; empty if the sizes are unknown."""
+    if node.op_type != "Split" or node.domain not in ("", "ai.onnx") or not inputs or inputs[0] is None:
+        return []
+    shape, settings, count = inputs[0].shape, attributes(node), len(node.output)
+    sizes = settings.get("split")
+    if len(inputs) > 1 and node.input[1]:
+        listed = inputs[1]
+        if listed is None or sum(math.prod(constant.shape) for constant in constants_of(listed)) > MAX_SETTINGS:
+            return []
+        sizes = [int(size) for size in evaluate(path, listed).ravel()]
+    axis = settings.get("axis", 0)
+    if not -len(shape) <= axis < len(shape):
+        return []
+    axis %= len(shape)
+    if sizes is None:  # equal pieces, of which the last one may be smaller
+        size = -(-shape[axis] // count)
+        sizes = [size] * (count - 1) + [shape[axis] - size * (count - 1)]
+    if len(sizes) != count or sum(sizes) != shape[axis] or min(sizes) < 0:
+        return []
+    starts = [sum(sizes[:number]) for number in range(count)]
+    return [
+        compute(partial(piece, axis, start, size), [inputs[0]], (*shape[:axis], size, *shape[axis + 1 :]))
+        for start, size in zip(starts, sizes, strict=True)
+    ]
+
+
+def piece(axis: int, start: int, size: int, array: np.ndarray) -> np.ndarray:
+    """Return some indices along an axis of an array."""
+    return np.take(array, range(start, start + size), axis)
+
+
+def whole(value: Value, constant: Constant) -> Value:
+    """Return the value with all elements of a constant from which a value was cut; the value itself if nothing was cut."""
+    found: Value | None = value
+    if "float" not in constant.dtype:  # packed integers may have padding
+        return value
+    while isinstance(found, Computed) and math.prod(found.shape) < math.prod(constant.shape):
+        found = next((item for item in found.inputs if item is not None and constant in _leaves(item)), None)
+    return value if found is None else found
 
 
 def run_node(serialised: bytes, opset: int, *inputs: np.ndarray | None) -> np.ndarray:
@@ -174,15 +219,29 @@ def _shape(path: Path, model: Any, node: Any, inputs: Sequence[Value | None]) ->
     def numbers(place: int, name: str = "") -> list[int] | None:
         """Return a list of numbers that is an input or, in older versions of ONNX, an attribute."""
         value = inputs[place] if place < len(inputs) else None
-        if isinstance(value, Constant) and math.prod(value.shape) <= MAX_SETTINGS:
-            return [int(number) for number in read_constant(path, model, value).ravel()]
+        if value is not None and sum(math.prod(constant.shape) for constant in constants_of(value)) <= MAX_SETTINGS:
+            return [int(number) for number in evaluate(path, value).ravel()]
         found = settings.get(name)
         return None if found is None or value is not None else [int(number) for number in found]
 
     match node.op_type:
-        case "Identity" | "Cast":
+        case "Identity" | "Cast" | "Sqrt" | "Abs" | "Exp" | "Neg" | "Reciprocal":
             return shape
-        case "DequantizeLinear":
+        case (
+            "ReduceMean" | "ReduceSum" | "ReduceL2" | "ReduceSumSquare"
+        ):  # of a weight that is standardised or normalised
+            reduced = numbers(1, "axes")
+            gone = {range(len(shape))[axis] for axis in (range(len(shape)) if reduced is None else reduced)}
+            kept = [1 if axis in gone else size for axis, size in enumerate(shape)]
+            return (
+                tuple(kept)
+                if settings.get("keepdims", 1)
+                else tuple(size for i, size in enumerate(shape) if i not in gone)
+            )
+        case "Gather" if len(shape) > 2 and numbers(1) is not None and rest[0] is not None and not rest[0].shape:
+            axis = range(len(shape))[settings.get("axis", 0)]  # one matrix of a stack
+            return (*shape[:axis], *shape[axis + 1 :])
+        case "DequantizeLinear" | "QuantizeLinear":  # both in a row: what training with quantisation exports
             return shape if _scales_fit(shape, rest, settings) else None
         case "Transpose":
             axes = settings.get("perm", range(len(shape))[::-1])
@@ -224,7 +283,7 @@ def _shape(path: Path, model: Any, node: Any, inputs: Sequence[Value | None]) ->
             if any(len(other) != len(shape) for other in others):
                 return None
             return (*shape[:axis], shape[axis] + sum(other[axis] for other in others), *shape[axis + 1 :])
-        case "Mul" | "Sub" | "Add" | "Div":
+        case "Mul" | "Sub" | "Add" | "Div" | "Pow" | "Max" | "Min":
             shapes = [value.shape for value in inputs if value is not None]
             result = np.broadcast_shapes(*shapes)
             return result if math.prod(result) == max(map(math.prod, shapes)) else None

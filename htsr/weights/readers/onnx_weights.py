@@ -1,6 +1,7 @@
 """Decide what an operation of an ONNX graph does with a constant: which weight it is, or why it is none."""
 
 import math
+import re
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -8,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from htsr.weights.readers.einsum import einsum_matrix
+from htsr.weights.readers.onnx_constants import Constant
 from htsr.weights.readers.onnx_graph import Use
 from htsr.weights.readers.onnx_values import Value, attributes, compute, constants_of, matrix, scaled
 from htsr.weights.recurrent import RECURRENT, recurrent_type
@@ -27,7 +29,13 @@ QUANTISED = {
     "QAttention": (1, 4, 7, -1),
     "QGemm": (3, 4, 5, -1),
 }
+# Names that an exporter invents for a weight after losing its own name. The path of the operation then takes their place:
+# "encoder.layer.0" for "/encoder/layer.0/MatMul".
+ANONYMOUS = re.compile(r"^(onnx::.*|val_?\d+|_?v?_?\d+|const_.*|(.*[/_.])?[Cc]onstant(_\d+)?(_output_\d+)?|)$")
 STANDARD = ("", "ai.onnx", "com.microsoft")
+PRODUCTS = ("MatMul", "FusedMatMul", "TransposeMatMul", "Gemm", "FusedGemm", "GemmFloat8")
+# Operations that hand on what they are given; ``onnx_values`` follows them if their settings are constants.
+MOVES = {"Reshape", "Shape", "Slice", "Split", "SplitToSequence", "Squeeze", "Transpose", "Unsqueeze"}
 # Operations of onnxruntime whose input 1 has the columns of q, k and v side by side.
 ATTENTION = {"Attention", "QAttention", "PackedAttention", "DecoderMaskedSelfAttention", "LongformerAttention"}
 # Operations of onnxruntime whose weights are in a form that is not read.
@@ -66,8 +74,10 @@ def weight_of(use: Use, name: str) -> Weight | str:
         return _quantised(use, settings)
     if operation == "MatMulNBits":
         return _packed(use, settings)
+    if operation in PRODUCTS and place < 2 and _is_input(use):
+        return f"input {place} of {operation}: what its weight is multiplied by"
     match operation:
-        case "MatMul" | "FusedMatMul" | "TransposeMatMul" | "Gemm" | "FusedGemm" | "GemmFloat8" if place < 2 <= sides:
+        case _ if operation in PRODUCTS and place < 2 <= sides:
             role = _product(value.shape, place, settings)
             # a recurrent cell of torch becomes two Gemm, whose weights keep the names that tell their gates
             return Weight(value, None if role.axes is None and RECURRENT.fullmatch(name) else role)
@@ -87,7 +97,23 @@ def weight_of(use: Use, name: str) -> Weight | str:
             return Weight(value, LayerRole("stack"))
     if EMBEDDING.search(name) and max(value.shape, default=0) < math.prod(value.shape):
         return Weight(value, None)  # a table of positions, which is added or cut to length
+    if operation in MOVES and sides > 1:
+        return f"input {place} of {operation}, with sizes that the graph computes: htsr does not follow where it goes"
     return f"input {place} of {operation}: not the weight of a matrix product"
+
+
+def _is_input(use: Use) -> bool:
+    """Return whether a factor of a product of two constants is none that anybody named, such as an initial state, beside one."""
+    values = use.inputs[:2]
+    if None in values:
+        return False
+    own, other = (constants_of(value)[0] for value in (use.value, values[1 - use.place]) if value is not None)
+
+    def made(constant: Constant) -> tuple[bool, bool]:
+        """Return whether the exporter named a constant, and whether a node holds it."""
+        return ANONYMOUS.match(constant.name) is not None, any(field == "node" for field, _ in constant.address)
+
+    return made(own) > made(other)
 
 
 def _by_name(use: Use) -> Weight | str:

@@ -19,6 +19,7 @@ import torch
 from htsr.errors import InputError
 from htsr.weights.inventory import Listing, StoredTensor, never_read
 from htsr.weights.readers.torch_records import RecordedTensor, read_record, why_unreadable
+from htsr.weights.readers.torchscript_constants import constant_with_role, uses_of_constants
 from htsr.weights.roles import LayerRole
 
 KIND = "TorchScript file"
@@ -65,7 +66,39 @@ def read_torchscript(path: Path, entries: Mapping[str, zipfile.ZipInfo]) -> List
             _stored(path, f"{root}data/", entries, name, value, module, code)
             for name, value, module in _tensors_of(model)
         ]
+        tensors += _constants(path, root, entries, archive, code)
     return Listing(str(path), tensors)
+
+
+def _constants(
+    path: Path, root: str, entries: Mapping[str, zipfile.ZipInfo], archive: zipfile.ZipFile, code: "_Code"
+) -> list[StoredTensor]:
+    """List the constants of the code, which are the weights if the model was frozen."""
+    try:
+        values = _Unpickler(io.BytesIO(archive.read(f"{root}constants.pkl"))).load()
+    except Exception as err:  # a damaged pickle can raise anything
+        raise InputError(
+            f"{path}: the constants of this TorchScript file are damaged ({type(err).__name__}): save it again"
+        ) from err
+    values = values if isinstance(values, tuple | list) else ()
+    tensors = {f"c{number}": value for number, value in enumerate(values) if isinstance(value, RecordedTensor)}
+    uses = uses_of_constants(code.all()) if tensors else {}
+    listed = []
+    for name, tensor in tensors.items():
+        entry = f"{root}constants/{tensor.record}"
+        dtype = str(tensor.dtype).removeprefix("torch.")
+        stored = StoredTensor(
+            key=f"constants.{name}",
+            shape=tensor.shape,
+            dtype=dtype,
+            read=partial(read_record, path, entry, tensor),
+            identity=("constants", tensor.record, tensor.offset, tensor.shape, tensor.strides),
+            reason=why_unreadable(tensor, entries.get(entry)),
+            # a number or an index is part of the code
+            num_params=None if tensor.shape and "float" in dtype else 0,
+        )
+        listed.append(constant_with_role(stored, uses.get(name, ())))
+    return listed
 
 
 class _Object:
@@ -148,6 +181,10 @@ class _Code:
         start = text.find(f"class {name}(Module):")
         return "" if start < 0 else text[start : max(text.find("\nclass ", start + 1), 0) or len(text)]
 
+    def all(self) -> list[str]:
+        """Return the code of every class in the archive."""
+        return [self._text(entry) for entry in self._entries if entry.startswith(self._root) and entry.endswith(".py")]
+
     def _text(self, entry: str) -> str:
         if entry not in self._texts:
             size = self._entries[entry].file_size if entry in self._entries else 0
@@ -155,6 +192,12 @@ class _Code:
             known = 0 < size and self._left >= 0
             self._texts[entry] = self._archive.read(entry).decode(errors="replace") if known else ""
         return self._texts[entry]
+
+
+def groups_in_code(text: str) -> int | None:
+    """Return the number of groups that the code of a convolution says; None if it does not."""
+    found = GROUPS.search(text)
+    return int(next(filter(None, found.groups()))) if found else None
 
 
 def _stored(
@@ -179,12 +222,12 @@ def _stored(
     layer_type = ROLES.get(module.kind.rpartition(".")[2]) if own == "weight" else None
     role, note = None if layer_type is None else LayerRole(layer_type), ""
     if layer_type is not None and layer_type.startswith("conv"):
-        found = GROUPS.search(text)
-        groups = int(next(filter(None, found.groups()))) if found else 1
-        if groups < 1 or tensor.shape[0] % groups:
+        found = groups_in_code(text)
+        groups = found or 1
+        if tensor.shape[0] % groups:
             groups = 1
         role = LayerRole(layer_type, groups=groups)
-        note = "" if found else "the file does not say into how many groups this convolution is divided"
+        note = "" if found is not None else "the file does not say into how many groups this convolution is divided"
     return StoredTensor(
         key=name,
         shape=tensor.shape,

@@ -202,3 +202,27 @@ def test_attributes_of_any_type(attribute, value, tmp_path):
         assert attribute == "model_config"
     else:
         assert layer.shape == (20, 30)
+
+
+def test_spectral_normalization_keeps_one_row_of_its_layer(tmp_path):
+    layer = keras.layers.SpectralNormalization(keras.layers.Dense(5))
+    model = keras.Sequential([keras.Input((7,)), layer])
+    model.save(tmp_path / "m.keras")
+    for source in (model, tmp_path / "m.keras"):
+        inventory = open_source(source)
+        assert [found.shape for found in inventory.layers] == [(5, 7)]
+        kept = [item.reason for item in inventory.skipped if len(item.shape) == 2]
+        assert kept
+        assert all("spectral normalisation" in reason for reason in kept)
+
+
+@pytest.mark.parametrize("mode", ["int8", "int4"])
+def test_a_quantised_kernel_says_what_to_do(mode, tmp_path):
+    model = keras.Sequential([keras.Input((8,)), keras.layers.Dense(16)])
+    model.quantize(mode)
+    model.save(tmp_path / "m.keras")
+    for source in (model, tmp_path / "m.keras"):
+        inventory = open_source(source)
+        assert not inventory.layers
+        reasons = {item.name.rpartition(".")[2]: item.reason for item in inventory.skipped}
+        assert "before Model.quantize" in reasons["weight"]
