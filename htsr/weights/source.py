@@ -10,6 +10,7 @@ import numpy as np
 from torch import Tensor, nn
 
 from htsr.errors import InputError
+from htsr.files import open_regular
 from htsr.weights.convolutions import Conv, check_conv
 from htsr.weights.inventory import Inventory, Listing
 from htsr.weights.modules import read_module
@@ -229,7 +230,7 @@ def format_of(path: Path) -> Format | None:
 
 def format_by_content(path: Path) -> Format | None:
     """Return the format of a file that begins with a signature, whatever the file is called."""
-    with path.open("rb") as file:
+    with open_regular(path) as file:
         head = file.read(32)
     if head.startswith(b"GGUF"):
         return GGUF

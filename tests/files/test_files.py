@@ -6,7 +6,7 @@ import stat
 
 import pytest
 
-from htsr.files import is_sealed, read_regular, seal, unseal, written_aside
+from htsr.files import is_sealed, open_regular, read_regular, seal, unseal, written_aside
 
 
 def test_an_error_names_the_file_that_was_asked_for(tmp_path, monkeypatch):
@@ -25,6 +25,12 @@ def test_an_error_names_the_file_that_was_asked_for(tmp_path, monkeypatch):
             file.write(b"x")
         assert ".htsr-" not in str(raised.value)
     assert [path.name for path in tmp_path.iterdir()] == ["folder"]
+
+
+@pytest.mark.parametrize("name", ["a\0b", "\ud800", "a" * 5000, "missing", "", "."])
+def test_a_name_that_no_file_has(tmp_path, name):
+    with pytest.raises(OSError, match="name|such|expected a file"):
+        open_regular(tmp_path / name)
 
 
 def test_two_writers_of_one_file_do_not_meet(tmp_path):

@@ -1,5 +1,6 @@
 """Tell which checkpoint a directory holds: one model, the modules of a pipeline, or something that must be converted first."""
 
+import posixpath
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -25,6 +26,11 @@ def list_directory(path: Path, list_file: ListPath) -> Listing:
     for name in PIPELINES:
         if (path / name).exists():
             return _list_pipeline(path, name, list_file)
+    return _list_model(path, list_file)
+
+
+def _list_model(path: Path, list_file: ListPath) -> Listing:
+    """List the tensors of the one model in a directory."""
     _refuse_deepspeed(path)
     for suffix, format_ in (("safetensors", SAFETENSORS), ("bin", TORCH)):
         if suffix == "bin" and (path / ".metadata").is_file():
@@ -79,7 +85,8 @@ def _list_pipeline(path: Path, name: str, list_file: ListPath) -> Listing:
         part = path / folder
         if not part.is_dir() or not files_with_suffix(part, *BY_SUFFIX):
             continue  # a tokenizer, a scheduler, a pooling layer: no weights
-        own = _list_root(path, list_file) if not folder else list_directory(part, list_file)
+        # a part is a model: a file of modules inside of it could name itself, through a link for ever
+        own = _list_root(path, list_file) if not folder else _list_model(part, list_file)
         config = config or dict(own.config)
         metadata = {**own.metadata, **metadata}
         prefix = f"{folder.replace('/', '.')}." if folder else ""
@@ -121,7 +128,8 @@ def _parts(path: Path, name: str) -> list[str]:
             raise InputError(f"{path / name}: expected folders inside the directory, got {folder!r:.100}")
     if len(folders) > MAX_PARTS:
         raise InputError(f"{path / name}: expected at most {MAX_PARTS} parts, got {len(folders):,}")
-    return list(dict.fromkeys(folders))
+    plain = map(posixpath.normpath, folders)  # one folder has many spellings: a, ./a, a/.
+    return list(dict.fromkeys("" if folder == "." else folder for folder in plain))
 
 
 def _refuse_deepspeed(path: Path) -> None:

@@ -64,7 +64,10 @@ def choose_shards(directory: Path, suffix: str) -> Chosen | None:
     """
     files = files_with_suffix(directory, f".{suffix}")
     by_name = {path.name: path for path in files}
-    indices = sorted(directory.glob(f"*.{suffix}.index.json"), key=lambda path: (path.name.count("."), path.name))
+    indices = [
+        path for path in directory.glob(f"*.{suffix}.index.json") if not path.name.startswith(".")
+    ]  # as files_with_suffix
+    indices.sort(key=lambda path: (path.name.count("."), path.name))
     if indices:
         names = named_by_index(indices[0])
         _check_complete(directory, names, by_name)

@@ -3,6 +3,8 @@
 import json
 
 import numpy as np
+from pathlib import Path
+
 import pytest
 import torch
 from safetensors.torch import save_file
@@ -136,6 +138,27 @@ def test_a_part_outside_the_directory_is_refused(tmp_path, folder):
     (tmp_path / "modules.json").write_text(json.dumps([{"path": folder}]))
     with pytest.raises(InputError, match="inside the directory"):
         open_source(tmp_path)
+
+
+@pytest.mark.parametrize("folders", [["."], ["./"], ["a", "./a", "a/.", "a/"], ["", "a", "."], ["a", "link", "link/a"]])
+def test_parts_that_name_themselves(tmp_path, folders):
+    """A file of modules may name its own folder, in any spelling, and links can put a folder into itself."""
+    (tmp_path / "a").mkdir()
+    (tmp_path / "link").symlink_to(".")
+    for place in (tmp_path, tmp_path / "a"):
+        save_file(state(1), place / "model.safetensors")
+        (place / "modules.json").write_text(json.dumps([{"path": folder} for folder in folders]))
+    found = names(tmp_path)
+    assert len(found) == len(set(found)) == len({Path(folder) for folder in folders})
+    assert set(found) <= {"layers.0", "a.layers.0", "link.layers.0", "link.a.layers.0"}
+
+
+@pytest.mark.parametrize("index", ["._model.safetensors.index.json", ".model.safetensors.index.json"])
+def test_a_hidden_index_is_no_index(tmp_path, index):
+    """macOS leaves a file of its own, with a hidden name, beside every file that it copies to some file systems."""
+    save_file(state(1), tmp_path / "model.safetensors")
+    (tmp_path / index).write_bytes(b"\0\5\x16\7")
+    assert names(tmp_path) == ["layers.0"]
 
 
 @pytest.mark.parametrize("content", ["{", "[1]", '{"a": 1}', "[[]]", "9" * 5000])
