@@ -1,10 +1,9 @@
 """The files that make up a checkpoint: an index names them, a well-known name, or numbers; the rest is listed."""
 
 import json
-
-import numpy as np
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import save_file
