@@ -118,10 +118,9 @@ def _complete_set(directory: Path, name: str, by_name: dict[str, Path]) -> Chose
     found = NUMBERED.fullmatch(name)
     assert found is not None
     stem, number, count, suffix = found.groups()
-    if int(count) > MAX_SHARDS:
-        raise InputError(
-            f"{directory}: {name} is one of {int(count):,} shards by its name; no checkpoint has that many"
-        )
+    if not 0 < int(count) <= MAX_SHARDS:
+        what = "has none" if int(count) == 0 else "has that many"
+        raise InputError(f"{directory}: {name} is one of {int(count):,} shards by its name; no checkpoint {what}")
     names = {f"{stem}{i:0{len(number)}d}-of-{count}.{suffix}" for i in range(1, int(count) + 1)}
     _check_complete(directory, names, by_name)
     return Chosen([by_name[shard] for shard in sorted(names)], sorted(by_name.keys() - names))

@@ -221,6 +221,22 @@ def test_an_index_that_names_what_no_file_system_holds(base, tmp_path, name):
     assert found["base.safetensors"]["reason"] == ""
 
 
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("value", [torch.inf, -torch.inf, torch.nan, 3e38, 1e200, 1.7e308, 1e-42, 1e-200])
+@pytest.mark.parametrize("scaled", [True, False])
+def test_values_of_any_size(tmp_path, value, scaled):
+    """A training that diverged leaves infinite weights, and a float32 has no square beyond 1e19."""
+    tensors = network()
+    save(tmp_path / "base.pt", tensors)
+    wide = {name: tensor.double() for name, tensor in tensors.items()}
+    odd = {name: tensor * value if scaled else tensor.masked_fill(tensor > 0.5, value) for name, tensor in wide.items()}
+    for name in ("a.pt", "b.pt"):
+        save(tmp_path / name, {**odd, **({"more": torch.ones(3)} if name == "b.pt" else {})})
+    found = rows(htsr.survey(tmp_path))
+    assert set(found) == {"base.pt", "a.pt", "b.pt"}
+    assert len({found[name]["network"] for name in ("a.pt", "b.pt")}) == 1
+
+
 def test_what_cannot_be_read_is_a_row_with_a_reason(base, tmp_path):
     save(tmp_path / "good.pt", network())
     (tmp_path / "bad.safetensors").write_bytes(b"nonsense")

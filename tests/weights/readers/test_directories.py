@@ -152,6 +152,15 @@ def test_parts_that_name_themselves(tmp_path, folders):
     assert set(found) <= {"layers.0", "a.layers.0", "link.layers.0", "link.a.layers.0"}
 
 
+@pytest.mark.parametrize("name", ["m-0-of-0", "m-00000-of-00000", "m-1-of-0", "m-1-of-999999"])
+@pytest.mark.parametrize("suffix", ["gguf", "safetensors"])
+def test_a_number_of_shards_that_no_checkpoint_has(tmp_path, name, suffix):
+    (tmp_path / f"{name}.{suffix}").write_bytes(b"GGUF" + bytes(100))
+    with pytest.raises(InputError, match="no checkpoint has"):
+        open_source(tmp_path)
+    assert list(htsr.survey(tmp_path).files["reason"] != "") == [True]
+
+
 @pytest.mark.parametrize("index", ["._model.safetensors.index.json", ".model.safetensors.index.json"])
 def test_a_hidden_index_is_no_index(tmp_path, index):
     """macOS leaves a file of its own, with a hidden name, beside every file that it copies to some file systems."""
