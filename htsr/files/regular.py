@@ -21,6 +21,17 @@ def open_regular(path: Path) -> BufferedReader:
     return os.fdopen(descriptor, "rb")
 
 
+def through_links(path: Path) -> Path:
+    """Return the place that a path leads to, there or not; raise OSError if links lead to themselves."""
+    try:
+        place = path.resolve()
+    except RuntimeError:  # what Python before 3.13 makes of it
+        place = path
+    if place.is_symlink():
+        raise OSError(errno.ELOOP, os.strerror(errno.ELOOP), str(path))
+    return place
+
+
 def read_regular(path: Path) -> bytes:
     """Return the bytes of a regular file."""
     with open_regular(path) as file:
