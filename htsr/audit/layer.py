@@ -154,10 +154,12 @@ def failed_layer(layer: Layer, error: Exception) -> LayerAnalysis:
 def analyze_eigenvalues(layer: Layer, weight: torch.Tensor, evals: np.ndarray, settings: Settings) -> LayerAnalysis:
     """Fit a layer's eigenvalues, as ``esd`` returns them, and fill in its row."""
     spectrum = Spectrum(evals, tuple(weight.shape))
+    stored = weight.dtype
+    weight = weight.float() if stored.itemsize == 1 else weight  # torch can hardly compute with 8-bit types
     if settings.convention == "weightwatcher" and len(layer.shape) == 4:  # it does not tell transposed ones apart
         spectrum = Spectrum(spectrum.eigenvalues * WEIGHTWATCHER_CONV2D_SCALE, spectrum.shape)
         weight = weight * math.sqrt(WEIGHTWATCHER_CONV2D_SCALE)  # its shuffles scale alike
-    resolution = max(MIN_SPREAD, min(FLAT_EPS * torch.finfo(weight.dtype).eps, MAX_FLAT))
+    resolution = max(MIN_SPREAD, min(FLAT_EPS * torch.finfo(stored).eps, MAX_FLAT))
     fit = _fit(spectrum, settings, resolution)
     seed = settings.seed + zlib.crc32(layer.name.encode("utf-8", "surrogatepass"))
     row = _known_before(layer) | _status(fit, layer) | cells.spectrum_cells(spectrum)

@@ -68,7 +68,8 @@ def compare_layer(layer_a: Layer, layer_b: Layer, rank: int, settings: Settings)
         of_a, of_b = failed_layer(layer_a, err), failed_layer(layer_b, err)
         return _failed(of_a, of_b, of_a, of_a.fit.reason)
     B = B.to(A.device)
-    same = A.dtype == B.dtype and torch.equal(A, B)
+    # torch compares no 8-bit floats that share memory
+    same = A.dtype == B.dtype and torch.equal(*(W.float() if W.dtype.itemsize == 1 else W for W in (A, B)))
     wide = torch.float64 if torch.float64 in (A.dtype, B.dtype) else torch.float32
     delta = B.to(wide) - A.to(wide)
     N, M = max(A.shape[:2]), min(A.shape[:2])

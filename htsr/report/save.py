@@ -12,7 +12,7 @@ import pandas as pd
 from htsr._version import __version__
 from htsr.choices import FORMATS
 from htsr.errors import InputError
-from htsr.files import written_aside
+from htsr.files import through_links, written_aside
 from htsr.text import csv_cell
 
 if TYPE_CHECKING:
@@ -79,7 +79,7 @@ def _write(path: Path, details: pd.DataFrame, page: Callable[[], str], document:
             content = document() + "\n"
         case ".parquet":
             content = details.to_parquet(index=False)
-    with written_aside(path.resolve()) as file:  # through a link, not over it
+    with written_aside(through_links(path)) as file:  # through a link, not over it
         file.write(content.encode() if isinstance(content, str) else content)
     return path
 
@@ -95,7 +95,7 @@ def check_output(path: Path) -> None:
         raise InputError(f"{path}: expected a suffix among {', '.join(FORMATS)}, got {path.suffix!r}")
     if not path.absolute().parent.is_dir():
         raise InputError(f"{path}: the directory {path.absolute().parent} does not exist")
-    if not os.access(path.resolve().parent, os.W_OK) or (path.exists() and not os.access(path, os.W_OK)):
+    if not os.access(through_links(path).parent, os.W_OK) or (path.exists() and not os.access(path, os.W_OK)):
         raise InputError(f"{path}: no permission to write there")
     if path.is_dir():
         raise InputError(f"{path}: is a directory")

@@ -49,10 +49,11 @@ def localization(weight: "torch.Tensor | np.ndarray", k: int = 10) -> tuple[Loca
     W = weight_as_tensor(weight).detach()
     if W.ndim < 2 or W.numel() == 0 or not W.is_floating_point():
         raise InputError(f"expected a real weight of shape (out, in, ...), got shape {tuple(W.shape)} of {W.dtype}")
-    largest = W.abs().max().double()
+    W = W.double()
+    largest = W.abs().max()
     if not torch.isfinite(largest):
         raise InputError("expected a finite weight, got NaN or infinite entries")
-    W = W.double() / largest.clamp_min(torch.finfo(torch.float64).tiny)
+    W = W / largest.clamp_min(torch.finfo(torch.float64).tiny)
     slices = W.flatten(2).permute(2, 0, 1) if W.ndim > 2 else W[None]
     norms = [torch.linalg.matrix_norm(piece, 2) for piece in slices] if len(slices) > 1 else [torch.tensor(0.0)]
     A = slices[int(torch.stack(norms).argmax())]

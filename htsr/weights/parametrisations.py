@@ -41,8 +41,7 @@ def effective_weights(listing: Listing) -> Listing:
         if computed is None or weight in tensors:
             continue
         read, beside, how = computed
-        # masks and the estimates of singular vectors are buffers
-        params = main.params + (sum(part.params for part in beside) if how == "weight_norm" else 0)
+        params = main.params + sum(part.params for part in beside)  # no file says that a mask is a buffer
         for part in beside:
             tensors[part.key] = replace(part, reason=f"part of {weight}, which is computed from it", num_params=0)
         tensors[key] = replace(

@@ -10,6 +10,7 @@ import numpy as np
 from torch import Tensor, nn
 
 from htsr.errors import InputError
+from htsr.files import open_regular
 from htsr.weights.convolutions import Conv, check_conv
 from htsr.weights.inventory import Inventory, Listing
 from htsr.weights.modules import read_module
@@ -80,24 +81,24 @@ def open_source(
         paths = [os.fspath(path) for path in source]
         opened = [open_source(path, conv=conv, per_head=per_head, base=base, state=state) for path in paths]
         return _side_by_side(opened, distinct_ends(paths))
-    listing = _list(source, base) if state is None else _list_state(source, base, state)
-    if not listing.tensors and listing.optimized:
-        raise InputError(f"{listing.source}: holds the state of an optimizer and no weights; state= analyses it")
-    if not listing.tensors:
-        raise InputError(f"{listing.source} is empty: expected at least one weight, found no tensor")
     try:
+        listing = _list(source, base) if state is None else _list_state(source, base, state)
+        if not listing.tensors and listing.optimized:
+            raise InputError(f"{listing.source}: holds the state of an optimizer and no weights; state= analyses it")
+        if not listing.tensors:
+            raise InputError(f"{listing.source} is empty: expected at least one weight, found no tensor")
         if state is None:
             listing = effective_weights(multiply_scales(listing))
         return split_into_layers(listing, Splitting(conv, per_head))
-    except (InputError, MemoryError):
+    except (InputError, OSError, MemoryError, ImportError):
         raise
     except Exception as err:
         if not is_path(source):
             raise
         # names and settings of a stranger's file may be anything
         raise InputError(
-            f"{listing.source}: expected names, shapes and a config.json that make sense together, and could not cut the "
-            f"tensors into layers ({type(err).__name__}: {err}); look at the file, or report it if it is sound"
+            f"{os.fspath(source)}: expected names, shapes and settings that make sense together, and could not cut the tensors "
+            f"into layers ({type(err).__name__}: {err}); look at the file, or report it if it is sound"
         ) from err
 
 
@@ -235,7 +236,7 @@ def format_of(path: Path) -> Format | None:
 
 def format_by_content(path: Path) -> Format | None:
     """Return the format of a file that begins with a signature, whatever the file is called."""
-    with path.open("rb") as file:
+    with open_regular(path) as file:
         head = file.read(32)
     if head.startswith(b"GGUF"):
         return GGUF

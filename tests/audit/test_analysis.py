@@ -249,6 +249,27 @@ def test_float8(gaussian, dtype):
     assert row["log_norm"] == htsr.analyze({"w": gaussian.to(dtype).float()})["w"].row["log_norm"]
 
 
+@pytest.mark.parametrize(
+    ("dtype", "shape", "options"),
+    [
+        (torch.float8_e4m3fn, (36, 40), {}),
+        (torch.float8_e5m2, (12, 10, 3, 3), {"convention": "weightwatcher"}),
+        (torch.float8_e4m3fnuz, (40, 36), {"vectors": True, "randomize": True}),
+        (torch.float8_e5m2fnuz, (12, 10, 3, 3), {"vectors": True, "alternatives": True}),
+    ],
+)
+def test_8_bit_floats_fill_every_cell(dtype, shape, options):
+    """From 32 columns on, matrices are also compared with fixed bases."""
+    weight = torch.randn(shape, generator=torch.Generator().manual_seed(0))
+    for values in (weight, weight.abs(), weight * 0):
+        narrow, wide = (htsr.analyze({"w": W}, **options)["w"].row for W in (values.to(dtype), values))
+        assert narrow["status"] == wide["status"]
+        assert {name for name, cell in wide.items() if not pd.isna(cell)} <= {
+            name for name, cell in narrow.items() if not pd.isna(cell)
+        }
+        assert htsr.compare({"w": values.to(dtype)}, {"w": values.to(dtype)}).details.loc[0, "hard_rank_delta"] == 0
+
+
 W = torch.randn(30, 20, generator=torch.Generator().manual_seed(0))
 
 

@@ -6,7 +6,7 @@ import stat
 
 import pytest
 
-from htsr.files import is_sealed, read_regular, seal, unseal, written_aside
+from htsr.files import is_sealed, open_regular, read_regular, seal, through_links, unseal, written_aside
 
 
 def test_an_error_names_the_file_that_was_asked_for(tmp_path, monkeypatch):
@@ -25,6 +25,23 @@ def test_an_error_names_the_file_that_was_asked_for(tmp_path, monkeypatch):
             file.write(b"x")
         assert ".htsr-" not in str(raised.value)
     assert [path.name for path in tmp_path.iterdir()] == ["folder"]
+
+
+@pytest.mark.parametrize("name", ["a\0b", "\ud800", "a" * 5000, "missing", "", "."])
+def test_a_name_that_no_file_has(tmp_path, name):
+    with pytest.raises(OSError, match=r"name|such|expected a file"):
+        open_regular(tmp_path / name)
+
+
+@pytest.mark.parametrize("links", [["a.csv"], ["b", "a.csv"], ["b", "c", "b"]])
+def test_a_link_that_leads_to_itself_is_no_place(tmp_path, links):
+    for link, target in zip(["a.csv", *links], links, strict=False):
+        if not (tmp_path / link).is_symlink():
+            (tmp_path / link).symlink_to(target)
+    with pytest.raises(OSError, match=r"a\.csv"):
+        through_links(tmp_path / "a.csv")
+    (tmp_path / "there").symlink_to("nowhere")
+    assert through_links(tmp_path / "there") == (tmp_path / "nowhere").resolve()
 
 
 def test_two_writers_of_one_file_do_not_meet(tmp_path):

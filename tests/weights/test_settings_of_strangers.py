@@ -63,7 +63,7 @@ def asked() -> list[str]:
 
 
 def test_settings_are_asked_for():
-    assert {"model_type", "num_attention_heads", "quantization_config", "text_config"} <= set(asked())
+    assert {"model_type", "num_attention_heads", "quantization_config"} <= set(asked())
 
 
 @pytest.mark.parametrize("value", ODD, ids=lambda value: ascii(value)[:20])

@@ -86,13 +86,15 @@ class _Sums:
     @property
     def correlation(self) -> float:
         """Pearson correlation; NaN if a matrix is constant."""
-        spread = (self.aa - self.a**2 / self.n) * (self.bb - self.b**2 / self.n)
+        spread = (self.aa - self.a * self.a / self.n) * (
+            self.bb - self.b * self.b / self.n
+        )  # ** raises where * overflows
         return (self.ab - self.a * self.b / self.n) / math.sqrt(spread) if spread > 0 else math.nan
 
     @property
     def noise(self) -> float:
         """Root mean square of the difference over the standard deviation of B."""
-        spread = self.bb - self.b**2 / self.n
+        spread = self.bb - self.b * self.b / self.n
         return math.sqrt(self.dd / spread) if spread > 0 else math.inf
 
 

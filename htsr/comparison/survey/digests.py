@@ -7,6 +7,7 @@ from collections.abc import Callable, Hashable, Sequence
 from pathlib import Path
 
 from htsr.comparison.survey.files import WeightFile
+from htsr.files import open_regular
 
 HEAD, BLOCK = 2**16, 2**20
 
@@ -34,7 +35,7 @@ def _groups(numbers: Sequence[int], key: Callable[[int], Hashable]) -> list[list
     for number in numbers:
         try:
             value = key(number)
-        except OSError:
+        except (OSError, ValueError):  # an index can name files that no file system could hold
             continue
         if value:
             by_key[value].append(number)
@@ -50,7 +51,7 @@ def _inode(file: Path) -> Hashable:
 def _digest(file: Path, limit: int | None = None) -> bytes:
     """Return the SHA-256 of a file, or of its first bytes."""
     digest = hashlib.sha256()
-    with file.open("rb") as opened:
+    with open_regular(file) as opened:
         if limit is not None:
             digest.update(opened.read(limit))
             return digest.digest()

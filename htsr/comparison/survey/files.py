@@ -167,15 +167,26 @@ def _indexed(index: Path) -> WeightFile:
         names = sorted(named_by_index(index), key=natural_order)
     except (InputError, OSError) as err:
         return WeightFile(index, (index,), reason=str(err))
-    outside = [name for name in names if Path(name).name != name]
-    shards = tuple(index.parent / name for name in names if name not in outside)
-    missing = [shard.name for shard in shards if not shard.is_file()] + outside
+    strange = [name for name in names if not _can_be_beside(index, name)]
+    shards = (index,) if strange else tuple(index.parent / name for name in names)  # a strange name is never opened
+    missing = strange or [shard.name for shard in shards if not shard.is_file()]
     reason = ""
     if missing or not names:
         reason = (
             f"{index}: {len(missing)} of {len(names)} shards are missing: {', '.join(missing[:3]):.200}; fetch them"
         )
     return WeightFile(index, shards, reason=reason)
+
+
+def _can_be_beside(path: Path, name: str) -> bool:
+    """Return whether a file of this name can stand beside another one: a plain name that the file system could hold."""
+    try:
+        path.with_name(name).lstat()
+    except FileNotFoundError:
+        return True
+    except (OSError, ValueError):
+        return False
+    return True
 
 
 def _sharded(path: Path) -> WeightFile:

@@ -135,8 +135,9 @@ def _pairs(a: Samples, b: Samples, places: Iterable[tuple[int, int]]) -> list[Pa
             groups[first.shape, second.shape].append((i, j))
     found = []
     for (shape, _), together in groups.items():
-        values = np.stack([_there(a[i]).values for i, _ in together])[:, None]
-        views = np.stack([_there(b[j]).views[shape][1] for _, j in together])
+        # the square of a float32 may be none
+        values = np.stack([_there(a[i]).values for i, _ in together]).astype(np.float64)[:, None]
+        views = np.stack([_there(b[j]).views[shape][1] for _, j in together]).astype(np.float64)
         scale = np.sqrt(((values**2).sum(-1) + (views**2).sum(-1)) / 2)
         apart = np.sqrt(((values - views) ** 2).sum(-1))
         distances = np.divide(apart, scale, out=np.zeros_like(apart), where=scale > 0)

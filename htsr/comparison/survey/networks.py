@@ -150,7 +150,9 @@ def sample(weight: torch.Tensor, size: int = SAMPLE) -> Sample:
         index = np.unravel_index(places, seen)
         values = weight[tuple(torch.from_numpy(index[axes.index(axis)]) for axis in range(len(shape)))]
         views[seen][0].append(axes)
-        views[seen][1].append(np.nan_to_num(values.double().numpy().astype(np.float32)))
+        largest = np.finfo(np.float32).max
+        bounded = np.nan_to_num(values.double().numpy()).clip(-largest, largest)
+        views[seen][1].append(bounded.astype(np.float32))
     alike = bool((weight[(0,) * len(shape)] == weight.flatten()[places]).all())
     return Sample(
         shape=shape,

@@ -11,7 +11,7 @@ from htsr.audit.columns import HISTORY_COLUMNS, Column
 from htsr.audit.table import shortened
 from htsr.errors import InputError
 from htsr.spectra.spectrum import Spectrum
-from htsr.text import visible
+from htsr.text import encodable, visible
 from htsr.training.store.capture import QUANTITIES, WEIGHTS
 from htsr.training.store.files import EVENTS, SCALARS, capture_name
 from htsr.training.store.reader import RunReader
@@ -89,7 +89,7 @@ class History:
         """The numbers that ``Monitor.record`` got: one row a step, one column a name."""
         by_step: dict[int, dict[str, Any]] = {}
         for values in self._reader.lines(SCALARS):
-            by_step.setdefault(values["step"], {}).update(values)
+            by_step.setdefault(values["step"], {}).update({encodable(name): values[name] for name in values})
         table = pd.DataFrame([by_step[step] for step in sorted(by_step)])
         return table if len(table) else pd.DataFrame({"step": pd.Series(dtype="int64")})
 
@@ -98,7 +98,7 @@ class History:
         """The last recorded value of each scalar; NaN if the last value was NaN."""
         last: dict[str, float] = {}
         for values in self._reader.lines(SCALARS):
-            last |= values
+            last |= {encodable(name): values[name] for name in values}
         last.pop("step", None)
         return last
 

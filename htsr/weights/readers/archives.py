@@ -4,6 +4,7 @@ import zipfile
 from pathlib import Path
 
 from htsr.errors import InputError
+from htsr.files import open_regular
 
 # The signatures by which source.py tells archives and torch's older files from others.
 KERAS_WEIGHTS = "model.weights.h5"
@@ -17,7 +18,7 @@ MAX_GROWTH, MAX_GROWN_BYTES = 100, 2**28
 def is_archive(path: Path) -> bool:
     """Return whether a file begins like a zip archive."""
     # zipfile.is_zipfile looks at the end of the file, where damage confuses it
-    with path.open("rb") as file:
+    with open_regular(path) as file:
         return file.read(4) == b"PK\x03\x04"
 
 
@@ -38,7 +39,7 @@ def archive_entries(path: Path, kind: str) -> dict[str, zipfile.ZipInfo]:
 
 def check_no_lfs_pointer(path: Path) -> None:
     """Raise InputError if a file is the pointer that git-lfs leaves in place of a file that it did not download."""
-    with path.open("rb") as file:
+    with open_regular(path) as file:
         head = file.read(200)
     if head.startswith(b"version https://git-lfs.github.com/spec/v1"):
         size = next(

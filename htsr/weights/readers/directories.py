@@ -1,5 +1,6 @@
 """Tell which checkpoint a directory holds: one model, the modules of a pipeline, or something that must be converted first."""
 
+import posixpath
 import re
 from collections.abc import Callable
 from dataclasses import replace
@@ -38,6 +39,11 @@ def list_directory(path: Path, list_file: ListPath) -> Listing:
     for name in PIPELINES:
         if (path / name).exists():
             return _list_pipeline(path, name, list_file)
+    return _list_model(path, list_file)
+
+
+def _list_model(path: Path, list_file: ListPath) -> Listing:
+    """List the tensors of the one model in a directory."""
     for suffix, format_ in (("safetensors", SAFETENSORS), ("bin", TORCH)):
         if suffix == "bin" and (path / ".metadata").is_file():
             return TORCH_DISTRIBUTED.list_tensors(path)
@@ -137,7 +143,8 @@ def _list_pipeline(path: Path, name: str, list_file: ListPath) -> Listing:
                 reason = f"a part that {name} names: no file of weights is there"
                 weightless.append(StoredTensor(folder, (), "", never_read, reason=reason, num_params=0))
             continue
-        own = _list_root(path, list_file) if not folder else list_directory(part, list_file)
+        # a part is a model: a file of modules inside of it could name itself, through a link for ever
+        own = _list_root(path, list_file) if not folder else _list_model(part, list_file)
         config = config or dict(own.config)
         metadata = {**own.metadata, **metadata}
         prefix = f"{folder.replace('/', '.')}." if folder else ""
@@ -185,7 +192,8 @@ def _parts(path: Path, name: str) -> dict[str, str]:
             raise InputError(f"{path / name}: expected folders inside the directory, got {folder!r:.100}")
     if len(folders) > MAX_PARTS:
         raise InputError(f"{path / name}: expected at most {MAX_PARTS} parts, got {len(folders):,}")
-    return {folder: str(kind) for folder, kind in folders.items()}
+    plain = {posixpath.normpath(folder): str(kind) for folder, kind in folders.items()}  # a, ./a and a/ are one folder
+    return {"" if folder == "." else folder: kind for folder, kind in plain.items()}
 
 
 def _routes(path: Path, folder: str) -> dict[str, object]:

@@ -58,6 +58,8 @@ def why_unreadable(dataset: Any, size: int) -> str | None:
 
     if dataset is None:
         return "not read, since it is a link to another place"
+    if dataset.shape is None:
+        return "empty: it has no elements"
     if dataset.external or dataset.is_virtual:
         return "not read, since its values are in another file"
     if dataset.dtype.kind not in "fiubV":

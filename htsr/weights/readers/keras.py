@@ -187,7 +187,7 @@ def _stored(
         stored: list[str] = []
     else:
         names, stored = _names_of_groups(weights, groups)
-    shape = () if dataset is None else tuple(dataset.shape)
+    shape = () if dataset is None else tuple(dataset.shape or ())
     found = variable(layer_at(names, stored, layers), own, shape)
     if reason is not None or groups[:1] == ["optimizer"]:
         key = ".".join([*groups, own] if groups[:1] == ["optimizer"] else [*names, found.name])

@@ -65,7 +65,10 @@ def choose_shards(directory: Path, suffix: str) -> Chosen | None:
     """
     files = files_with_suffix(directory, f".{suffix}")
     by_name = {path.name: path for path in files}
-    indices = sorted(directory.glob(f"*.{suffix}.index.json"), key=lambda path: (path.name.count("."), path.name))
+    indices = [
+        path for path in directory.glob(f"*.{suffix}.index.json") if not path.name.startswith(".")
+    ]  # as files_with_suffix
+    indices.sort(key=lambda path: (path.name.count("."), path.name))
     if indices:
         weight_map = _weight_map(indices[0])
         names = set(weight_map.values())
@@ -123,10 +126,9 @@ def _complete_set(directory: Path, name: str, by_name: dict[str, Path]) -> Chose
     found = NUMBERED.fullmatch(name)
     assert found is not None
     stem, number, count, suffix = found.groups()
-    if int(count) > MAX_SHARDS:
-        raise InputError(
-            f"{directory}: {name} is one of {int(count):,} shards by its name; no checkpoint has that many"
-        )
+    if not 0 < int(count) <= MAX_SHARDS:
+        what = "has none" if int(count) == 0 else "has that many"
+        raise InputError(f"{directory}: {name} is one of {int(count):,} shards by its name; no checkpoint {what}")
     names = {f"{stem}{i:0{len(number)}d}-of-{count}.{suffix}" for i in range(1, int(count) + 1)}
     _check_complete(directory, names, by_name)
     return Chosen([by_name[shard] for shard in sorted(names)], sorted(by_name.keys() - names))

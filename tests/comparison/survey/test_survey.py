@@ -1,6 +1,7 @@
 """Surveys of networks that were stored, converted, quantised and changed in known ways."""
 
 import json
+import os
 import re
 
 import numpy as np
@@ -193,6 +194,47 @@ def test_files_without_relatives_are_not_read(base, tmp_path, monkeypatch):
     found = htsr.survey(tmp_path)
     assert list(found.files["relation"]) == ["alone", "alone"]
     assert list(found.files["matrices"]) == [5, 2]
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="this system has no pipes")
+@pytest.mark.parametrize(
+    "name", ["a.safetensors", "a.pt", "a.gguf", "a.onnx", "a.keras", "a.npz", "m-1-of-2.gguf", "named"]
+)
+def test_a_pipe_or_a_device_is_never_waited_for(tmp_path, name):
+    os.mkfifo(tmp_path / name)
+    (tmp_path / f"m{name}").symlink_to("/dev/zero")
+    if name == "named":
+        os.mkfifo(tmp_path / "named.safetensors")
+        (tmp_path / "model.safetensors.index.json").write_text('{"weight_map": {"a": "named.safetensors"}}')
+    (tmp_path / "z.npz").write_bytes(b"")  # of the size that a pipe claims to have
+    found = rows(htsr.survey(tmp_path))
+    assert all(row["reason"] for row in found.values())
+
+
+@pytest.mark.parametrize(
+    "name", ["a\\u0000.safetensors", "\\ud800.safetensors", "a" * 3000, "", ".", "a/../b", "/dev/zero"]
+)
+def test_an_index_that_names_what_no_file_system_holds(base, tmp_path, name):
+    (tmp_path / "model.safetensors.index.json").write_text(f'{{"weight_map": {{"a": "{name}"}}}}')
+    found = rows(htsr.survey(tmp_path))
+    assert "missing" in found["model.safetensors.index.json"]["reason"]
+    assert found["base.safetensors"]["reason"] == ""
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("value", [torch.inf, -torch.inf, torch.nan, 3e38, 1e200, 1.7e308, 1e-42, 1e-200])
+@pytest.mark.parametrize("scaled", [True, False])
+def test_values_of_any_size(tmp_path, value, scaled):
+    """A training that diverged leaves infinite weights, and a float32 has no square beyond 1e19."""
+    tensors = network()
+    save(tmp_path / "base.pt", tensors)
+    wide = {name: tensor.double() for name, tensor in tensors.items()}
+    odd = {name: tensor * value if scaled else tensor.masked_fill(tensor > 0.5, value) for name, tensor in wide.items()}
+    for name in ("a.pt", "b.pt"):
+        save(tmp_path / name, {**odd, **({"more": torch.ones(3)} if name == "b.pt" else {})})
+    found = rows(htsr.survey(tmp_path))
+    assert set(found) == {"base.pt", "a.pt", "b.pt"}
+    assert len({found[name]["network"] for name in ("a.pt", "b.pt")}) == 1
 
 
 def test_what_cannot_be_read_is_a_row_with_a_reason(base, tmp_path):

@@ -64,6 +64,17 @@ def test_a_damaged_part_is_reported_and_the_rest_is_read(run, damage, caplog):
     assert "1 damaged" in repr(history)
 
 
+@pytest.mark.parametrize("name", ["\ud800", "a\udfff", "\x1b[31m", "<b>", "=1+1", ""])
+def test_a_scalar_of_any_name(run, name):
+    run.record(**{name: 1.5})
+    history = htsr.History(run.run_dir)
+    ((shown, values),) = history.scalars.drop(columns="step").items()
+    assert list(values) == [1.5]
+    assert history.last_scalars == {shown: 1.5}
+    assert shown == name or "\\ud" in shown
+    assert "<b>" not in history._repr_html_()
+
+
 def test_leftovers_of_a_killed_writer_are_ignored(run):
     (run.run_dir / "captures" / ".step-000000000040.npz.123").write_bytes(b"half")
     run.record(loss=1.5)

@@ -1,6 +1,7 @@
 """The files that make up a checkpoint: an index names them, a well-known name, or numbers; the rest is listed."""
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -136,6 +137,36 @@ def test_a_part_outside_the_directory_is_refused(tmp_path, folder):
     (tmp_path / "modules.json").write_text(json.dumps([{"path": folder}]))
     with pytest.raises(InputError, match="inside the directory"):
         open_source(tmp_path)
+
+
+@pytest.mark.parametrize("folders", [["."], ["./"], ["a", "./a", "a/.", "a/"], ["", "a", "."], ["a", "link", "link/a"]])
+def test_parts_that_name_themselves(tmp_path, folders):
+    """A file of modules may name its own folder, in any spelling, and links can put a folder into itself."""
+    (tmp_path / "a").mkdir()
+    (tmp_path / "link").symlink_to(".")
+    for place in (tmp_path, tmp_path / "a"):
+        save_file(state(1), place / "model.safetensors")
+        (place / "modules.json").write_text(json.dumps([{"path": folder} for folder in folders]))
+    found = names(tmp_path)
+    assert len(found) == len(set(found)) == len({Path(folder) for folder in folders})
+    assert set(found) <= {"layers.0", "a.layers.0", "link.layers.0", "link.a.layers.0"}
+
+
+@pytest.mark.parametrize("name", ["m-0-of-0", "m-00000-of-00000", "m-1-of-0", "m-1-of-999999"])
+@pytest.mark.parametrize("suffix", ["gguf", "safetensors"])
+def test_a_number_of_shards_that_no_checkpoint_has(tmp_path, name, suffix):
+    (tmp_path / f"{name}.{suffix}").write_bytes(b"GGUF" + bytes(100))
+    with pytest.raises(InputError, match="no checkpoint has"):
+        open_source(tmp_path)
+    assert list(htsr.survey(tmp_path).files["reason"] != "") == [True]
+
+
+@pytest.mark.parametrize("index", ["._model.safetensors.index.json", ".model.safetensors.index.json"])
+def test_a_hidden_index_is_no_index(tmp_path, index):
+    """macOS leaves a file of its own, with a hidden name, beside every file that it copies to some file systems."""
+    save_file(state(1), tmp_path / "model.safetensors")
+    (tmp_path / index).write_bytes(b"\0\5\x16\7")
+    assert names(tmp_path) == ["layers.0"]
 
 
 @pytest.mark.parametrize("content", ["{", "[1]", '{"a": 1}', "[[]]", "9" * 5000])

@@ -170,6 +170,7 @@ BAD = {
     "a fill value without end": (
         lambda file: file.create_dataset("dense/dense/bad", (10**6, 10**5), "f4", fillvalue=7), "decompression bomb",
     ),
+    "no space at all": (lambda file: file.__setitem__("dense/dense/bad", h5py.Empty("f4")), "no elements"),
     "an external file": (
         lambda file: file.create_dataset("dense/dense/bad", (30, 20), "f8", external=[("/etc/passwd", 0, 4800)]), "another file",
     ),
