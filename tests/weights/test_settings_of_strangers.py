@@ -73,6 +73,8 @@ def test_any_value_of_any_setting(value):
         for around in ({}, plain):
             found = inventory({**around, key: value})
             assert len(found.layers) + len(found.skipped) >= len(WEIGHTS)
+        found = inventory({"model_type": "x", "text_config": {**plain, key: value}})
+        assert len(found.layers) + len(found.skipped) >= len(WEIGHTS)
     methods = {
         "quant_method": value,
         "bits": value,
