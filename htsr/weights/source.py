@@ -77,6 +77,11 @@ def open_source(
         ValueError: If ``conv`` is unknown.
     """
     check_conv(conv)
+    if not isinstance(state, str | None):
+        raise TypeError(f"expected state to be the name of an optimizer's state, got {type(state).__name__}")
+    _check_type(source)
+    if base is not None:
+        _check_type(base)
     if isinstance(source, list | tuple) and source and all(map(is_path, source)):
         paths = [os.fspath(path) for path in source]
         opened = [open_source(path, conv=conv, per_head=per_head, base=base, state=state) for path in paths]
@@ -112,6 +117,16 @@ def is_path(source: object) -> TypeGuard[AnyPath]:
     return isinstance(source, str | os.PathLike)
 
 
+def _check_type(source: object) -> None:
+    """Raise TypeError for what is no source."""
+    known = isinstance(source, nn.Module | Mapping | Array | list | tuple | str | os.PathLike)
+    if not known and not is_keras_model(source):
+        raise TypeError(
+            "expected a torch.nn.Module, a state dict, {name: array}, an array, a path to a checkpoint file or directory, or a "
+            f"list of arrays or of paths, got {type(source).__name__}"
+        )
+
+
 def is_adapter(source: object) -> bool:
     """Return whether a source is the directory of an adapter, here or on the hub."""
     path = fetch_from_hub(source)[0] if is_hub_address(source) else source
@@ -135,8 +150,6 @@ def _side_by_side(inventories: Sequence[Inventory], labels: Sequence[str]) -> In
 
 def _list_state(source: Source, base: Source | None, state: str) -> Listing:
     """List the optimizer state of one kind that a source holds, as the optimizer keeps it: of the tensors as stored."""
-    if not isinstance(state, str):
-        raise TypeError(f"expected state to be the name of an optimizer's state, got {type(state).__name__}")
     if base is not None:
         raise InputError("expected either base= or state=: an adapter's optimizer keeps no state of its base")
     if not is_path(source) or is_url(source):
@@ -179,12 +192,8 @@ def _list(source: Source, base: Source | None = None) -> Listing:
         return read_state_dict({"weight": source}, f"array of shape {' x '.join(map(str, source.shape))}")
     if isinstance(source, list | tuple):
         return _list_of_arrays(source)
-    if isinstance(source, str | os.PathLike):
-        return _list_checkpoint(Path(source))
-    raise TypeError(
-        "expected a torch.nn.Module, a state dict, {name: array}, an array, a path to a checkpoint file or directory, or a "
-        f"list of arrays or of paths, got {type(source).__name__}"
-    )
+    assert is_path(source)
+    return _list_checkpoint(Path(source))
 
 
 def _list_of_arrays(arrays: Sequence[object]) -> Listing:

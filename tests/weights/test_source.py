@@ -95,3 +95,10 @@ def test_pipes_and_devices_are_refused(tmp_path):
     for path in (tmp_path / "pipe.safetensors", "/dev/null"):
         with pytest.raises(InputError, match="a device, a pipe"):
             open_source(path)
+
+
+@pytest.mark.parametrize("argument", [{"state": 3}, {"base": 3}, {"base": object()}, {"state": ["exp_avg"]}])
+def test_an_argument_of_a_wrong_type_is_no_fault_of_the_file(tmp_path, argument):
+    save_file({"w": torch.zeros(3, 2)}, tmp_path / "m.safetensors")
+    with pytest.raises(TypeError, match="expected"):
+        open_source(tmp_path / "m.safetensors", **argument)

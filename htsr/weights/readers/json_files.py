@@ -1,10 +1,12 @@
 """Read the JSON files of a checkpoint: ``config.json``, indexes, the settings of adapters."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from htsr.errors import InputError
+from htsr.weights.inventory import Listing, StoredTensor, never_read
 from htsr.weights.readers.archives import check_no_lfs_pointer
 
 # A vocabulary of a million tokens takes some 60 MB; the files read here are far smaller.
@@ -34,24 +36,28 @@ def read_json(path: Path, of: type = dict) -> Any:
     return found
 
 
-def config_beside(path: Path) -> dict[str, object]:
-    """Return the ``config.json`` in a directory or beside a file, or nothing, and a quantisation that has a file of its own."""
+def with_config(listing: Listing, path: Path) -> Listing:
+    """Return a listing with the ``config.json`` in its directory or beside its file, and a quantisation that has its own file.
+
+    A damaged file of settings is listed with the reason.
+    """
     folder = path if path.is_dir() else path.parent
-    config = _object_in(folder / "config.json")
+    found: dict[str, dict[str, object]] = {}
+    damaged = []
+    for name in ("config.json", *QUANTISATIONS):
+        try:
+            found[name] = read_json(folder / name)
+        except FileNotFoundError:
+            continue
+        except (InputError, OSError) as err:
+            reason = f"not read, so nothing that it sets is followed: {err}"
+            damaged.append(StoredTensor(name, (), "", never_read, reason=reason, num_params=0))
+    config = found.get("config.json", {})
     for name, method in QUANTISATIONS.items():
-        settings = _object_in(folder / name)
+        settings = found.get(name, {})
         inner = settings.get("quantization")
         settings = inner if isinstance(inner, dict) else settings  # ModelOpt names itself beside them
         if settings and not isinstance(config.get("quantization_config"), dict):
             method = "marlin" if settings.get("is_marlin_format") is True else method
             config["quantization_config"] = {"quant_method": method, **settings}
-    return config
-
-
-def _object_in(path: Path) -> dict[str, object]:
-    """Return the JSON object in a file; empty if there is none."""
-    try:
-        found: dict[str, object] = read_json(path)
-        return found
-    except (InputError, OSError):
-        return {}
+    return replace(listing, config=config, tensors=[*listing.tensors, *damaged])

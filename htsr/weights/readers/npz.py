@@ -13,7 +13,7 @@ from htsr.weights.arrays import as_tensor
 from htsr.weights.inventory import Listing, StoredTensor
 from htsr.weights.names import clean_names
 from htsr.weights.readers.archives import archive_entries, unreadable_file
-from htsr.weights.readers.json_files import config_beside
+from htsr.weights.readers.json_files import with_config
 
 KIND = "npz archive"
 
@@ -37,7 +37,7 @@ def read_npz(path: Path) -> Listing:
                 names[key], shape, dtype.name, partial(_read, path, entry.filename), longkey=key, reason=reason
             )
         )
-    return Listing(str(path), tensors, config_beside(path))
+    return with_config(Listing(str(path), tensors), path)
 
 
 def _header(path: Path, entry: zipfile.ZipInfo) -> tuple[tuple[int, ...], np.dtype]:

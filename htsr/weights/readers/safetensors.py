@@ -11,7 +11,7 @@ from htsr.weights.inventory import Listing, StoredTensor
 from htsr.weights.metadata import bounded_metadata
 from htsr.weights.names import clean_names, natural_order
 from htsr.weights.readers.archives import unreadable_file
-from htsr.weights.readers.json_files import config_beside
+from htsr.weights.readers.json_files import with_config
 from htsr.weights.readers.shards import duplicate_tensor
 
 # torch's names for the types of the format.
@@ -51,7 +51,7 @@ def read_safetensors(path: Path, files: Sequence[Path]) -> Listing:
         tensors.append(
             StoredTensor(names[key], shape, DTYPES.get(dtype, dtype.lower()), partial(_load, file, key), longkey=key)
         )
-    return Listing(str(path), tensors, config_beside(path), metadata=bounded_metadata(metadata))
+    return with_config(Listing(str(path), tensors, metadata=bounded_metadata(metadata)), path)
 
 
 def _header(file: Path) -> tuple[list[tuple[str, tuple[int, ...], str]], dict[str, str]]:

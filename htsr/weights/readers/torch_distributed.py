@@ -24,7 +24,7 @@ from htsr.weights.inventory import Listing, OptimizerParameter, StoredTensor, ne
 from htsr.weights.names import clean_names
 from htsr.weights.optimizer_state import OPTIMIZER_STATE
 from htsr.weights.readers.archives import unreadable_file
-from htsr.weights.readers.json_files import config_beside
+from htsr.weights.readers.json_files import with_config
 from htsr.weights.state_dicts import BESIDE_MODEL, MODEL_KEYS
 
 KIND = "directory of torch.distributed.checkpoint"
@@ -99,7 +99,7 @@ def read_torch_distributed(path: Path) -> Listing:
         elif model is not None and key not in in_model:
             listed = replace(listed, reason=BESIDE_MODEL)
         tensors.append(listed)
-    return Listing(str(path), tensors, config_beside(path), _optimized(states))
+    return with_config(Listing(str(path), tensors, optimized=_optimized(states)), path)
 
 
 def _optimized(states: Mapping[tuple[str, str], Mapping[str, StoredTensor]]) -> list[OptimizerParameter]:

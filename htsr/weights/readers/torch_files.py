@@ -23,7 +23,7 @@ from htsr.weights.arrays import as_tensor
 from htsr.weights.inventory import Listing, OptimizerParameter, StoredTensor
 from htsr.weights.readers.archives import TORCH_MAGIC, archive_entries, is_archive, unreadable_file
 from htsr.weights.readers.exported import is_exported, read_exported
-from htsr.weights.readers.json_files import config_beside
+from htsr.weights.readers.json_files import with_config
 from htsr.weights.readers.shards import duplicate_tensor
 from htsr.weights.readers.torchscript import is_torchscript, read_torchscript
 from htsr.weights.state_dicts import extract_state_dict, read_state_dict
@@ -69,7 +69,7 @@ def read_torch(path: Path, files: Sequence[Path]) -> Listing:
             owner[longkey] = file
             identity = stored.identity and (file, stored.identity)
             tensors.append(replace(stored, read=partial(_read, file, longkey), identity=identity))
-    return Listing(str(path), tensors, config_beside(path), optimized, in_order=len(files) == 1)
+    return with_config(Listing(str(path), tensors, optimized=optimized, in_order=len(files) == 1), path)
 
 
 def _read(path: Path, key: str, rows: slice | None) -> torch.Tensor:
