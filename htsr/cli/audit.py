@@ -96,7 +96,7 @@ def _run(options: argparse.Namespace) -> int:
             check_device(options.device)
         except ValueError as err:
             options.parser.error(f"argument --device: {err}")
-    conditions = checked_conditions(options, details_frame([]))
+    conditions = checked_conditions(options, details_frame([]), [options.path])
     folder = _journal_folder(options)
     with nullcontext() if folder is None else closing(folder):
         analysis = analyze(

@@ -38,7 +38,7 @@ def run(options: argparse.Namespace) -> int:
     from htsr.report.save import comparison_json
     from htsr.weights.readers.hub import path_or_address
 
-    conditions = checked_conditions(options, details_frame([], COMPARISON_COLUMNS))
+    conditions = checked_conditions(options, details_frame([], COMPARISON_COLUMNS), [options.a, options.b])
     comparison = compare(
         path_or_address(options.a),
         path_or_address(options.b),

@@ -3,7 +3,8 @@
 import argparse
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, TextIO, TypeVar
 
 from htsr.errors import InputError
@@ -21,17 +22,33 @@ Result = TypeVar("Result", "Analysis", "Comparison")
 Saved = TypeVar("Saved", "Analysis", "Comparison", "Survey")
 
 
-def checked_conditions(options: argparse.Namespace, table: "pd.DataFrame") -> "list[Condition]":
+def check_outputs(outputs: Sequence[Path], sources: Sequence[str]) -> None:
+    """Refuse outputs that cannot be written, and those that would replace a file of the sources."""
+    from htsr.report import check_output
+
+    for path in outputs:
+        check_output(path)
+        for source in filter(Path.exists, map(Path, sources)):
+            inside = source.resolve() in path.resolve().parents and path.suffix.lower() == ".json"
+            if path.exists() and (path.samefile(source) or (inside and not _is_our_json(path))):
+                raise InputError(f"{path}: a file of {source}, which the result would replace; choose another name")
+
+
+def _is_our_json(path: Path) -> bool:
+    """Return whether a file is a result that htsr wrote as JSON."""
+    with path.open("rb") as file:
+        return file.read(40).lstrip(b"{ \n").startswith(b'"htsr"')
+
+
+def checked_conditions(options: argparse.Namespace, table: "pd.DataFrame", sources: Sequence[str]) -> "list[Condition]":
     """Return the conditions of ``--fail-on``, after checking all that would otherwise fail only when the work is done.
 
     The outputs must be writable, and the conditions must fit ``table``, an empty table with the columns of the result.
     """
     from htsr.audit.columns import BY_NAME
     from htsr.audit.conditions import Condition
-    from htsr.report import check_output
 
-    for path in options.output:
-        check_output(path)
+    check_outputs(options.output, sources)
     conditions = [Condition(text) for text in options.fail_on]
     for condition in conditions:
         condition.check_columns(table)

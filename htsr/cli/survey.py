@@ -24,13 +24,11 @@ def add_parser(commands: "Commands") -> argparse.ArgumentParser:
 
 def run(options: argparse.Namespace) -> int:
     """Run the command and return the exit status."""
-    from htsr.cli.results import show
+    from htsr.cli.results import check_outputs, show
     from htsr.comparison.survey.survey import survey
-    from htsr.report import check_output
     from htsr.report.save import survey_json
 
-    for path in options.output:
-        check_output(path)
+    check_outputs(options.output, options.paths)
     found = survey(options.paths)
     show(options, found, repr(found), survey_json)
     return 0
