@@ -1,5 +1,6 @@
 """Find the weight files of directories, files and installed packages; the shards of one checkpoint are one entry."""
 
+import glob
 import os
 import re
 from collections.abc import Iterator, Sequence
@@ -12,19 +13,13 @@ from htsr.weights.inventory import Listing
 from htsr.weights.names import natural_order
 from htsr.weights.parametrisations import effective_weights
 from htsr.weights.readers.archives import archive_entries
-from htsr.weights.readers.formats import BY_SUFFIX, GGUF, TORCH, TORCH_DISTRIBUTED, Format
+from htsr.weights.readers.formats import BY_SUFFIX, GGUF, TORCH, TORCH_DISTRIBUTED, Format, foreign_model
 from htsr.weights.readers.quantised import multiply_scales
 from htsr.weights.readers.remote import is_url
 from htsr.weights.readers.shards import NUMBERED, named_by_index, sibling_parts
 from htsr.weights.readers.torchscript import is_torchscript
 from htsr.weights.source import format_by_content, format_of, list_tensors
 
-# Files of other formats that hold weights, by suffix. A survey lists them, so that nobody believes that it saw everything.
-WITHOUT_READER = {
-    ".tflite": "TensorFlow Lite", ".pb": "TensorFlow", ".mlmodel": "Core ML", ".msgpack": "Flax", ".pdparams": "Paddle",
-    ".pdiparams": "Paddle", ".caffemodel": "Caffe", ".ort": "ONNX Runtime", ".engine": "TensorRT", ".mnn": "MNN",
-}  # fmt: skip
-TENSORFLOW_SHARD = re.compile(r".*\.data-[0-9]{5}-of-[0-9]{5}")
 # Files that hold no weights, whatever they begin with; a survey of an installed package meets thousands of them.
 NEVER = {".py", ".pyc", ".pyi", ".so", ".json", ".txt", ".md", ".zip", ".whl", ".egg", ".jar"}
 DEEPSPEED = re.compile(r".*zero_pp_rank_[0-9]+.*_optim_states\.pt")
@@ -197,28 +192,25 @@ def _sharded(path: Path) -> WeightFile:
         same = NUMBERED.fullmatch(path.name)
         assert same is not None
         there = tuple(
-            sorted(path.parent.glob(f"{_literal(same['stem'])}*-of-{same['count']}.{_literal(same['suffix'])}"))
+            sorted(path.parent.glob(f"{glob.escape(same['stem'])}*-of-{same['count']}.{glob.escape(same['suffix'])}"))
         )
         return WeightFile(there[0] if there else path, there or (path,), reason=str(err))
     return WeightFile(parts[0], parts)
 
 
-def _literal(text: str) -> str:
-    """Return a text as a glob that matches it alone."""
-    return re.sub(r"([*?[])", r"[\1]", text)
-
-
 def _single(path: Path) -> WeightFile:
     """Return the entry of one file; one that no reader knows gets a reason."""
-    kind = "TensorFlow" if TENSORFLOW_SHARD.fullmatch(path.name) else WITHOUT_READER.get(path.suffix.lower(), "")
-    reason = f"a file of {kind}, for which htsr has no reader" if kind else ""
-    return WeightFile(path, (path,), reason=reason, kind=kind)
+    foreign = foreign_model(path)
+    if foreign is None:
+        return WeightFile(path, (path,))
+    what, remedy = foreign
+    return WeightFile(path, (path,), reason=f"{what}: {remedy}", kind=what.split(" ", 1)[1])
 
 
 def _holds_weights(path: Path) -> bool:
     """Return whether a file holds weights by its suffix or, for torch and GGUF, by its content."""
     suffix = path.suffix.lower()
-    if suffix in BY_SUFFIX or suffix in WITHOUT_READER or TENSORFLOW_SHARD.fullmatch(path.name):
+    if suffix in BY_SUFFIX or foreign_model(path) is not None:
         return True
     if suffix in NEVER or not path.is_file():
         return False

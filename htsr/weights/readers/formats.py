@@ -4,6 +4,7 @@ Whatever a reader raises comes out as an InputError that names the file. Readers
 run in the guarded process.
 """
 
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib import import_module
@@ -72,34 +73,49 @@ BY_SUFFIX = {
     ".pt2": TORCH, ".npz": NPZ, ".gguf": GGUF, ".onnx": ONNX, ".keras": KERAS, ".h5": KERAS, ".hdf5": KERAS,
 }  # fmt: skip
 
-# Formats that have no reader here, by the end of the name of a file or directory, and what to do with them.
+# Models of formats that have no reader here, and containers of anything, by the end of the name of a file or directory: what they
+# are, and what to do with them.
 _TF2ONNX = "convert it to ONNX (`python -m tf2onnx.convert --{} {} --output model.onnx`) and pass that file"
-_CORE_ML = (
-    "a Core ML model, which no tool converts back: convert the model that it was made from to ONNX or safetensors"
-)
-_PADDLE = "a model of Paddle: convert it to ONNX with paddle2onnx and pass that file"
-_PICKLE = "a pickle, which could run any program: load it yourself, convert it to {name: array} and pass that"
-_UNPACK = "unpack it with `tar -xf` and pass"
-_ARCHIVE = f"an archive: {_UNPACK} the checkpoint inside"
-FOREIGN = {
-    ".tflite": f"a TensorFlow Lite model: {_TF2ONNX.format('tflite', 'model.tflite')}",
-    "saved_model.pb": f"a TensorFlow SavedModel: {_TF2ONNX.format('saved-model', 'DIRECTORY')}",
-    ".pb": f"a TensorFlow graph: {_TF2ONNX.format('graphdef', 'model.pb')}",
-    ".data-00000-of-00001": "a TensorFlow checkpoint: convert it to {name: array} with tf.train.load_checkpoint and pass that",
-    ".mlmodel": _CORE_ML, ".mlpackage": _CORE_ML, ".mlmodelc": _CORE_ML, ".pdmodel": _PADDLE, ".pdiparams": _PADDLE,
-    ".msgpack": "a checkpoint of Flax: convert it to {name: array} with flax.serialization.msgpack_restore and pass that",
-    ".nemo": f"an archive of NeMo: {_UNPACK} model_weights.ckpt", ".tar": _ARCHIVE, ".tar.gz": _ARCHIVE, ".tgz": _ARCHIVE,
-    ".pkl": _PICKLE, ".pickle": _PICKLE, ".joblib": _PICKLE,
+_CORE_ML = "a Core ML model", "no tool converts it back: convert the model that it was made from to ONNX or safetensors"
+_PADDLE = "a Paddle model", "convert it to ONNX with paddle2onnx and pass that file"
+_COMPILED = "convert the model that it was made from to ONNX or safetensors and pass that"
+_PICKLE = "a pickle, which could run any program", "load it yourself, convert it to {name: array} and pass that"
+_ARCHIVE = "an archive", "unpack it with `tar -xf` and pass the checkpoint inside"
+FOREIGN_MODELS = {
+    ".tflite": ("a TensorFlow Lite model", _TF2ONNX.format("tflite", "model.tflite")),
+    "saved_model.pb": ("a TensorFlow SavedModel", _TF2ONNX.format("saved-model", "DIRECTORY")),
+    ".pb": ("a TensorFlow graph", _TF2ONNX.format("graphdef", "model.pb")),
+    ".data-00000-of-00001": (
+        "a TensorFlow checkpoint", "convert it to {name: array} with tf.train.load_checkpoint and pass that"
+    ),
+    ".mlmodel": _CORE_ML, ".mlpackage": _CORE_ML, ".mlmodelc": _CORE_ML,
+    ".pdmodel": _PADDLE, ".pdiparams": _PADDLE, ".pdparams": _PADDLE,
+    ".msgpack": (
+        "a Flax checkpoint", "convert it to {name: array} with flax.serialization.msgpack_restore and pass that"
+    ),
+    ".caffemodel": ("a Caffe model", "convert it to ONNX and pass that file"),
+    ".ort": ("an ONNX Runtime model", _COMPILED), ".engine": ("a TensorRT engine", _COMPILED),
+    ".mnn": ("an MNN model", _COMPILED),
 }  # fmt: skip
+CONTAINERS = {
+    ".nemo": ("an archive of NeMo", "unpack it with `tar -xf` and pass model_weights.ckpt"),
+    ".tar": _ARCHIVE, ".tar.gz": _ARCHIVE, ".tgz": _ARCHIVE, ".pkl": _PICKLE, ".pickle": _PICKLE, ".joblib": _PICKLE,
+}  # fmt: skip
+
+
+def foreign_model(path: Path) -> tuple[str, str] | None:
+    """Return what a model of a format without a reader is, and what to do with it; None for any other path."""
+    name = re.sub(r"\.data-\d{5}-of-\d{5}$", ".data-00000-of-00001", path.name.lower())
+    return next((found for end, found in FOREIGN_MODELS.items() if name.endswith(end)), None)
 
 
 def check_not_foreign(path: Path) -> None:
     """Raise InputError with what to convert it to if a file or directory is of a format that has no reader."""
     inside = path / "saved_model.pb"
-    name = inside.name if inside.exists() else path.name.lower()
-    advice = next((advice for end, advice in FOREIGN.items() if name.endswith(end)), None)
-    if advice is not None:
-        raise InputError(f"{path}: {advice}")
+    known = foreign_model(inside if inside.exists() else path)
+    container = next((found for end, found in CONTAINERS.items() if path.name.lower().endswith(end)), None)
+    if found := known or container:
+        raise InputError(f"{path}: {found[0]}: {found[1]}")
 
 
 def _list_tensors(reader: Reader, kind: str, path: Path, *files: Sequence[Path]) -> Listing:

@@ -23,10 +23,8 @@ WITHOUT_EFFECT = frozenset({
     "loftq_config", "eva_config", "corda_config", "lora_ga_config", "qalora_group_size", "runtime_config", "lora_bias",
     "trainable_token_indices", "velora_config", "ensure_weight_tying",
 })  # fmt: skip
-# Values of init_lora_weights that leave the base alone when peft loads the adapter, and those that change it in a way that can
-# be repeated (``LoraLayer.pissa_init`` and ``olora_init``).
+# Values of init_lora_weights that leave the base alone when peft loads the adapter.
 HARMLESS_STARTS = ("gaussian", "eva", "orthogonal", "mica")
-REPEATABLE_STARTS = ("pissa", "olora")
 CONVERT = (
     "save the adapter again with model.save_pretrained(path, path_initial_model_for_weight_conversion=initial_adapter), "
     "which makes it a plain LoRA adapter"

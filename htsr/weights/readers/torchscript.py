@@ -55,12 +55,7 @@ def read_torchscript(path: Path, entries: Mapping[str, zipfile.ZipInfo]) -> List
     with zipfile.ZipFile(path) as archive:
         if f"{root}byteorder" in entries and archive.read(f"{root}byteorder") != b"little":
             raise InputError(f"{path}: a TorchScript file in big-endian order, which htsr does not read")
-        try:
-            model = _Unpickler(io.BytesIO(archive.read(f"{root}data.pkl"))).load()
-        except Exception as err:  # a damaged pickle can raise anything
-            raise InputError(
-                f"{path}: the pickle of this TorchScript file is damaged ({type(err).__name__}): save it again"
-            ) from err
+        model = _unpickled(path, archive, f"{root}data.pkl")
         code = _Code(archive, f"{root}code/", entries)
         tensors = [
             _stored(path, f"{root}data/", entries, name, value, module, code)
@@ -74,12 +69,7 @@ def _constants(
     path: Path, root: str, entries: Mapping[str, zipfile.ZipInfo], archive: zipfile.ZipFile, code: "_Code"
 ) -> list[StoredTensor]:
     """List the constants of the code, which are the weights if the model was frozen."""
-    try:
-        values = _Unpickler(io.BytesIO(archive.read(f"{root}constants.pkl"))).load()
-    except Exception as err:  # a damaged pickle can raise anything
-        raise InputError(
-            f"{path}: the constants of this TorchScript file are damaged ({type(err).__name__}): save it again"
-        ) from err
+    values = _unpickled(path, archive, f"{root}constants.pkl")
     values = values if isinstance(values, tuple | list) else ()
     tensors = {f"c{number}": value for number, value in enumerate(values) if isinstance(value, RecordedTensor)}
     uses = uses_of_constants(code.all()) if tensors else {}
@@ -133,6 +123,16 @@ class _Unpickler(pickle.Unpickler):
         """Return the type and the record of a storage."""
         _, storage, record, *_ = pid
         return DTYPES.get(storage), str(record)
+
+
+def _unpickled(path: Path, archive: zipfile.ZipFile, entry: str) -> object:
+    """Return what a pickle in the archive describes, with stand-ins for its classes."""
+    try:
+        return _Unpickler(io.BytesIO(archive.read(entry))).load()
+    except Exception as err:  # a damaged pickle can raise anything
+        raise InputError(
+            f"{path}: {entry} in this TorchScript file is damaged ({type(err).__name__}): save it again"
+        ) from err
 
 
 def _first(*arguments: Any) -> Any:

@@ -87,11 +87,11 @@ def test_formats_without_a_reader_are_listed(tmp_path):
         (tmp_path / name).write_bytes(b"12345678")
     entries = find_files([tmp_path])[0]
     assert {entry.path.name: entry.format() for entry in entries} == {
-        "a.tflite": "TensorFlow Lite",
-        "saved_model.pb": "TensorFlow",
-        "variables.data-00000-of-00001": "TensorFlow",
+        "a.tflite": "TensorFlow Lite model",
+        "saved_model.pb": "TensorFlow SavedModel",
+        "variables.data-00000-of-00001": "TensorFlow checkpoint",
     }
-    assert all("no reader" in entry.reason for entry in entries)
+    assert all("convert" in entry.reason for entry in entries)
 
 
 def test_links_and_repeated_paths(tmp_path, tensors, monkeypatch):

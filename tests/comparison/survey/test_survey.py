@@ -250,7 +250,7 @@ def test_what_cannot_be_read_is_a_row_with_a_reason(base, tmp_path):
     reasons = {name: row["reason"] for name, row in found.items() if row["reason"]}
     for name, reason in {
         "bad.safetensors": "not a readable safetensors file", "copy.safetensors": "not a readable safetensors file",
-        "net.tflite": "no reader", "gone.pt": "symbolic link", "args.bin": "no weight matrix", "vectors.pt": "2 x 1-D",
+        "net.tflite": "tf2onnx", "gone.pt": "symbolic link", "args.bin": "no weight matrix", "vectors.pt": "2 x 1-D",
     }.items():  # fmt: skip
         assert reason in reasons.pop(name)
     assert not reasons
@@ -355,7 +355,7 @@ def test_text_files_and_arguments(base, tmp_path):
     assert len(pd.read_parquet(found.save(tmp_path / "s.parquet"))) == 3
     page = found.save(tmp_path / "s.html").read_text()
     assert "Family 1" in page
-    assert "no reader" in page
+    assert "tf2onnx" in page
     with pytest.raises(InputError, match="expected a suffix"):
         found.save(tmp_path / "s.docx")
 

@@ -6,10 +6,10 @@ import torch
 
 import htsr
 from htsr.weights import open_source
-from htsr.weights.readers.formats import FOREIGN
+from htsr.weights.readers.formats import CONTAINERS, FOREIGN_MODELS
 
 
-@pytest.mark.parametrize("end", FOREIGN)
+@pytest.mark.parametrize("end", [*FOREIGN_MODELS, *CONTAINERS, ".data-00003-of-00017"])
 def test_a_file_says_what_to_convert_to(end, tmp_path):
     path = tmp_path / f"{'' if end[0] != '.' else 'm'}{end}"
     path.write_bytes(b"\x1c\0\0\0TFL3")
