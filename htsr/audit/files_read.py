@@ -12,7 +12,7 @@ from pathlib import Path, PurePath
 from htsr.errors import InputError
 from htsr.files import open_regular
 from htsr.weights import Inventory
-from htsr.weights.readers.onnx import external_files
+from htsr.weights.readers.onnx.files import external_files
 
 # Nobody has as many; a listing of a folder stops here.
 MAX_FILES = 10_000

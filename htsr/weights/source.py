@@ -29,8 +29,8 @@ from htsr.weights.readers.formats import (
     check_not_foreign,
 )
 from htsr.weights.readers.hub import address_on_hub, fetch_from_hub, is_hub_address
-from htsr.weights.readers.keras import is_keras_model, read_keras_model
-from htsr.weights.readers.peft import adapter_folder, list_adapter, read_peft, with_factors_noted
+from htsr.weights.readers.keras.files import is_keras_model, read_keras_model
+from htsr.weights.readers.peft.adapters import adapter_folder, list_adapter, read_peft, with_factors_noted
 from htsr.weights.readers.quantised import multiply_scales
 from htsr.weights.readers.remote import fetch_checkpoint, is_url, keep_copies
 from htsr.weights.readers.shards import sibling_parts

@@ -17,7 +17,7 @@ from htsr.weights.readers.formats import BY_SUFFIX, GGUF, TORCH, TORCH_DISTRIBUT
 from htsr.weights.readers.quantised import multiply_scales
 from htsr.weights.readers.remote import is_url
 from htsr.weights.readers.shards import NUMBERED, named_by_index, sibling_parts
-from htsr.weights.readers.torchscript import is_torchscript
+from htsr.weights.readers.torch.torchscript import is_torchscript
 from htsr.weights.source import format_by_content, format_of, list_tensors
 
 # Files that hold no weights, whatever they begin with; a survey of an installed package meets thousands of them.

@@ -27,7 +27,7 @@ class Format:
         kind: What people call a file of it.
         reader: Name of a function in the module of this room that ``module`` names: ``(path) -> Listing``, or
             ``(path, files) -> Listing`` if a checkpoint of the format can have several files.
-        module: Name of that module; it is imported only when a file of the format is met.
+        module: Name of that module in this room; it is imported only when a file of the format is met.
         guarded: Whether its headers are read in the guarded process.
         metadata: Name of the file that is read to list a directory, if it is one file.
         shards: Suffix of the files of a checkpoint, if it can have several.
@@ -60,13 +60,13 @@ class Format:
 
 SAFETENSORS = Format("safetensors file", "safetensors", "read_safetensors", guarded=False, shards="safetensors")
 NPZ = Format("npz archive", "npz", "read_npz", guarded=False)
-TORCH = Format("torch checkpoint", "torch_files", "read_torch", shards="bin")
+TORCH = Format("torch checkpoint", "torch.files", "read_torch", shards="bin")
 TORCH_DISTRIBUTED = Format(
-    "directory of torch.distributed.checkpoint", "torch_distributed", "read_torch_distributed", metadata=".metadata"
+    "directory of torch.distributed.checkpoint", "torch.distributed", "read_torch_distributed", metadata=".metadata"
 )
 GGUF = Format("GGUF file", "gguf", "read_gguf", shards="gguf")
-ONNX = Format("ONNX file", "onnx", "read_onnx")
-KERAS = Format("Keras file", "keras", "read_keras")
+ONNX = Format("ONNX file", "onnx.files", "read_onnx")
+KERAS = Format("Keras file", "keras.files", "read_keras")
 
 BY_SUFFIX = {
     ".safetensors": SAFETENSORS, ".pt": TORCH, ".pth": TORCH, ".ckpt": TORCH, ".bin": TORCH, ".jit": TORCH, ".ptl": TORCH,

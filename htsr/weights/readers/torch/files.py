@@ -22,10 +22,10 @@ from htsr.errors import InputError
 from htsr.weights.arrays import as_tensor
 from htsr.weights.inventory import Listing, OptimizerParameter, StoredTensor
 from htsr.weights.readers.archives import TORCH_MAGIC, archive_entries, is_archive, unreadable_file
-from htsr.weights.readers.exported import is_exported, read_exported
 from htsr.weights.readers.json_files import with_config
 from htsr.weights.readers.shards import duplicate_tensor
-from htsr.weights.readers.torchscript import is_torchscript, read_torchscript
+from htsr.weights.readers.torch.exported import is_exported, read_exported
+from htsr.weights.readers.torch.torchscript import is_torchscript, read_torchscript
 from htsr.weights.state_dicts import extract_state_dict, read_state_dict
 
 KIND = "torch checkpoint"

@@ -1,8 +1,8 @@
 """List the weights of an ONNX model.
 
 A weight may be an initializer, the value of a Constant node, or what the graph makes of these: transposed, reshaped,
-dequantised. ``onnx_constants`` finds and reads what is stored, ``onnx_values`` computes with it, ``onnx_graph`` walks through
-the graph, and ``onnx_weights`` says what an operation does with it.
+dequantised. ``constants`` finds and reads what is stored, ``values`` computes with it, ``graph`` walks through
+the graph, and ``weights`` says what an operation does with it.
 """
 
 import re
@@ -18,10 +18,10 @@ import torch
 from htsr.weights.arrays import as_tensor
 from htsr.weights.inventory import Listing, StoredTensor, never_read
 from htsr.weights.metadata import bounded_metadata
-from htsr.weights.readers.onnx_constants import Constant, parse_model
-from htsr.weights.readers.onnx_graph import Use, Walk
-from htsr.weights.readers.onnx_values import Value, constants_of, evaluate, whole
-from htsr.weights.readers.onnx_weights import ANONYMOUS, Weight, weight_of
+from htsr.weights.readers.onnx.constants import Constant, parse_model
+from htsr.weights.readers.onnx.graph import Use, Walk
+from htsr.weights.readers.onnx.values import Value, constants_of, evaluate, whole
+from htsr.weights.readers.onnx.weights import ANONYMOUS, Weight, weight_of
 from htsr.weights.roles import LayerRole
 
 # Levels of a recurrent layer that get names of their own.

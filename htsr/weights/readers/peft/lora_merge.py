@@ -7,9 +7,9 @@ from pathlib import Path
 
 from htsr.errors import InputError
 from htsr.weights.inventory import Listing, StoredTensor
-from htsr.weights.readers.lora_change import Change, Merged
-from htsr.weights.readers.lora_factors import WeightChange
-from htsr.weights.readers.lora_settings import changed_start, merge_refusal
+from htsr.weights.readers.peft.lora_change import Change, Merged
+from htsr.weights.readers.peft.lora_factors import WeightChange
+from htsr.weights.readers.peft.lora_settings import changed_start, merge_refusal
 
 
 def merge(

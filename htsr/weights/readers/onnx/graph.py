@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from htsr.errors import InputError
-from htsr.weights.readers.onnx_constants import Address, Constant, constant_of_node, initializers
-from htsr.weights.readers.onnx_values import Value, constants_of, folded, split_values
+from htsr.weights.readers.onnx.constants import Address, Constant, constant_of_node, initializers
+from htsr.weights.readers.onnx.values import Value, constants_of, folded, split_values
 
 # A model that unrolls to more operations than this, through functions that call functions, or whose subgraphs are deeper, is
 # refused. The largest language models have some 20,000 operations.

@@ -15,10 +15,10 @@ from htsr.weights.parametrisations import effective_weights
 from htsr.weights.readers.directories import ADAPTER_CONFIG, with_other_files
 from htsr.weights.readers.formats import SAFETENSORS, TORCH
 from htsr.weights.readers.json_files import read_json
-from htsr.weights.readers.lora_factors import WRAPPED, weight_changes
-from htsr.weights.readers.lora_merge import merge
-from htsr.weights.readers.lora_settings import CONVERT, changed_start
-from htsr.weights.readers.lora_tokens import with_new_rows
+from htsr.weights.readers.peft.lora_factors import WRAPPED, weight_changes
+from htsr.weights.readers.peft.lora_merge import merge
+from htsr.weights.readers.peft.lora_settings import CONVERT, changed_start
+from htsr.weights.readers.peft.lora_tokens import with_new_rows
 from htsr.weights.readers.quantised import multiply_scales
 
 ADAPTER_FILES = {"adapter_model.safetensors": SAFETENSORS, "adapter_model.bin": TORCH}

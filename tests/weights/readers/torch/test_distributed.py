@@ -11,7 +11,7 @@ from torch.distributed.checkpoint.metadata import ChunkStorageMetadata, Metadata
 
 import htsr
 from htsr.weights import open_source
-from htsr.weights.readers.torch_distributed import Shard, _cover_once
+from htsr.weights.readers.torch.distributed import Shard, _cover_once
 
 
 def write(path, tensors, boxes):

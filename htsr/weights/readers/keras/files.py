@@ -17,8 +17,8 @@ from htsr.weights.arrays import as_tensor
 from htsr.weights.inventory import Listing, StoredTensor, never_read
 from htsr.weights.names import without_only_parent
 from htsr.weights.readers.archives import archive_entries, is_archive, unreadable_file
-from htsr.weights.readers.hdf5 import hdf5_datasets, open_hdf5, why_unreadable
-from htsr.weights.readers.keras_layers import KerasLayer, Variable, layer_at, layers_of, variable
+from htsr.weights.readers.keras.hdf5 import hdf5_datasets, open_hdf5, why_unreadable
+from htsr.weights.readers.keras.layers import KerasLayer, Variable, layer_at, layers_of, variable
 from htsr.weights.readers.optional import import_optional
 
 KIND = "Keras file"

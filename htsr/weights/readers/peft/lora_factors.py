@@ -9,8 +9,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from htsr.weights.inventory import StoredTensor, never_read
-from htsr.weights.readers.lora_change import Delta
-from htsr.weights.readers.lora_settings import Scaling, refusal, scalings, target_parameters
+from htsr.weights.readers.peft.lora_change import Delta
+from htsr.weights.readers.peft.lora_settings import Scaling, refusal, scalings, target_parameters
 from htsr.weights.roles import LayerRole
 
 WRAPPED = ".base_layer"  # peft puts it between the names of a layer and of what it wraps

@@ -14,7 +14,7 @@ import torch
 
 from htsr.weights.inventory import Listing, StoredTensor, never_read
 from htsr.weights.readers.json_files import MAX_JSON_BYTES
-from htsr.weights.readers.torch_records import RecordedTensor, read_record, why_unreadable
+from htsr.weights.readers.torch.records import RecordedTensor, read_record, why_unreadable
 from htsr.weights.roles import LayerRole
 
 WEIGHTS, CONFIG = "data/weights/", "_weights_config.json"

@@ -18,8 +18,8 @@ import torch
 
 from htsr.errors import InputError
 from htsr.weights.inventory import Listing, StoredTensor, never_read
-from htsr.weights.readers.torch_records import RecordedTensor, read_record, why_unreadable
-from htsr.weights.readers.torchscript_constants import constant_with_role, uses_of_constants
+from htsr.weights.readers.torch.records import RecordedTensor, read_record, why_unreadable
+from htsr.weights.readers.torch.torchscript_constants import constant_with_role, uses_of_constants
 from htsr.weights.roles import LayerRole
 
 KIND = "TorchScript file"

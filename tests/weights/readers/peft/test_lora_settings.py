@@ -8,7 +8,7 @@ import torch
 from safetensors.torch import save_file
 
 from htsr.weights import open_source
-from htsr.weights.readers.lora_settings import FOLLOWED, WITHOUT_EFFECT, first_matches
+from htsr.weights.readers.peft.lora_settings import FOLLOWED, WITHOUT_EFFECT, first_matches
 
 R = 3
 

@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 
 from htsr.weights.readers.einsum import einsum_matrix
-from htsr.weights.readers.onnx_constants import Constant
-from htsr.weights.readers.onnx_graph import Use
-from htsr.weights.readers.onnx_values import Value, attributes, compute, constants_of, matrix, scaled
+from htsr.weights.readers.onnx.constants import Constant
+from htsr.weights.readers.onnx.graph import Use
+from htsr.weights.readers.onnx.values import Value, attributes, compute, constants_of, matrix, scaled
 from htsr.weights.recurrent import RECURRENT, recurrent_type
 from htsr.weights.roles import EMBEDDING, LayerRole
 
@@ -34,7 +34,7 @@ QUANTISED = {
 ANONYMOUS = re.compile(r"^(onnx::.*|val_?\d+|_?v?_?\d+|const_.*|(.*[/_.])?[Cc]onstant(_\d+)?(_output_\d+)?|)$")
 STANDARD = ("", "ai.onnx", "com.microsoft")
 PRODUCTS = ("MatMul", "FusedMatMul", "TransposeMatMul", "Gemm", "FusedGemm", "GemmFloat8")
-# Operations that hand on what they are given; ``onnx_values`` follows them if their settings are constants.
+# Operations that hand on what they are given; ``values`` follows them if their settings are constants.
 MOVES = {"Reshape", "Shape", "Slice", "Split", "SplitToSequence", "Squeeze", "Transpose", "Unsqueeze"}
 # Operations of onnxruntime whose input 1 has the columns of q, k and v side by side.
 ATTENTION = {"Attention", "QAttention", "PackedAttention", "DecoderMaskedSelfAttention", "LongformerAttention"}

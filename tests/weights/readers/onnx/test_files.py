@@ -334,7 +334,7 @@ def external(tmp_path, location, offset, length, shape=(6, 40, 30)):
 
 
 def test_external_data_is_read_a_matrix_at_a_time(tmp_path, monkeypatch):
-    from htsr.weights.readers import onnx_constants
+    from htsr.weights.readers.onnx import constants as onnx_constants
 
     weight = random(6, 40, 30)
     path = external(tmp_path, "w.data", 16, weight.nbytes)

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from htsr.errors import InputError
-from htsr.weights.readers.onnx_constants import Constant, parse_model, read_constant
+from htsr.weights.readers.onnx.constants import Constant, parse_model, read_constant
 
 # A recipe with more operations than this is no chain that an exporter wrote.
 MAX_OPERATIONS = 64

@@ -1,0 +1,1 @@
+"""Keras: its files, their layers, and models in memory."""

@@ -1,0 +1,1 @@
+"""Files of torch: checkpoints, distributed ones, TorchScript, and programs that torch.export saved."""
