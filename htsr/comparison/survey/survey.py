@@ -105,9 +105,8 @@ def survey(paths: AnyPath | Sequence[AnyPath], *, progress: bool | None = None) 
             networks[number] = open_network(entries[number])
         except (InputError, OSError, MemoryError, ImportError) as err:
             reasons[number] = str(err).removeprefix(f"{entries[number].path}: ") or "out of memory"
-        except (
-            Exception
-        ) as err:  # names, shapes and settings of a stranger's file may be anything; the others are surveyed
+        # names, shapes and settings of a stranger's file may be anything; the other files are surveyed
+        except Exception as err:
             reasons[number] = f"its names, shapes and settings make no sense together ({type(err).__name__}: {err})"
     links = link_networks(networks, names, watch)
     for number, (first, kind) in copies.items():
