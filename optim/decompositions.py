@@ -1,45 +1,57 @@
 """Powers of the singular values by decomposition: exact to rounding, the reference for everything faster.
 
-Shapes: b matrices, m rows, n >= m columns.
+Shapes: b matrices, m rows, n columns, k = min(m, n). Each function returns the powers and the share of the k singular
+directions that the matrix resolves; the others stay zero, also for p <= 0.
 """
 
 import torch
 from torch import Tensor
 
-# Singular values below this many eps of the largest count as rounding: in float32 and float64 SVDs of exactly
-# rank-deficient matrices with sides of 128 to 2048, those that should be zero came out at 2 to 7 eps.
-RANK_TOLERANCE = 16
+from htsr.optim.resolution import RoundingNoise, resolved
+
+# Errors of calculated singular values and eigenvalues, in eps of the largest.
+ROUNDING = 16
 
 
-def svd_power(X_bmn: Tensor, power: float, scale: str) -> Tensor:
-    """Return U diag(s^p) V^T of finite float32 or float64 matrices by the singular value decomposition."""
-    U, S, Vh = torch.linalg.svd(X_bmn, full_matrices=False)
-    return (U * _powers(S, power, scale, RANK_TOLERANCE * torch.finfo(S.dtype).eps)[:, None, :]) @ Vh
+def svd_power(G_bmn: Tensor, power: float, scale: str) -> tuple[Tensor, Tensor]:
+    """Return U diag(s^p) V^T of finite matrices by the float64 singular value decomposition."""
+    X = G_bmn.double()
+    U, S, Vh = torch.linalg.svd(X, full_matrices=False)
+    floor = ROUNDING * torch.finfo(torch.float64).eps
+    powers, share = _powers(S, power, scale, resolved(S, RoundingNoise(X, G_bmn.dtype), floor))
+    return (U * powers[:, None, :]) @ Vh, share
 
 
-def eigh_power(X_bmn: Tensor, power: float, scale: str) -> Tensor:
-    """Return (X X^T)^((p - 1) / 2) X of finite matrices with m <= n by the float64 eigenvalues of X X^T.
+def eigh_power(G_bmn: Tensor, power: float, scale: str) -> tuple[Tensor, Tensor]:
+    """Return U diag(s^p) V^T of finite matrices by the float64 eigenvalues of the Gram matrix of the small side.
 
-    Squaring costs half the digits. Relative to the largest singular value, those of float32 matrices are right down to the
-    float32 rank tolerance and those of float64 matrices down to about 1e-7; smaller ones count as zero.
+    Squaring costs half the digits, which float64 has and which leaves those of float32 matrices right. Matrices in float64
+    go to ``svd_power``.
     """
-    top = X_bmn.abs().amax((-2, -1), keepdim=True).clamp_min(torch.finfo(X_bmn.dtype).tiny)
-    X = (X_bmn / top).double()
-    evals, U = torch.linalg.eigh(X @ X.mT)
-    S = evals.clamp_min(0).sqrt()
-    tolerance = max(RANK_TOLERANCE * torch.finfo(X_bmn.dtype).eps, (RANK_TOLERANCE * torch.finfo(S.dtype).eps) ** 0.5)
-    factor = _powers(S, power, scale, tolerance) / S.clamp_min(torch.finfo(S.dtype).tiny)
+    if G_bmn.dtype == torch.float64:
+        return svd_power(G_bmn, power, scale)
+    tall = G_bmn.shape[-2] > G_bmn.shape[-1]
+    X = G_bmn.double()
+    X = X / X.abs().amax((-2, -1), keepdim=True).clamp_min(torch.finfo(X.dtype).tiny)
+    top = G_bmn.abs().amax((-2, -1)).double()[:, None]
+    evals, U = torch.linalg.eigh(X.mT @ X if tall else X @ X.mT)
+    S, U = evals.clamp_min(0).sqrt().flip(-1), U.flip(-1)
+    floor = (ROUNDING * torch.finfo(torch.float64).eps) ** 0.5
+    powers, share = _powers(S, power, scale, resolved(S, RoundingNoise(X, G_bmn.dtype), floor))
+    factor = powers / S.clamp_min(torch.finfo(S.dtype).tiny)
     if scale == "raw":
-        factor = factor * top[..., 0].double() ** power
-    return (((U * factor[:, None, :]) @ U.mT) @ X).to(X_bmn.dtype)
+        factor = factor * top**power
+    F = (U * factor[:, None, :]) @ U.mT
+    return (X @ F if tall else F @ X), share
 
 
-def _powers(S: Tensor, power: float, scale: str, tolerance: float) -> Tensor:
-    """Return the singular values of the result; those below the tolerance become zero, also for p <= 0."""
-    top = S.amax(-1, keepdim=True)
-    nonzero = S > tolerance * top
-    powers = torch.where(nonzero, (S if scale == "raw" else S / top) ** power, 0)
+def _powers(S: Tensor, power: float, scale: str, kept: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the singular values of the result, and the share of them that is kept."""
+    top = S[:, :1]
+    powers = torch.where(kept, (S if scale == "raw" else S / top) ** power, 0)
     if scale == "match_muon":
-        rank = nonzero.sum(-1, keepdim=True, dtype=S.dtype)
-        powers *= rank.sqrt() / torch.linalg.vector_norm(powers, dim=-1, keepdim=True).clamp_min(1e-30)
-    return powers
+        rank = kept.sum(-1, keepdim=True, dtype=S.dtype)
+        powers = powers * rank.sqrt() / torch.linalg.vector_norm(powers, dim=-1, keepdim=True).clamp_min(1e-30)
+    elif scale == "spectral":  # below p = 0 the smallest singular value has the largest power
+        powers = powers / powers.amax(-1, keepdim=True).clamp_min(1e-30)
+    return powers, kept.double().mean(-1)

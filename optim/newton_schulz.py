@@ -9,12 +9,12 @@ from functools import lru_cache
 import torch
 from torch import Tensor
 
-from htsr.optim.quintics import TABLES, power_weights, rank_weights
+from htsr.optim.lanczos import largest_eigenvalue, spectral_norm
+from htsr.optim.quintics import TABLES, count_weights, power_weights
 
 # Six steps take 12 n/m + 6 products of m x m matrices in the direct form and 5 n/m + 18 in the Gram form.
 GRAM_FORM_FROM_ASPECT = 2.5
 START_SIZE = 8.0  # largest norm of a row of the matrix whose Gram matrix is taken first
-LANCZOS_STEPS = 32
 
 Weights = tuple[float, ...] | Tensor
 Coefficients = tuple[tuple[float, float, float], ...]
@@ -22,24 +22,24 @@ Coefficients = tuple[tuple[float, float, float], ...]
 
 def newton_schulz_power(
     G_bmn: Tensor, power: float, *, steps: int, dtype: torch.dtype, scale: str, compiled: bool = False
-) -> Tensor:
-    """Return finite matrices with their singular values raised to a power, shape (b, m, n), float32 or float64.
+) -> tuple[Tensor, Tensor]:
+    """Return finite matrices with their singular values raised to a power, and the share of these in the domain of the steps.
 
-    ``dtype`` is that of the matrix products. The iterates are summed in bfloat16 if that is ``dtype``, and otherwise in the
+    The shapes are (b, m, n), float32 or float64, and (b,). ``dtype`` is that of the matrix products. The iterates are summed in bfloat16 if that is ``dtype``, and otherwise in the
     dtype of ``G_bmn``, but at least in float32.
     """
     number = torch.promote_types(G_bmn.dtype, torch.float32)
-    weights, for_rank = _constants(power, steps, number, G_bmn.device)
+    weights, for_count = _constants(power, steps, number, G_bmn.device)
     if compiled:  # weights as tensors: torch.compile would take numbers as constants, and compile again for every p
-        return _compiled()(G_bmn, weights, for_rank, power, steps, dtype, scale)
-    return _iterate(G_bmn, power_weights(power, steps), for_rank, power, steps, dtype, scale)
+        return _compiled()(G_bmn, weights, for_count, power, steps, dtype, scale)
+    return _iterate(G_bmn, power_weights(power, steps), for_count, power, steps, dtype, scale)
 
 
 def _iterate(
-    G: Tensor, weights: Weights, for_rank: Tensor, power: float, steps: int, dtype: torch.dtype, scale: str
-) -> Tensor:
+    G: Tensor, weights: Weights, for_count: Tensor, power: float, steps: int, dtype: torch.dtype, scale: str
+) -> tuple[Tensor, Tensor]:
     """Divide by the Schatten-4 norm, which the first Gram matrix gives for free, sum the iterates and set the scale."""
-    number = for_rank.dtype
+    number = for_count.dtype
     tall = G.shape[-2] > G.shape[-1]
     tiny = torch.finfo(number).tiny
     top = torch.maximum(G.amax((-2, -1), keepdim=True), -G.amin((-2, -1), keepdim=True)).to(number).clamp_min(16 * tiny)
@@ -56,28 +56,34 @@ def _iterate(
     # bfloat16 cannot hold the Gram form: 3 to 70 % error where the direct form has 1 to 2 %
     gram_form = X.shape[-1] >= GRAM_FORM_FROM_ASPECT * X.shape[-2] and dtype != torch.bfloat16
     Y, traces = (_gram_form if gram_form else _direct_form)(X, A, weights, TABLES[steps].coefficients, dtype, number)
+    rank = (traces @ for_count).clamp(0, X.shape[-2])
     if scale == "match_muon":
-        rank = (traces @ for_rank).clamp(0, X.shape[-2])[:, None, None]
         norm = torch.linalg.vector_norm(Y, dim=(-2, -1), keepdim=True, dtype=number)
-        factor = rank.sqrt() / norm.clamp_min(tiny)
+        factor = rank.sqrt()[:, None, None] / norm.clamp_min(tiny)
     elif scale == "spectral":
-        factor = _largest_eigenvalue(A.to(number)).clamp_min(tiny) ** (-power / 2)
+        norm = (
+            largest_eigenvalue(A.to(number)).clamp_min(tiny) ** (power / 2)
+            if power >= 0
+            else spectral_norm(Y.to(number))
+        )
+        factor = 1 / norm.clamp_min(tiny)
     else:
         factor = (schatten / start) ** power
-    return (Y.mT.contiguous() if tall else Y).to(number).mul_(factor)
+    return (Y.mT.contiguous() if tall else Y).to(number).mul_(factor), rank / X.shape[-2]
 
 
 def _direct_form(
     X: Tensor, A: Tensor, weights: Weights, coefficients: Coefficients, dtype: torch.dtype, number: torch.dtype
 ) -> tuple[Tensor, Tensor]:
-    """Return the weighted sum of the iterates X_{k+1} = a X_k + (b A_k + c A_k^2) X_k, and the traces that give the rank."""
+    """Return the weighted sum of the iterates X_{k+1} = a X_k + (b A_k + c A_k^2) X_k, and the traces that count singular values."""
     Y, X, traces = X * weights[0], X.to(dtype), []
     for k, (a, b, c) in enumerate(coefficients):
         A = _gram(X) if k else A
         B = torch.baddbmm(A, A, A, beta=b, alpha=c)
-        traces.append(_traces(A, B, a, number))
+        traces.append(_traces(A, B, number))
         X = torch.baddbmm(X, B, X, beta=a)
         Y = _accumulate(Y, X, weights[k + 1])
+    traces.append(torch.linalg.vector_norm(X, dim=(-2, -1), dtype=number).square()[:, None])
     return Y, torch.cat(traces, -1)
 
 
@@ -97,7 +103,7 @@ def _gram_form(
         for k in range(first, end):
             a, b, c = coefficients[k]
             Z = torch.baddbmm(A, A, A, beta=b, alpha=c)
-            traces.append(_traces(A, Z, a, number))
+            traces.append(_traces(A, Z, number))
             Z.diagonal(dim1=-2, dim2=-1).add_(a)
             Q = Q @ Z if k > first else Z
             P = _accumulate(P, Q, weights[k + 1]) if k > first else Q.to(Y.dtype) * weights[k + 1]
@@ -107,6 +113,7 @@ def _gram_form(
         if end < last:  # rounding in A hides s^2 < eps; by now the small s have grown, so compute A again
             X = Q @ X
             A = _gram(X)
+    traces.append((A @ Z).mul_(Z).sum((-2, -1), dtype=number)[:, None])
     return Y, torch.cat(traces, -1)
 
 
@@ -114,38 +121,23 @@ def _gram(X: Tensor) -> Tensor:
     return torch.bmm(X, X.mT)
 
 
-def _traces(A: Tensor, B: Tensor, a: float, dtype: torch.dtype) -> Tensor:
-    """Return the traces of A and A (a + B), shape (b, 2)."""
-    trace = A.diagonal(dim1=-2, dim2=-1).sum(-1, dtype=dtype)
-    return torch.stack([trace, a * trace + (A * B).sum((-2, -1), dtype=dtype)], -1)
+def _traces(A: Tensor, B: Tensor, dtype: torch.dtype) -> Tensor:
+    """Return the traces of A, A^2, A B and B^2, shape (b, 4)."""
+    products = [(left * right).sum((-2, -1), dtype=dtype) for left, right in ((A, A), (A, B), (B, B))]
+    return torch.stack([_trace(A, dtype), *products], -1)
 
 
-def _largest_eigenvalue(A: Tensor) -> Tensor:
-    """Return the largest eigenvalues of positive semidefinite matrices, shape (b, 1, 1), by the Lanczos iteration."""
-    start = torch.randn(A.shape[-1], 1, generator=torch.Generator().manual_seed(0), dtype=torch.float64).to(A)
-    v = (start / start.norm()).expand(len(A), -1, -1)
-    previous, beta = torch.zeros_like(v), torch.zeros(len(A), 1, 1, dtype=A.dtype, device=A.device)
-    steps = min(LANCZOS_STEPS, A.shape[-1])
-    T = A.new_zeros(len(A), steps, steps)
-    for k in range(steps):
-        w = A @ v - beta * previous
-        alpha = (v * w).sum((-2, -1), keepdim=True)
-        T[:, k, k] = alpha[:, 0, 0]
-        w = w - alpha * v
-        beta = torch.linalg.vector_norm(w, dim=-2, keepdim=True)
-        if k + 1 < steps:
-            T[:, k, k + 1] = T[:, k + 1, k] = beta[:, 0, 0]
-        previous, v = v, w / beta.clamp_min(torch.finfo(A.dtype).tiny)
-    return torch.linalg.eigvalsh(T)[:, -1, None, None]
+def _trace(A: Tensor, dtype: torch.dtype) -> Tensor:
+    return A.diagonal(dim1=-2, dim2=-1).sum(-1, dtype=dtype)
 
 
 @lru_cache(maxsize=1024)
 def _constants(power: float, steps: int, dtype: torch.dtype, device: torch.device) -> tuple[Tensor, Tensor]:
     """Return the weights of the iterates and of the traces, on the device."""
-    weights, for_rank = power_weights(power, steps), rank_weights(steps)
-    return torch.tensor(weights, dtype=dtype, device=device), torch.tensor(for_rank, dtype=dtype, device=device)
+    weights, for_count = power_weights(power, steps), count_weights(steps)
+    return torch.tensor(weights, dtype=dtype, device=device), torch.tensor(for_count, dtype=dtype, device=device)
 
 
 @lru_cache(maxsize=1)
-def _compiled() -> Callable[..., Tensor]:
+def _compiled() -> Callable[..., tuple[Tensor, Tensor]]:
     return torch.compile(_iterate)

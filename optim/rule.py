@@ -55,7 +55,7 @@ class UpdateRule:
     def memory_shapes(self, shape: torch.Size) -> dict[str, tuple[int, int]]:
         """Return the last two dimensions of each memory that the updates of a stack of shape (b, m, n) keep."""
         _, m, n = shape
-        shapes = {}
+        shapes = {"resolved": (1, 1)}
         if self.row_normalize:
             shapes["row_second_moment"] = (m, 1)
         if self.method == "stream":

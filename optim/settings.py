@@ -11,7 +11,7 @@ from torch import Tensor
 from htsr.optim.quintics import TABLES
 
 Algorithm = Literal["htmuon", "adamw"]
-Method = Literal["auto", "svd", "eigh", "iterate", "stream"]
+Method = Literal["auto", "svd", "eigh", "cholesky", "iterate", "stream"]
 Scale = Literal["match_muon", "spectral", "raw"]
 AdjustLR = Literal["original", "match_rms_adamw", "spectral"]
 Layout = Literal["flatten", "stack", "transposed"]

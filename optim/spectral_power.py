@@ -9,13 +9,15 @@ from torch import Tensor
 from htsr.errors import InputError
 from htsr.optim.decompositions import eigh_power, svd_power
 from htsr.optim.newton_schulz import newton_schulz_power
+from htsr.optim.partial_fractions import cholesky_power
 from htsr.optim.quintics import DEFAULT_STEPS
 from htsr.optim.settings import Method, Scale, check_settings
 from htsr.optim.streaming import streaming_power
 
-# Up to this side "eigh" takes no longer than torch.optim.Muon's Newton-Schulz, which makes many small calls there.
-EXACT_UP_TO = 64
+EIGH_UP_TO = 64  # up to this side one batched decomposition takes less time than many small factorisations
 NEGATIVE_POWER_STEPS = 8
+# Share of the singular values below the domain of the iterates from which "auto" decomposes a matrix instead.
+LOST = 1e-3
 
 
 def spectral_power(
@@ -94,7 +96,7 @@ def spectral_power(
 
     G_bmn = G.reshape(-1, *G.shape[-2:])
     basis_bkk = None if basis is None else basis.reshape(-1, k, k)
-    result, new_basis = power_of_stack(G_bmn, power, method, scale, steps, dtype, basis_bkk)
+    result, _, new_basis = power_of_stack(G_bmn, power, method, scale, steps, dtype, basis_bkk)
     if basis is not None and new_basis is not None:
         basis.copy_(new_basis.view(basis.shape))
     return result.to(G.dtype).reshape(G.shape)
@@ -109,42 +111,62 @@ def power_of_stack(
     dtype: torch.dtype | None = None,
     basis_bkk: Tensor | None = None,
     compiled: bool = False,
-) -> tuple[Tensor, Tensor | None]:
-    """Return ``spectral_power`` of a stack in float32 or float64, without checks, and the new basis of ``"stream"``."""
-    tall = G_bmn.shape[-2] > G_bmn.shape[-1]
-    method, steps, dtype = resolve_method(G_bmn, power, method, steps, dtype)
-    if method == "iterate":
-        return newton_schulz_power(G_bmn, power, steps=steps, dtype=dtype, scale=scale, compiled=compiled), None
-    X = G_bmn.to(torch.promote_types(G_bmn.dtype, torch.float32))
-    X = X.mT if tall else X
-    new_basis = None
-    if method == "stream":
+) -> tuple[Tensor, Tensor, Tensor | None]:
+    """Return ``spectral_power`` of a stack without checks, the share of resolved directions, and ``"stream"``'s new basis.
+
+    The power is float32 or float64; the share has shape (b,).
+    """
+    number = torch.promote_types(G_bmn.dtype, torch.float32)
+    way, steps, dtype = resolve_method(G_bmn, power, method, steps, dtype)
+    basis = None
+    if way == "stream":
         assert basis_bkk is not None
-        Y, new_basis = streaming_power(X, power, scale, basis_bkk.to(X.dtype))
+        Y, share, basis = streaming_power(G_bmn.to(number), power, scale, basis_bkk.to(number))
+    elif way == "iterate":
+        Y, share = newton_schulz_power(G_bmn, power, steps=steps, dtype=dtype, scale=scale, compiled=compiled)
+        if method == "auto":
+            Y, share = _exact_where_lost(G_bmn, power, scale, Y, share)
+    elif way == "cholesky":
+        Y, share = _cholesky_or_eigh(G_bmn, power, scale)
     else:
-        Y = (svd_power if method == "svd" else eigh_power)(X, power, scale)
-    return (Y.mT.contiguous() if tall else Y), new_basis
+        Y, share = (svd_power if way == "svd" else eigh_power)(G_bmn, power, scale)
+    return Y.to(number), share, basis
+
+
+def _cholesky_or_eigh(G_bmn: Tensor, power: float, scale: Scale) -> tuple[Tensor, Tensor]:
+    """Return powers by ``cholesky_power``, by ``eigh_power`` where float32 does not do, and the share of resolved directions."""
+    powers, shares = [], []
+    for G in G_bmn:
+        Y, share = cholesky_power(G, power, scale), torch.ones(1, device=G.device)
+        if Y is None:
+            exact, share = eigh_power(G[None], power, scale)
+            Y = exact[0]
+        powers.append(Y.float())
+        shares.append(share)
+    return torch.stack(powers), torch.cat(shares)
+
+
+def _exact_where_lost(G_bmn: Tensor, power: float, scale: Scale, Y: Tensor, share: Tensor) -> tuple[Tensor, Tensor]:
+    """Replace the powers of matrices whose small singular values the iterates do not follow by those of ``eigh_power``."""
+    lost = (share < 1 - LOST).nonzero()[:, 0]
+    if len(lost):
+        exact, resolved = eigh_power(G_bmn[lost], power, scale)
+        Y = Y.index_copy(0, lost, exact.to(Y.dtype))
+        share = share.index_copy(0, lost, resolved.to(share.dtype))
+    return Y, share
 
 
 def resolve_method(
     G: Tensor, power: float, method: Method, steps: int | None = None, dtype: torch.dtype | None = None
 ) -> tuple[Method, int, torch.dtype]:
-    """Return the method, steps and dtype that ``"auto"`` and None stand for.
-
-    ``"auto"`` takes what ``benchmarks/htmuon_kernel.py`` found fastest (AMD EPYC with bfloat16 arithmetic, one thread,
-    3072 x 768). Relative to Muon's Newton-Schulz in the same run, six steps took 1.4 times as long in bfloat16 and 3.6
-    times in float32, ``"eigh"`` 2.4 times and ``"svd"`` 4.9 times. Up to 64 rows ``"eigh"`` is as fast as Muon. Powers
-    below 0 need float32, because their weights are large and of opposite signs. float16 on GPUs was chosen for its error
-    alone, emulated on a CPU.
-    """
+    """Return the method, steps and dtype that ``"auto"`` and None stand for."""
     number = torch.promote_types(G.dtype, torch.float32)
     on_cpu = G.device.type == "cpu"
-    exact_is_cheap = number == torch.float64 or (on_cpu and min(G.shape[-2:]) <= EXACT_UP_TO)
-    if method == "auto" and steps is None and dtype is None and exact_is_cheap:
-        return ("svd" if number == torch.float64 else "eigh"), DEFAULT_STEPS, number
+    if method == "auto" and steps is None and dtype is None and (on_cpu or number == torch.float64):
+        small = min(G.shape[-2:]) <= EIGH_UP_TO
+        return ("svd" if number == torch.float64 else "eigh" if small else "cholesky"), DEFAULT_STEPS, number
     if steps is None:
         steps = NEGATIVE_POWER_STEPS if method == "auto" and power < 0 else DEFAULT_STEPS
-    if dtype is None and number != torch.float64:
-        fast = torch.bfloat16 if method == "auto" and power >= 0 else torch.float32
-        dtype = fast if on_cpu else torch.float16
-    return ("iterate" if method == "auto" else method), steps, dtype or number
+    if dtype is None:
+        dtype = number if on_cpu or number == torch.float64 else torch.float16
+    return ("iterate" if method == "auto" else method), steps, dtype

@@ -19,12 +19,15 @@ class UpdateMemory(NamedTuple):
     """What updates keep of a stack between steps, beside the momentum; None where the rule does not ask for it.
 
     Attributes:
+        resolved: Share of the singular directions that the last update moved, shape (b, 1, 1); the momentum does not
+            resolve the others.
         row_second_moment: Moving average of the mean square of each row of the update, shape (b, m, 1).
         basis: Left or right singular vectors for ``method="stream"``, shape (b, k, k).
         norm_ratio: Frobenius norm of the last spectral update, divided by that of its momentum, raised to p if the
             scale is raw. Shape (b, 1, 1).
     """
 
+    resolved: Tensor | None = None
     row_second_moment: Tensor | None = None
     basis: Tensor | None = None
     norm_ratio: Tensor | None = None
@@ -35,14 +38,16 @@ def matrix_update(momentum_bmn: Tensor, rule: UpdateRule, memory: UpdateMemory) 
 
     The memory is zero before the first step. The update is float32 or float64. No argument is changed.
     """
-    second_moment, basis, ratio = memory
+    _, second_moment, basis, ratio = memory
     if rule.takes_power:
-        Y, basis = power_of_stack(
+        Y, share, basis = power_of_stack(
             momentum_bmn, rule.power, rule.method, rule.scale, rule.steps, rule.dtype, basis, rule.compile
         )
     else:
         method: Method = "iterate" if rule.method == "iterate" else "auto"
-        Y, _ = power_of_stack(momentum_bmn, 0.0, method, "match_muon", rule.steps, rule.dtype, None, rule.compile)
+        Y, share, _ = power_of_stack(
+            momentum_bmn, 0.0, method, "match_muon", rule.steps, rule.dtype, None, rule.compile
+        )
     if ratio is not None:
         degree = rule.power if rule.scale == "raw" else 0
         tiny = torch.finfo(Y.dtype).tiny
@@ -54,7 +59,9 @@ def matrix_update(momentum_bmn: Tensor, rule: UpdateRule, memory: UpdateMemory) 
     if second_moment is not None:
         Y, second_moment = _normalize_rows(Y, second_moment, rule.row_beta)
     factor = rule.lr_factor(*momentum_bmn.shape[-2:])
-    return Y.mul_(factor) if factor != 1 else Y, UpdateMemory(second_moment, basis, ratio)
+    return Y.mul_(factor) if factor != 1 else Y, UpdateMemory(
+        share[:, None, None].to(Y.dtype), second_moment, basis, ratio
+    )
 
 
 def _normalize_rows(Y: Tensor, second_moment: Tensor, beta: float) -> tuple[Tensor, Tensor]:
