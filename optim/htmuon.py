@@ -13,7 +13,7 @@ from htsr.optim.adamw import new_adamw_state, step_adamw
 from htsr.optim.distributed import UpdateJob, is_dtensor, local_gradient, local_part, run_jobs, zeros_beside
 from htsr.optim.foreign_state import MUON, as_momentum, muon_momenta, refuse_foreign_state, saved_by
 from htsr.optim.matrices import reading_of
-from htsr.optim.parameters import check_parameter, tensor_of
+from htsr.optim.parameters import check_parameter, may_be_matrix, tensor_of
 from htsr.optim.rule import UpdateRule
 from htsr.optim.schedules import PowerSchedule, power_at
 from htsr.optim.settings import (
@@ -54,8 +54,9 @@ class HTMuon(Optimizer):
         W <- W - lr * sqrt(max(1, rows / columns)) * scaled(U S^power V^T),  D = U S V^T
 
     AdamW updates the parameters in groups with ``algorithm="adamw"`` in the same step; ``parameter_groups`` makes the
-    groups of a model. In a group without ``algorithm``, HTMuon updates tensors of two or more dimensions and AdamW the
-    rest, with ``adamw_lr``. A group can have its own value of every setting.
+    groups of a model. In a group without ``algorithm``, HTMuon updates real tensors of two or more dimensions and AdamW the
+    rest, with ``adamw_lr``. AdamW updates complex parameters as pairs of reals, as torch.optim.AdamW does. A group can have
+    its own value of every setting.
 
     Args:
         params: ``parameter_groups(model)``, or parameters, named parameters or groups as any torch optimizer takes them.
@@ -99,7 +100,7 @@ class HTMuon(Optimizer):
     Raises:
         TypeError: If a setting has the wrong type, such as a string instead of a number.
         ValueError: If a setting or a key of a group is unknown or out of range, a group with ``algorithm="htmuon"`` has a
-            tensor with fewer than two dimensions, or a parameter is not real floating point.
+            tensor that is not real or has fewer than two dimensions.
 
     Notes:
         A step leaves a parameter whose gradient and momentum are zero exactly as it is, without weight decay: frameworks
@@ -170,8 +171,8 @@ class HTMuon(Optimizer):
         if "algorithm" in param_group:
             groups = [{**param_group, "params": items}]
         else:
-            matrices = [item for item in items if tensor_of(item).ndim >= 2]
-            rest = [item for item in items if tensor_of(item).ndim < 2]
+            matrices = [item for item in items if may_be_matrix(tensor_of(item))]
+            rest = [item for item in items if not may_be_matrix(tensor_of(item))]
             adamw_lr = param_group.get("adamw_lr", self.defaults["adamw_lr"])
             groups = [{**param_group, "params": matrices, "algorithm": "htmuon"}] if matrices or not items else []
             if rest:

@@ -1,4 +1,4 @@
-"""The parameters of a group: what messages call them, and which ones HTMuon refuses."""
+"""The parameters of a group: which ones can be matrices, what messages call them, and which ones HTMuon refuses."""
 
 from typing import Any
 
@@ -13,6 +13,11 @@ def tensor_of(item: Tensor | tuple[str, Tensor]) -> Tensor:
     return item[1] if isinstance(item, tuple) else item
 
 
+def may_be_matrix(p: Tensor) -> bool:
+    """Return whether HTMuon can update a parameter as matrices: complex and integer parameters are left to AdamW."""
+    return p.ndim >= 2 and p.is_floating_point()
+
+
 def label_of(group: dict[str, Any], index: int) -> str:
     """Return what messages call a parameter of a group: its name, if the group has names, and its shape."""
     names = group.get("param_names")
@@ -23,13 +28,11 @@ def check_parameter(item: Tensor | tuple[str, Tensor], algorithm: str, reading: 
     """Raise InputError if the algorithm cannot update a parameter, ValueError if the reading does not fit its shape."""
     p = tensor_of(item)
     label = _label(item[0] if isinstance(item, tuple) else None, p)
-    if not p.is_floating_point():
-        raise InputError(f"expected real floating-point parameters, got {label} with dtype {p.dtype}")
     if algorithm == "htmuon":
-        if p.ndim < 2:
+        if not may_be_matrix(p):
             raise InputError(
-                f"expected matrices in a group with algorithm='htmuon', got {label}: put it in a group with "
-                "algorithm='adamw', or let htsr.optim.parameter_groups(model) make the groups"
+                f"expected real matrices in a group with algorithm='htmuon', got {label} and {p.dtype}: put it in a group "
+                "with algorithm='adamw', or let htsr.optim.parameter_groups(model) make the groups"
             )
         reading.check(p.shape, label)
 
