@@ -24,7 +24,7 @@ def step_adamw(group: dict[str, Any], params: Sequence[Tensor], states: Mapping[
     if not params:
         return
     gradients = [local_gradient(p) for p in params]
-    beta1, beta2 = group["betas"]
+    beta1, beta2 = map(float, group["betas"])  # torch takes tensors in some of its implementations only
     adamw(
         [local_part(p) for p in params],
         [torch.zeros_like(local_part(p)) if g is None else g for p, g in zip(params, gradients, strict=True)],

@@ -15,7 +15,7 @@ from htsr.optim.foreign_state import MUON, as_momentum, muon_momenta, refuse_for
 from htsr.optim.matrices import reading_of
 from htsr.optim.parameters import check_parameter, may_be_matrix, tensor_of
 from htsr.optim.rule import UpdateRule
-from htsr.optim.schedules import PowerSchedule, power_at
+from htsr.optim.schedules import PowerSchedule, join_momentum, read_schedule
 from htsr.optim.settings import (
     SETTINGS,
     AdjustLR,
@@ -66,7 +66,8 @@ class HTMuon(Optimizer):
             the momentum. A schedule works, too: a function of the number of steps done, such as ``LinearPower``,
             ``CosinePower`` or ``StepPower``, or a list with a value for every step. A group's ``power`` is the number in
             use; without a schedule it may be set while training.
-        momentum: Decay of the moving average of gradients.
+        momentum: Decay of the moving average of gradients. In a group of matrices it is also ``betas[0]``, which torch's
+            OneCycleLR and CyclicLR cycle: the next step uses the one of the two that has changed, and sets the other.
         nesterov: Update with the momentum one step ahead, as Muon does.
         weight_decay: Decoupled weight decay, multiplied by the group's ``lr``. 0.1 is the default of torch.optim.Muon and
             of the paper.
@@ -189,11 +190,13 @@ class HTMuon(Optimizer):
         check_algorithm(group["algorithm"])
         if group["algorithm"] == "adamw":
             group.setdefault("lr", group.get("adamw_lr", self.defaults["adamw_lr"]))
-        group.setdefault("power", self.defaults["power"])
+        for name in ("power", "momentum", "betas"):
+            group.setdefault(name, self.defaults[name])
         group.setdefault("step", max((other["step"] for other in self.param_groups), default=0))
-        _read_schedule(group)
+        read_schedule(group)
         settings = {**self.defaults, **group}
         check_settings(settings)
+        join_momentum(group)
         reading = reading_of(settings)
         for item in group["params"]:
             check_parameter(item, group["algorithm"], reading)
@@ -219,7 +222,8 @@ class HTMuon(Optimizer):
             with torch.enable_grad():
                 loss = closure()
         for group in self.param_groups:
-            _read_schedule(group)
+            read_schedule(group)
+            join_momentum(group)
         rules = [UpdateRule.of(group) if group["algorithm"] == "htmuon" else None for group in self.param_groups]
         activity = parameter_activity(self.param_groups, self.state, self.process_group)
         matrices: list[_Matrix] = []
@@ -352,12 +356,3 @@ def _apply(p: Tensor, update: Tensor, rule: UpdateRule) -> None:
         p.sub_(lr * update)
     else:
         p.sub_(update, alpha=lr)
-
-
-def _read_schedule(group: dict[str, Any]) -> None:
-    """Move a schedule given as ``power`` to ``power_schedule``, and set ``power`` to its value for this step."""
-    if callable(group["power"]) or isinstance(group["power"], list | tuple):
-        group["power_schedule"] = group["power"]
-    schedule = group.get("power_schedule")
-    if schedule is not None:
-        group["power"] = float(power_at(schedule, group["step"]))
