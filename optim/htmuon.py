@@ -11,7 +11,7 @@ from torch.optim import Optimizer
 from htsr.optim.activity import INERT, parameter_activity
 from htsr.optim.adamw import new_adamw_state, step_adamw
 from htsr.optim.distributed import UpdateJob, is_dtensor, local_gradient, local_part, run_jobs, zeros_beside
-from htsr.optim.foreign_state import MUON, as_momentum, muon_momenta, refuse_foreign_state, saved_by
+from htsr.optim.foreign_state import saved_by, taken_states
 from htsr.optim.matrices import reading_of
 from htsr.optim.parameters import check_parameter, may_be_matrix, tensor_of
 from htsr.optim.rule import UpdateRule
@@ -294,16 +294,16 @@ class HTMuon(Optimizer):
 
         Args:
             state_dict: The ``state_dict`` of an HTMuon with the same parameters in the same groups. A state of
-                ``torch.optim.Muon`` gives its momentum to the matrices, in order; the settings stay those of this optimizer.
+                ``torch.optim.Muon`` gives its momentum to the matrices, one of AdamW its moments to the other parameters,
+                and one of K. Jordan's MuonWithAuxAdam both: by name if all names are the same, else in order. The settings
+                stay those of this optimizer.
 
         Raises:
-            InputError: If another optimizer saved the state, or Muon's does not fit. Nothing has changed then.
+            InputError: If another optimizer saved the state, or its parameters do not fit. Nothing has changed then.
         """
         other = saved_by(state_dict)
         if other is not None:
-            if other != MUON:
-                raise refuse_foreign_state(other)
-            self._take_momenta(state_dict)
+            self.state.update(taken_states(other, state_dict, self.param_groups))
             return
         schedules = [group.get("power_schedule") for group in self.param_groups]
         super().load_state_dict(state_dict)
@@ -317,16 +317,6 @@ class HTMuon(Optimizer):
             for name, value in state_dict["state"].get(key, {}).items():
                 if isinstance(value, Tensor) and value.dtype != self.state[p][name].dtype:
                     self.state[p][name] = value.detach().clone().to(self.state[p][name].device)
-
-    def _take_momenta(self, state_dict: dict[str, Any]) -> None:
-        """Take the momentum of torch.optim.Muon's state."""
-        matrices = [
-            (group, p) for group in self.param_groups if group["algorithm"] == "htmuon" for p in group["params"]
-        ]
-        momenta = muon_momenta(state_dict, [p for _, p in matrices])
-        for (group, p), momentum in zip(matrices, momenta, strict=True):
-            if momentum is not None:
-                self.state[p] = {"momentum_buffer": as_momentum(momentum, p, group["momentum_dtype"])}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         super().__setstate__(state)
