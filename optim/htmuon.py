@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from htsr.optim.activity import INERT, parameter_activity
-from htsr.optim.adamw import new_adamw_state, step_adamw
+from htsr.optim.adamw import moment_dtype, new_adamw_state, step_adamw
 from htsr.optim.distributed import UpdateJob, is_dtensor, local_gradient, local_part, run_jobs, zeros_beside
 from htsr.optim.foreign_state import saved_by, taken_states
 from htsr.optim.matrices import reading_of
@@ -246,8 +246,9 @@ class HTMuon(Optimizer):
         return loss
 
     def _complete_state(self, p: Tensor, rule: UpdateRule | None, momentum_dtype: torch.dtype | None) -> None:
-        """Make the state that a parameter lacks: all of it at first, a memory if a setting has asked for it since."""
+        """Make the state that a parameter lacks, all of it at first, and let the rest follow the parameter."""
         state = self.state[p]
+        _follow(state, p, moment_dtype(p) if rule is None else None)
         if rule is None:
             if not state:
                 state.update(new_adamw_state(p))
@@ -325,6 +326,14 @@ class HTMuon(Optimizer):
             for name, value in self.defaults.items():
                 if name != "adamw_lr":
                     group.setdefault(name, value)
+
+
+def _follow(state: dict[str, Tensor], p: Tensor, dtype: torch.dtype | None) -> None:
+    """Bring state to where its parameter was moved since the last step, and to a dtype if it has a fixed one."""
+    for name, value in state.items():
+        wanted = dtype or value.dtype
+        if name != "step" and (value.device != p.device or value.dtype != wanted):
+            state[name] = value.to(device=p.device, dtype=wanted)
 
 
 def _next_momentum(p: Tensor, buffer: Tensor, rule: UpdateRule) -> Tensor:

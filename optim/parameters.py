@@ -10,7 +10,12 @@ from htsr.optim.matrices import Reading
 
 def tensor_of(item: Tensor | tuple[str, Tensor]) -> Tensor:
     """Return the tensor of an item of ``params``, which may be a pair of name and tensor."""
-    return item[1] if isinstance(item, tuple) else item
+    tensor = item[1] if isinstance(item, tuple) and len(item) == 2 else item
+    if not isinstance(tensor, Tensor):
+        raise TypeError(
+            f"expected parameters, or pairs of a name and a parameter, got {item!r} of type {type(item).__name__}"
+        )
+    return tensor
 
 
 def may_be_matrix(p: Tensor) -> bool:

@@ -314,6 +314,53 @@ def test_groups_are_added_whole_or_not_at_all():
     assert len(optimizer.param_groups) == 1
 
 
+@pytest.mark.parametrize("wrong", ["weight", 3, None, ("weight", 3), ("a", "b", "c")])
+def test_what_is_no_parameter_is_refused(wrong):
+    for params in ([wrong], [{"params": [wrong]}], [{"params": [wrong], "algorithm": "htmuon"}]):
+        with pytest.raises(
+            TypeError, match=r"expected parameters, or pairs of a name and a parameter, got|params argument"
+        ):
+            HTMuon(params)
+    with pytest.raises(TypeError, match="expected parameters"):
+        HTMuon(dict(nn.Linear(2, 2).named_parameters()))
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64])
+@pytest.mark.parametrize(
+    "settings", [{}, {"method": "stream"}, {"row_normalize": True, "interval": 2, "scale": "raw"}], ids=str
+)
+def test_parameters_of_every_type_learn_and_may_change_their_type_while_training(dtype, settings):
+    model, x, y = small_problem(dtype=dtype)
+    optimizer = HTMuon(parameter_groups(model, **settings), adamw_lr=1e-2, momentum=torch.tensor(0.9))
+    first = steps(model, optimizer, x, y, 1)
+    assert steps(model, optimizer, x, y, 10) < first
+    optimizer.load_state_dict(optimizer.state_dict())
+    for later in (torch.float32, torch.float64, dtype):
+        last = steps(model.to(later), optimizer, x.to(later), y, 3)
+    assert last < first
+
+
+def test_float16_vectors_take_the_steps_of_float32():
+    """A gradient of 1e-4 has a square of 1e-8, which is zero in float16, as is eps."""
+    half, single = weights((7,), dtype=torch.float16), weights((7,), dtype=torch.float16)
+    single[0].data = single[0].data.float()
+    optimizers = HTMuon(half), HTMuon(single)
+    for _ in range(5):
+        for (p,), optimizer in zip((half, single), optimizers, strict=True):
+            p.grad = torch.full_like(p, 1e-4)
+            optimizer.step()
+    torch.testing.assert_close(half[0].float(), single[0], rtol=1e-3, atol=2e-3)
+
+
+def test_new_state_of_adamw_ignores_the_default_device():
+    (p,) = weights((7,))
+    optimizer = HTMuon([p])
+    gradients([p], 0)
+    with torch.device("meta"):
+        optimizer.step()
+    assert optimizer.state[p]["step"].device.type == "cpu"
+
+
 def test_settings_of_other_tools_may_stand_in_a_group():
     optimizer = HTMuon([{"params": weights((4, 4)), "lr_scale": 0.5}])
     assert optimizer.param_groups[0]["lr_scale"] == 0.5
