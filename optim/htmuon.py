@@ -1,6 +1,7 @@
 """The HTMuon optimizer (Pang et al. 2026, arXiv 2603.10067), with AdamW for what is not a matrix."""
 
 from collections.abc import Callable, Hashable, Iterable, Iterator
+from numbers import Real
 from typing import Any, NamedTuple
 
 import torch
@@ -288,6 +289,7 @@ class HTMuon(Optimizer):
         state_dict = super().state_dict()
         for group in state_dict["param_groups"]:
             group.pop("power_schedule", None)
+            group.update({name: _plain(value) for name, value in group.items() if name != "params"})
         return state_dict
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
@@ -326,6 +328,13 @@ class HTMuon(Optimizer):
             for name, value in self.defaults.items():
                 if name != "adamw_lr":
                     group.setdefault(name, value)
+
+
+def _plain(value: Any) -> Any:
+    """Return numpy's numbers, which schedulers may compute and torch.load refuses, as Python's."""
+    if isinstance(value, list | tuple):
+        return type(value)(map(_plain, value))
+    return value.item() if isinstance(value, Real) and type(value).__module__ == "numpy" else value
 
 
 def _follow(state: dict[str, Tensor], p: Tensor, dtype: torch.dtype | None) -> None:

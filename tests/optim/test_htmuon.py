@@ -3,6 +3,7 @@
 import copy
 import pickle
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -338,6 +339,20 @@ def test_parameters_of_every_type_learn_and_may_change_their_type_while_training
     for later in (torch.float32, torch.float64, dtype):
         last = steps(model.to(later), optimizer, x.to(later), y, 3)
     assert last < first
+
+
+def test_numbers_of_numpy_are_saved_as_pythons(tmp_path):
+    params = weights((4, 4), (3,), dtype=torch.float32)
+    optimizer = HTMuon(params, lr=np.float64(0.1), momentum=np.float32(0.5), betas=(np.float64(0.9), 0.95))
+    torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: np.exp(-step))
+    gradients(params, 0)
+    optimizer.step()
+    torch.save(optimizer.state_dict(), tmp_path / "o.pt")
+    groups = torch.load(tmp_path / "o.pt", weights_only=True)["param_groups"]
+    assert [(group["lr"], group["momentum"], group["betas"][0]) for group in groups] == [
+        (0.1, 0.5, 0.5),
+        (1e-3, 0.5, 0.9),
+    ]
 
 
 def test_float16_vectors_take_the_steps_of_float32():
