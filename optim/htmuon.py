@@ -334,7 +334,7 @@ def _plain(value: Any) -> Any:
     """Return numpy's numbers, which schedulers may compute and torch.load refuses, as Python's."""
     if isinstance(value, list | tuple):
         return type(value)(map(_plain, value))
-    return value.item() if isinstance(value, Real) and type(value).__module__ == "numpy" else value
+    return float(value) if isinstance(value, Real) and type(value).__module__ == "numpy" else value
 
 
 def _follow(state: dict[str, Tensor], p: Tensor, dtype: torch.dtype | None) -> None:
