@@ -60,7 +60,8 @@ def _largest_magnitudes(gradients: list[Tensor | None]) -> list[float]:
         if gradient is not None and gradient.numel():
             by_device[gradient.device].append((i, gradient))
     for members in by_device.values():  # one transfer from each device
-        extremes = [torch.stack(torch.aminmax(gradient)).double() for _, gradient in members]
+        reals = [torch.view_as_real(gradient) if gradient.is_complex() else gradient for _, gradient in members]
+        extremes = [torch.stack(torch.aminmax(gradient)).double() for gradient in reals]
         values = torch.stack(extremes).abs().amax(-1).nan_to_num(nan=float("inf"), posinf=float("inf"))
         for (i, _), value in zip(members, values.tolist(), strict=True):
             largest[i] = value

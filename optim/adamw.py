@@ -10,12 +10,17 @@ from torch.optim.adamw import adamw
 from htsr.optim.distributed import local_gradient, local_part
 
 
+def moment_dtype(p: Tensor) -> torch.dtype:
+    """Return the dtype of a parameter's moments: squares of usual gradients, and eps, are zero in float16."""
+    return torch.float32 if p.dtype == torch.float16 else p.dtype
+
+
 def new_adamw_state(p: Tensor) -> dict[str, Tensor]:
     """Return AdamW's state of a parameter before its first step."""
     return {
-        "step": torch.tensor(0.0),
-        "exp_avg": torch.zeros_like(p, memory_format=torch.preserve_format),
-        "exp_avg_sq": torch.zeros_like(p, memory_format=torch.preserve_format),
+        "step": torch.tensor(0.0, device="cpu"),
+        "exp_avg": torch.zeros_like(p, dtype=moment_dtype(p), memory_format=torch.preserve_format),
+        "exp_avg_sq": torch.zeros_like(p, dtype=moment_dtype(p), memory_format=torch.preserve_format),
     }
 
 
@@ -23,11 +28,13 @@ def step_adamw(group: dict[str, Any], params: Sequence[Tensor], states: Mapping[
     """Do one step of AdamW on parameters of a group, with zeros for gradients that this rank does not have."""
     if not params:
         return
+    parts = [local_part(p) for p in params]
+    weights = [part.to(moment_dtype(part)) for part in parts]
     gradients = [local_gradient(p) for p in params]
-    beta1, beta2 = group["betas"]
+    beta1, beta2 = map(float, group["betas"])  # torch takes tensors in some of its implementations only
     adamw(
-        [local_part(p) for p in params],
-        [torch.zeros_like(local_part(p)) if g is None else g for p, g in zip(params, gradients, strict=True)],
+        weights,
+        [torch.zeros_like(w) if g is None else g.to(w.dtype) for w, g in zip(weights, gradients, strict=True)],
         [local_part(states[p]["exp_avg"]) for p in params],
         [local_part(states[p]["exp_avg_sq"]) for p in params],
         [],
@@ -40,3 +47,6 @@ def step_adamw(group: dict[str, Any], params: Sequence[Tensor], states: Mapping[
         eps=group["eps"],
         maximize=False,
     )
+    for part, weight in zip(parts, weights, strict=True):
+        if weight is not part:
+            part.copy_(weight)

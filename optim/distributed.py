@@ -63,7 +63,7 @@ def local_gradient(p: Tensor) -> Tensor | None:
     grad: Any = p.grad
     if grad is not None and is_dtensor(p) and grad.placements != p.placements:  # type: ignore[attr-defined]
         grad = grad.redistribute(placements=p.placements)  # type: ignore[attr-defined]
-    return None if grad is None else local_part(grad)
+    return None if grad is None else local_part(grad).resolve_conj()
 
 
 def zeros_beside(p: Tensor, count: int, dtype: torch.dtype) -> Tensor:

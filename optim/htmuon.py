@@ -1,6 +1,7 @@
 """The HTMuon optimizer (Pang et al. 2026, arXiv 2603.10067), with AdamW for what is not a matrix."""
 
 from collections.abc import Callable, Hashable, Iterable, Iterator
+from numbers import Real
 from typing import Any, NamedTuple
 
 import torch
@@ -9,13 +10,13 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from htsr.optim.activity import INERT, parameter_activity
-from htsr.optim.adamw import new_adamw_state, step_adamw
+from htsr.optim.adamw import moment_dtype, new_adamw_state, step_adamw
 from htsr.optim.distributed import UpdateJob, is_dtensor, local_gradient, local_part, run_jobs, zeros_beside
-from htsr.optim.foreign_state import MUON, as_momentum, muon_momenta, refuse_foreign_state, saved_by
+from htsr.optim.foreign_state import saved_by, taken_states
 from htsr.optim.matrices import reading_of
-from htsr.optim.parameters import check_parameter, tensor_of
+from htsr.optim.parameters import check_parameter, may_be_matrix, tensor_of
 from htsr.optim.rule import UpdateRule
-from htsr.optim.schedules import PowerSchedule, power_at
+from htsr.optim.schedules import PowerSchedule, join_momentum, read_schedule
 from htsr.optim.settings import (
     SETTINGS,
     AdjustLR,
@@ -54,8 +55,9 @@ class HTMuon(Optimizer):
         W <- W - lr * sqrt(max(1, rows / columns)) * scaled(U S^power V^T),  D = U S V^T
 
     AdamW updates the parameters in groups with ``algorithm="adamw"`` in the same step; ``parameter_groups`` makes the
-    groups of a model. In a group without ``algorithm``, HTMuon updates tensors of two or more dimensions and AdamW the
-    rest, with ``adamw_lr``. A group can have its own value of every setting.
+    groups of a model. In a group without ``algorithm``, HTMuon updates real tensors of two or more dimensions and AdamW the
+    rest, with ``adamw_lr``. AdamW updates complex parameters as pairs of reals, as torch.optim.AdamW does. A group can have
+    its own value of every setting.
 
     Args:
         params: ``parameter_groups(model)``, or parameters, named parameters or groups as any torch optimizer takes them.
@@ -65,7 +67,8 @@ class HTMuon(Optimizer):
             the momentum. A schedule works, too: a function of the number of steps done, such as ``LinearPower``,
             ``CosinePower`` or ``StepPower``, or a list with a value for every step. A group's ``power`` is the number in
             use; without a schedule it may be set while training.
-        momentum: Decay of the moving average of gradients.
+        momentum: Decay of the moving average of gradients. In a group of matrices it is also ``betas[0]``, which torch's
+            OneCycleLR and CyclicLR cycle: the next step uses the one of the two that has changed, and sets the other.
         nesterov: Update with the momentum one step ahead, as Muon does.
         weight_decay: Decoupled weight decay, multiplied by the group's ``lr``. 0.1 is the default of torch.optim.Muon and
             of the paper.
@@ -99,7 +102,7 @@ class HTMuon(Optimizer):
     Raises:
         TypeError: If a setting has the wrong type, such as a string instead of a number.
         ValueError: If a setting or a key of a group is unknown or out of range, a group with ``algorithm="htmuon"`` has a
-            tensor with fewer than two dimensions, or a parameter is not real floating point.
+            tensor that is not real or has fewer than two dimensions.
 
     Notes:
         A step leaves a parameter whose gradient and momentum are zero exactly as it is, without weight decay: frameworks
@@ -170,8 +173,8 @@ class HTMuon(Optimizer):
         if "algorithm" in param_group:
             groups = [{**param_group, "params": items}]
         else:
-            matrices = [item for item in items if tensor_of(item).ndim >= 2]
-            rest = [item for item in items if tensor_of(item).ndim < 2]
+            matrices = [item for item in items if may_be_matrix(tensor_of(item))]
+            rest = [item for item in items if not may_be_matrix(tensor_of(item))]
             adamw_lr = param_group.get("adamw_lr", self.defaults["adamw_lr"])
             groups = [{**param_group, "params": matrices, "algorithm": "htmuon"}] if matrices or not items else []
             if rest:
@@ -188,11 +191,13 @@ class HTMuon(Optimizer):
         check_algorithm(group["algorithm"])
         if group["algorithm"] == "adamw":
             group.setdefault("lr", group.get("adamw_lr", self.defaults["adamw_lr"]))
-        group.setdefault("power", self.defaults["power"])
+        for name in ("power", "momentum", "betas"):
+            group.setdefault(name, self.defaults[name])
         group.setdefault("step", max((other["step"] for other in self.param_groups), default=0))
-        _read_schedule(group)
+        read_schedule(group)
         settings = {**self.defaults, **group}
         check_settings(settings)
+        join_momentum(group)
         reading = reading_of(settings)
         for item in group["params"]:
             check_parameter(item, group["algorithm"], reading)
@@ -218,7 +223,8 @@ class HTMuon(Optimizer):
             with torch.enable_grad():
                 loss = closure()
         for group in self.param_groups:
-            _read_schedule(group)
+            read_schedule(group)
+            join_momentum(group)
         rules = [UpdateRule.of(group) if group["algorithm"] == "htmuon" else None for group in self.param_groups]
         activity = parameter_activity(self.param_groups, self.state, self.process_group)
         matrices: list[_Matrix] = []
@@ -241,8 +247,9 @@ class HTMuon(Optimizer):
         return loss
 
     def _complete_state(self, p: Tensor, rule: UpdateRule | None, momentum_dtype: torch.dtype | None) -> None:
-        """Make the state that a parameter lacks: all of it at first, a memory if a setting has asked for it since."""
+        """Make the state that a parameter lacks, all of it at first, and let the rest follow the parameter."""
         state = self.state[p]
+        _follow(state, p, moment_dtype(p) if rule is None else None)
         if rule is None:
             if not state:
                 state.update(new_adamw_state(p))
@@ -282,6 +289,7 @@ class HTMuon(Optimizer):
         state_dict = super().state_dict()
         for group in state_dict["param_groups"]:
             group.pop("power_schedule", None)
+            group.update({name: _plain(value) for name, value in group.items() if name != "params"})
         return state_dict
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
@@ -289,16 +297,16 @@ class HTMuon(Optimizer):
 
         Args:
             state_dict: The ``state_dict`` of an HTMuon with the same parameters in the same groups. A state of
-                ``torch.optim.Muon`` gives its momentum to the matrices, in order; the settings stay those of this optimizer.
+                ``torch.optim.Muon`` gives its momentum to the matrices, one of AdamW its moments to the other parameters,
+                and one of K. Jordan's MuonWithAuxAdam both: by name if all names are the same, else in order. The settings
+                stay those of this optimizer.
 
         Raises:
-            InputError: If another optimizer saved the state, or Muon's does not fit. Nothing has changed then.
+            InputError: If another optimizer saved the state, or its parameters do not fit. Nothing has changed then.
         """
         other = saved_by(state_dict)
         if other is not None:
-            if other != MUON:
-                raise refuse_foreign_state(other)
-            self._take_momenta(state_dict)
+            self.state.update(taken_states(other, state_dict, self.param_groups))
             return
         schedules = [group.get("power_schedule") for group in self.param_groups]
         super().load_state_dict(state_dict)
@@ -313,16 +321,6 @@ class HTMuon(Optimizer):
                 if isinstance(value, Tensor) and value.dtype != self.state[p][name].dtype:
                     self.state[p][name] = value.detach().clone().to(self.state[p][name].device)
 
-    def _take_momenta(self, state_dict: dict[str, Any]) -> None:
-        """Take the momentum of torch.optim.Muon's state."""
-        matrices = [
-            (group, p) for group in self.param_groups if group["algorithm"] == "htmuon" for p in group["params"]
-        ]
-        momenta = muon_momenta(state_dict, [p for _, p in matrices])
-        for (group, p), momentum in zip(matrices, momenta, strict=True):
-            if momentum is not None:
-                self.state[p] = {"momentum_buffer": as_momentum(momentum, p, group["momentum_dtype"])}
-
     def __setstate__(self, state: dict[str, Any]) -> None:
         super().__setstate__(state)
         self.__dict__.setdefault("process_group", None)
@@ -330,6 +328,21 @@ class HTMuon(Optimizer):
             for name, value in self.defaults.items():
                 if name != "adamw_lr":
                     group.setdefault(name, value)
+
+
+def _plain(value: Any) -> Any:
+    """Return numpy's numbers, which schedulers may compute and torch.load refuses, as Python's."""
+    if isinstance(value, list | tuple):
+        return type(value)(map(_plain, value))
+    return float(value) if isinstance(value, Real) and type(value).__module__ == "numpy" else value
+
+
+def _follow(state: dict[str, Tensor], p: Tensor, dtype: torch.dtype | None) -> None:
+    """Bring state to where its parameter was moved since the last step, and to a dtype if it has a fixed one."""
+    for name, value in state.items():
+        wanted = dtype or value.dtype
+        if name != "step" and (value.device != p.device or value.dtype != wanted):
+            state[name] = value.to(device=p.device, dtype=wanted)
 
 
 def _next_momentum(p: Tensor, buffer: Tensor, rule: UpdateRule) -> Tensor:
@@ -351,12 +364,3 @@ def _apply(p: Tensor, update: Tensor, rule: UpdateRule) -> None:
         p.sub_(lr * update)
     else:
         p.sub_(update, alpha=lr)
-
-
-def _read_schedule(group: dict[str, Any]) -> None:
-    """Move a schedule given as ``power`` to ``power_schedule``, and set ``power`` to its value for this step."""
-    if callable(group["power"]) or isinstance(group["power"], list | tuple):
-        group["power_schedule"] = group["power"]
-    schedule = group.get("power_schedule")
-    if schedule is not None:
-        group["power"] = float(power_at(schedule, group["step"]))

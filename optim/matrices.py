@@ -40,9 +40,9 @@ class Reading(NamedTuple):
             Stacks of shape (b, m, n), views where that is possible.
         """
         if self.layout == "stack":
-            stack = tensor.reshape(-1, *tensor.shape[-2:])
+            stack = tensor.reshape(prod(tensor.shape[:-2]), *tensor.shape[-2:])
         else:
-            stack = tensor.reshape(1, len(tensor), -1)
+            stack = tensor.reshape(1, len(tensor), prod(tensor.shape[1:]))
         if self.layout == "transposed":
             stack = stack.mT
         if self.split is None:

@@ -9,6 +9,7 @@ from torch import nn
 
 from htsr.errors import InputError
 from htsr.optim.matrices import Reading
+from htsr.optim.parameters import may_be_matrix
 from htsr.optim.settings import ADAMW_ONLY, READING, SETTINGS, unknown_names
 from htsr.weights.roles import STATE_SPACE
 
@@ -141,9 +142,14 @@ def parameter_roles(
     for name, parameter in named.items():
         role = _role(name, parameter, owners[id(parameter)], heads)
         stack = next((pattern for pattern in stacks if fnmatchcase(name, pattern)), None)
-        if stack and parameter.ndim > 2:
+        if stack and may_be_matrix(parameter) and parameter.ndim > 2:
             role = ParameterRole("htmuon", True, f"matrices, as {stack!r} says", Reading("stack"))
-        elif embeddings_and_head == "htmuon" and role.algorithm == "adamw" and parameter.ndim == 2:
+        elif (
+            embeddings_and_head == "htmuon"
+            and role.algorithm == "adamw"
+            and may_be_matrix(parameter)
+            and parameter.ndim == 2
+        ):
             role = ParameterRole("htmuon", True, f"{role.reason}, a matrix in the paper's layout")
         for pattern, split in (splits or {}).items():
             if role.algorithm == "htmuon" and fnmatchcase(name, pattern):
@@ -158,6 +164,8 @@ def _role(
 ) -> ParameterRole:
     if parameter.ndim < 2:
         return ParameterRole("adamw", False, f"{parameter.ndim}-D")
+    if not may_be_matrix(parameter):
+        return ParameterRole("adamw", True, f"{str(parameter.dtype).removeprefix('torch.')}, not a real matrix")
     if STATE_SPACE.search(name):
         return ParameterRole("adamw", False, "one parameter for each channel of a state-space model")
     if name.endswith((".bias", "_bias", "_biases")):

@@ -1,4 +1,4 @@
-"""The parameters of a group: what messages call them, and which ones HTMuon refuses."""
+"""The parameters of a group: which ones can be matrices, what messages call them, and which ones HTMuon refuses."""
 
 from typing import Any
 
@@ -10,7 +10,17 @@ from htsr.optim.matrices import Reading
 
 def tensor_of(item: Tensor | tuple[str, Tensor]) -> Tensor:
     """Return the tensor of an item of ``params``, which may be a pair of name and tensor."""
-    return item[1] if isinstance(item, tuple) else item
+    tensor = item[1] if isinstance(item, tuple) and len(item) == 2 else item
+    if not isinstance(tensor, Tensor):
+        raise TypeError(
+            f"expected parameters, or pairs of a name and a parameter, got {item!r} of type {type(item).__name__}"
+        )
+    return tensor
+
+
+def may_be_matrix(p: Tensor) -> bool:
+    """Return whether HTMuon can update a parameter as matrices: complex and integer parameters are left to AdamW."""
+    return p.ndim >= 2 and p.is_floating_point()
 
 
 def label_of(group: dict[str, Any], index: int) -> str:
@@ -23,13 +33,11 @@ def check_parameter(item: Tensor | tuple[str, Tensor], algorithm: str, reading: 
     """Raise InputError if the algorithm cannot update a parameter, ValueError if the reading does not fit its shape."""
     p = tensor_of(item)
     label = _label(item[0] if isinstance(item, tuple) else None, p)
-    if not p.is_floating_point():
-        raise InputError(f"expected real floating-point parameters, got {label} with dtype {p.dtype}")
     if algorithm == "htmuon":
-        if p.ndim < 2:
+        if not may_be_matrix(p):
             raise InputError(
-                f"expected matrices in a group with algorithm='htmuon', got {label}: put it in a group with "
-                "algorithm='adamw', or let htsr.optim.parameter_groups(model) make the groups"
+                f"expected real matrices in a group with algorithm='htmuon', got {label} and {p.dtype}: put it in a group "
+                "with algorithm='adamw', or let htsr.optim.parameter_groups(model) make the groups"
             )
         reading.check(p.shape, label)
 

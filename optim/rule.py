@@ -45,6 +45,7 @@ class UpdateRule:
         """Return the rule of a group in its next step; raise if a setting has been given a wrong value since."""
         settings = {name: group[name] for name in _FROM_GROUP}
         check_settings({name: settings[name] for name in settings.keys() - SET_BY_SCHEDULERS})
+        settings["momentum"] = float(settings["momentum"])  # a tensor would need the dtype of every parameter
         return cls(**settings, reading=reading_of(group))
 
     @property

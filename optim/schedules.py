@@ -1,8 +1,9 @@
-"""Schedules of the power p: functions from the number of steps done to p."""
+"""Schedules of the power p, which are functions from the number of steps done to p, and what schedules do to groups."""
 
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 PowerSchedule = Callable[[int], float] | Sequence[float]
 
@@ -12,8 +13,55 @@ def power_at(schedule: PowerSchedule, step: int) -> float:
     return schedule(step) if callable(schedule) else schedule[min(step, len(schedule) - 1)]
 
 
+def read_schedule(group: dict[str, Any]) -> None:
+    """Move a schedule given as ``power`` to ``power_schedule``, and set ``power`` to its value for this step."""
+    if callable(group["power"]) or isinstance(group["power"], list | tuple):
+        group["power_schedule"] = group["power"]
+    schedule = group.get("power_schedule")
+    if schedule is not None:
+        group["power"] = float(power_at(schedule, group["step"]))
+
+
+def join_momentum(group: dict[str, Any]) -> None:
+    """Make ``momentum`` and ``betas[0]`` of matrices one number: the one that was changed since the last step.
+
+    torch's OneCycleLR and CyclicLR write ``betas[0]`` in all groups of an optimizer that has ``betas``.
+    """
+    if group["algorithm"] != "htmuon":
+        return
+    last = group.get("last_momentum")
+    if last is not None and group["momentum"] == last:
+        group["momentum"] = group["betas"][0]
+    group["last_momentum"] = group["momentum"]
+    group["betas"] = (group["momentum"], *group["betas"][1:])
+
+
 @dataclass(frozen=True)
-class LinearPower:
+class _PowerChange:
+    """A power that goes from ``start`` to ``end`` over ``steps`` steps, then stays."""
+
+    start: float
+    end: float
+    steps: int
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.steps, int | float):
+            raise TypeError(f"expected steps to be a number, got {self.steps!r}")
+        if not self.steps >= 1:
+            raise ValueError(f"expected steps >= 1, got {self.steps}")
+
+    def __call__(self, step: int) -> float:
+        """Return p after ``step`` steps."""
+        done = self._part_done(min(step / self.steps, 1.0))
+        return (1 - done) * self.start + done * self.end  # exact at both ends
+
+    @staticmethod
+    def _part_done(fraction: float) -> float:
+        """Return which part of the change is done after a fraction of the steps."""
+        raise NotImplementedError
+
+
+class LinearPower(_PowerChange):
     """A power that goes from ``start`` to ``end`` in equal changes over ``steps`` steps, then stays.
 
     Args:
@@ -30,20 +78,12 @@ class LinearPower:
         0.25
     """
 
-    start: float
-    end: float
-    steps: int
-
-    def __post_init__(self) -> None:
-        _check_steps(self.steps)
-
-    def __call__(self, step: int) -> float:
-        """Return p after ``step`` steps."""
-        return self.start + (self.end - self.start) * min(step / self.steps, 1.0)
+    @staticmethod
+    def _part_done(fraction: float) -> float:
+        return fraction
 
 
-@dataclass(frozen=True)
-class CosinePower:
+class CosinePower(_PowerChange):
     """A power that goes from ``start`` to ``end`` along half a cosine over ``steps`` steps, then stays.
 
     Args:
@@ -60,16 +100,9 @@ class CosinePower:
         0.25
     """
 
-    start: float
-    end: float
-    steps: int
-
-    def __post_init__(self) -> None:
-        _check_steps(self.steps)
-
-    def __call__(self, step: int) -> float:
-        """Return p after ``step`` steps."""
-        return self.end + (self.start - self.end) * (1 + math.cos(math.pi * min(step / self.steps, 1.0))) / 2
+    @staticmethod
+    def _part_done(fraction: float) -> float:
+        return (1 - math.cos(math.pi * fraction)) / 2
 
 
 @dataclass(frozen=True)
@@ -97,10 +130,3 @@ class StepPower:
     def __call__(self, step: int) -> float:
         """Return p after ``step`` steps."""
         return self.values[max(first for first in self.values if first <= step)]
-
-
-def _check_steps(steps: int) -> None:
-    if not isinstance(steps, int | float):
-        raise TypeError(f"expected steps to be a number, got {steps!r}")
-    if steps < 1:
-        raise ValueError(f"expected steps >= 1, got {steps}")

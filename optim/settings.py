@@ -136,7 +136,7 @@ SETTINGS: dict[str, Check] = {
 ADAMW_ONLY = frozenset({"adamw_lr", "betas", "eps"})
 READING = frozenset({"layout", "split", "split_dim"})
 # Keys that HTMuon and torch keep in a group beside the settings, so that a group of one optimizer can be given to another.
-BOOKKEEPING = frozenset({"params", "param_names", "algorithm", "step", "power_schedule"})
+BOOKKEEPING = frozenset({"params", "param_names", "algorithm", "step", "power_schedule", "last_momentum"})
 # Keys that others read from groups: torch's schedulers, Lightning's LearningRateMonitor (name) and timm (lr_scale).
 FOREIGN_KEYS = frozenset(
     {"initial_lr", "max_lr", "min_lr", "base_momentum", "max_momentum", "swa_lr", "name", "lr_scale"}

@@ -3,6 +3,7 @@
 import copy
 import pickle
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -170,11 +171,6 @@ def test_an_unknown_algorithm_is_refused():
         HTMuon([{"params": weights((4, 4)), "algorithm": "lion"}])
 
 
-def test_complex_parameters_are_refused():
-    with pytest.raises(ValueError, match="complex64"):
-        HTMuon([nn.Parameter(torch.zeros(3, 3, dtype=torch.complex64))])
-
-
 def test_sparse_gradients_are_refused_by_name():
     model = nn.Embedding(10, 4, sparse=True)
     optimizer = HTMuon(model.named_parameters())
@@ -314,10 +310,70 @@ def test_a_sparse_gradient_changes_nothing():
 
 def test_groups_are_added_whole_or_not_at_all():
     optimizer = HTMuon(weights((4, 4)))
-    complex_vector = nn.Parameter(torch.zeros(3, dtype=torch.complex64))
-    with pytest.raises(ValueError, match="complex64"):
-        optimizer.add_param_group({"params": [*weights((5, 5)), complex_vector]})
+    with pytest.raises(ValueError, match="adds up to 3 rows"):
+        optimizer.add_param_group({"params": weights((4, 4), (3, 4)), "split": 2})
     assert len(optimizer.param_groups) == 1
+
+
+@pytest.mark.parametrize("wrong", ["weight", 3, None, ("weight", 3), ("a", "b", "c")])
+def test_what_is_no_parameter_is_refused(wrong):
+    for params in ([wrong], [{"params": [wrong]}], [{"params": [wrong], "algorithm": "htmuon"}]):
+        with pytest.raises(
+            TypeError, match=r"expected parameters, or pairs of a name and a parameter, got|params argument"
+        ):
+            HTMuon(params)
+    with pytest.raises(TypeError, match="expected parameters"):
+        HTMuon(dict(nn.Linear(2, 2).named_parameters()))
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64])
+@pytest.mark.parametrize(
+    "settings", [{}, {"method": "stream"}, {"row_normalize": True, "interval": 2, "scale": "raw"}], ids=str
+)
+def test_parameters_of_every_type_learn_and_may_change_their_type_while_training(dtype, settings):
+    model, x, y = small_problem(dtype=dtype)
+    optimizer = HTMuon(parameter_groups(model, **settings), adamw_lr=1e-2, momentum=torch.tensor(0.9))
+    first = steps(model, optimizer, x, y, 1)
+    assert steps(model, optimizer, x, y, 10) < first
+    optimizer.load_state_dict(optimizer.state_dict())
+    for later in (torch.float32, torch.float64, dtype):
+        last = steps(model.to(later), optimizer, x.to(later), y, 3)
+    assert last < first
+
+
+def test_numbers_of_numpy_are_saved_as_pythons(tmp_path):
+    params = weights((4, 4), (3,), dtype=torch.float32)
+    optimizer = HTMuon(params, lr=np.float64(0.1), momentum=np.float32(0.5), betas=(np.float64(0.9), 0.95))
+    torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: np.exp(-step))
+    gradients(params, 0)
+    optimizer.step()
+    torch.save(optimizer.state_dict(), tmp_path / "o.pt")
+    groups = torch.load(tmp_path / "o.pt", weights_only=True)["param_groups"]
+    assert [(group["lr"], group["momentum"], group["betas"][0]) for group in groups] == [
+        (0.1, 0.5, 0.5),
+        (1e-3, 0.5, 0.9),
+    ]
+
+
+def test_float16_vectors_take_the_steps_of_float32():
+    """A gradient of 1e-4 has a square of 1e-8, which is zero in float16, as is eps."""
+    half, single = weights((7,), dtype=torch.float16), weights((7,), dtype=torch.float16)
+    single[0].data = single[0].data.float()
+    optimizers = HTMuon(half), HTMuon(single)
+    for _ in range(5):
+        for (p,), optimizer in zip((half, single), optimizers, strict=True):
+            p.grad = torch.full_like(p, 1e-4)
+            optimizer.step()
+    torch.testing.assert_close(half[0].float(), single[0], rtol=1e-3, atol=2e-3)
+
+
+def test_new_state_of_adamw_ignores_the_default_device():
+    (p,) = weights((7,))
+    optimizer = HTMuon([p])
+    gradients([p], 0)
+    with torch.device("meta"):
+        optimizer.step()
+    assert optimizer.state[p]["step"].device.type == "cpu"
 
 
 def test_settings_of_other_tools_may_stand_in_a_group():
