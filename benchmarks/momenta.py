@@ -8,7 +8,7 @@ import hashlib
 import inspect
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -26,7 +26,6 @@ from htsr.optim import HTMuon, parameter_groups
 STEPS = (1, 10, 100, 1000)
 # 8 x 32 bytes are fewer rows than the widest matrix of the GPT has, so that its first momenta are rank-deficient.
 CONTEXT, DEPTH = 32, 2
-SHAPES = ((256, 128), (128, 256), (768, 768), (3072, 768))
 RANKS = (1, 4, 16, 64)
 # The largest entry of what becomes float16, as loss scaling arranges it: far from overflow, and most entries are normal.
 FLOAT16_TOP = 2.0**10
@@ -163,27 +162,26 @@ class Known(NamedTuple):
     """A float64 matrix made from its singular value decomposition."""
 
     kind: str
-    seed: int
     U: Tensor
     S: Tensor
     Vh: Tensor
 
 
-def known(shapes: tuple[tuple[int, int], ...] = SHAPES, seeds: int = 1) -> Iterator[Known]:
+def known(shapes: Iterable[tuple[int, int]], seeds: int = 1) -> Iterator[Known]:
     """Yield products of Gaussian factors, and matrices with random singular vectors and prescribed singular values."""
     for seed in range(seeds):
         draw = torch.Generator().manual_seed(seed)
         for m, n in shapes:
             k = min(m, n)
-            for rank in RANKS:
-                yield Known(f"rank {rank}", seed, *_svd_of_product(_gaussian(m, rank, draw), _gaussian(rank, n, draw)))
+            for rank in (rank for rank in RANKS if rank < k):
+                yield Known(f"rank {rank}", *_svd_of_product(_gaussian(m, rank, draw), _gaussian(rank, n, draw)))
             # a product of two square factors would have singular values near zero
-            yield Known("full rank", seed, *torch.linalg.svd(_gaussian(m, n, draw), full_matrices=False))
+            yield Known("full rank", *torch.linalg.svd(_gaussian(m, n, draw), full_matrices=False))
             U, V = (torch.linalg.qr(_gaussian(side, k, draw))[0] for side in (m, n))
             ranks = torch.arange(1, k + 1, dtype=torch.float64)
-            yield Known("1 / i", seed, U, 1 / ranks, V.mT)
-            yield Known("1 / i^2", seed, U, ranks**-2, V.mT)
-            yield Known("geometric to 1e-6", seed, U, torch.logspace(0, -6, k, dtype=torch.float64), V.mT)
+            yield Known("1 / i", U, 1 / ranks, V.mT)
+            yield Known("1 / i^2", U, ranks**-2, V.mT)
+            yield Known("geometric to 1e-6", U, torch.logspace(0, -6, k, dtype=torch.float64), V.mT)
 
 
 def _gaussian(rows: int, columns: int, draw: torch.Generator) -> Tensor:
