@@ -25,7 +25,7 @@ from htsr.optim import HTMuon, parameter_groups
 
 STEPS = (1, 10, 100, 1000)
 # 8 x 32 bytes are fewer rows than the widest matrix of the GPT has, so that its first momenta are rank-deficient.
-CONTEXT, DEPTH = 32, 2
+CONTEXT = 32
 RANKS = (1, 4, 16, 64)
 # The largest entry of what becomes float16, as loss scaling arranges it: far from overflow, and most entries are normal.
 FLOAT16_TOP = 2.0**10
@@ -55,12 +55,15 @@ class Training:
     batch: int
     dtype: torch.dtype
     last: int
+    width: int = 128
+    depth: int = 2
 
     @property
     def name(self) -> str:
         """The name that tables use."""
         dtype = "" if self.dtype == torch.float32 else f", {str(self.dtype).removeprefix('torch.')} parameters"
-        return f"{self.model}, batch {self.batch}{dtype}"
+        width = "" if self.width == 128 else f" of width {self.width}"
+        return f"{self.model}{width}, batch {self.batch}{dtype}"
 
 
 TRAININGS = (
@@ -70,6 +73,7 @@ TRAININGS = (
     Training("GPT", 64, torch.float32, 1000),
     Training("digits", 8, torch.bfloat16, 1000),
     Training("GPT", 8, torch.bfloat16, 100),  # a CPU without bfloat16 arithmetic takes long for more
+    Training("GPT", 8, torch.float32, 10, width=768, depth=1),  # a block of GPT-2 small
 )
 
 
@@ -99,7 +103,7 @@ def recorded(last: int = STEPS[-1], device: str = "cpu") -> Iterator[Momentum]:
     code = "".join(map(inspect.getsource, (DigitsNet, record, _task)))
     for training in TRAININGS:
         end = min(last, training.last)
-        key = hashlib.sha256(f"{code}{training}{CONTEXT}{DEPTH}{STEPS}{device}{torch.__version__}".encode())
+        key = hashlib.sha256(f"{code}{training}{CONTEXT}{STEPS}{device}{torch.__version__}".encode())
         file = folder / f"{training.name}, {end} steps, {key.hexdigest()[:8]}.pt"
         if not file.exists():
             torch.save([momentum._asdict() for momentum in record(training, end, device)], file)
@@ -132,7 +136,7 @@ def _task(training: Training, device: str) -> tuple[nn.Module, Callable[[], Tens
     """Return a model and a function that returns its loss on one random batch after the other."""
     draw = torch.Generator().manual_seed(1)
     if training.model == "GPT":
-        text, gpt = _text(), GPT(CONTEXT, depth=DEPTH).to(device, training.dtype)
+        text, gpt = _text(), GPT(CONTEXT, training.width, training.depth).to(device, training.dtype)
 
         def next_loss() -> Tensor:
             starts = torch.randint(len(text) - CONTEXT, (training.batch, 1), generator=draw)

@@ -76,14 +76,14 @@ def decomposition(G: Tensor) -> Decomposition:
 
 
 def cases(counts: Mapping[tuple[int, int], int], last_step: int, small: bool, device: str) -> Iterator[Case]:
-    """Yield all matrices; ``small`` leaves out the GPT's blocks but the first."""
+    """Yield all matrices; ``small`` leaves out sides above 512 and the GPT's blocks but the first."""
     for kind, U, S, Vh in chain.from_iterable(known([shape], count) for shape, count in counts.items()):
         matrix = (U * S) @ Vh
         for dtype in DTYPES:
             G, factor = cast(matrix, dtype)
             yield Case(kind, G, Decomposition(U, S * factor, Vh, len(S)))
     for training, name, step, matrix in recorded(last_step, device):
-        if small and name.startswith("blocks") and not name.startswith("blocks.0."):
+        if small and (max(matrix.shape) > 512 or name.startswith("blocks.1.")):
             continue
         kind = f"{training}, step {step}"
         yield Case(kind, matrix, None)

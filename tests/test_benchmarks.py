@@ -42,10 +42,19 @@ BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
             ),
         ),
         ("htmuon_kernel.py", ("| 6 | [0.003, 1] | 0.42 % |", "| iterate 6 bfloat16 |", "| 64x64 | eigh |")),
-        ("htmuon_step.py", ("| HTMuon, default |", "| HTMuon, svd, interval 5 |", "| torch.optim.AdamW |")),
+        (
+            "htmuon_step.py",
+            (
+                "| HTMuon, default |",
+                "| HTMuon, svd, interval 5 |",
+                "| torch.optim.AdamW |",
+                "| -0.125 |",
+                "| GPT, batch 8, step 1 | 12 |",
+            ),
+        ),
         (
             "momenta.py",
-            ("digits, batch 8: 8 momenta, shapes [(16, 9), ", "GPT, batch 8, bfloat16 parameters: 24 momenta,"),
+            ("digits, batch 8: 10 momenta, shapes [(16, 9), ", "GPT, batch 8, bfloat16 parameters: 24 momenta,"),
         ),
         (
             "update_accuracy.py",
