@@ -33,6 +33,7 @@ from htsr.optim import HTMuon, spectral_power
 
 POWERS = (-0.25, -0.125, 0.0, 0.0625, 0.125, 0.25, 0.5, 1.0)
 SCALES = ("raw", "spectral", "match_muon")
+SHARES = ("below the noise", "left out")
 MUON = "torch.optim.Muon"
 DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 MUON_COEFFICIENTS = (3.4445, -4.775, 2.0315)
@@ -187,7 +188,7 @@ def report(errors: pd.DataFrame) -> list[str]:
         body: list[list[object]] = []
         for (kind, dtype), group in ours.groupby(["kind", "dtype"], sort=False):
             muon = errors[(errors["way"] == MUON) & (errors["kind"] == kind) & (errors["dtype"] == dtype)]
-            shares = [f"{100 * group[name].mean():.0f}" for name in ("below the noise", "left out")]
+            shares = ["" if group[name].isna().all() else f"{100 * group[name].mean():.0f}" for name in SHARES]
             body.append([kind, dtype, *shares, *cells(group, column), median_and_worst(muon[column])])
         first = ["matrix", "dtype", "below the noise, %", "left out by HTMuon, %"]
         lines += table([*first, *header, f"p = 0, {MUON}"], body)

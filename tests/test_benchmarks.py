@@ -65,6 +65,16 @@ BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
                 "| GPT, batch 64, step 1 | bfloat16 |",
             ),
         ),
+        (
+            "gpu.py",
+            (
+                "| HTMuon, default |",
+                "- dion's Muon: ",
+                "| HTMuon, match_muon | float16 |",
+                "| 2 | background |",
+                "The largest difference of alpha is ",
+            ),
+        ),
         ("monitor_overhead.py", ("| 10 | inline |", "| 100 | background |", "| 20 | 5.", "| 20 | no monitor |")),
         ("import_time.py", ("| import torch |", "| htsr --help |", "| from htsr.optim import HTMuon |")),
         ("history_opening.py", ("| alpha() |", "| one spectrum |")),
