@@ -54,6 +54,10 @@ class Decomposition(NamedTuple):
     Vh: Tensor
     rank: int
 
+    def to(self, device: str) -> "Decomposition":
+        """Return the decomposition on a device."""
+        return Decomposition(self.U.to(device), self.S.to(device), self.Vh.to(device), self.rank)
+
 
 class Case(NamedTuple):
     """A matrix for the optimizer, and what it was before it was rounded, if that is known."""
@@ -105,7 +109,7 @@ def errors_by_rank(Y: Tensor, exact: Decomposition, power: float, scale: str, li
     if scale == "spectral":
         factor = 1 / powers.cummax(0).values
     elif scale == "match_muon":
-        factor = (torch.arange(1, limit + 1) / norm).sqrt()
+        factor = (torch.arange(1, limit + 1, device=S.device) / norm).sqrt()
     squared = Y.square().sum() - 2 * factor * (powers * coordinates).cumsum(0) + factor.square() * norm
     return (squared.clamp_min(0) / (factor.square() * norm)).sqrt()
 
@@ -122,14 +126,14 @@ def step_update(G: Tensor, power: float, scale: str) -> tuple[Tensor, float | No
 
 def rows(case: Case, powers: tuple[float, ...], device: str) -> Iterator[dict[str, object]]:
     """Yield the errors of all updates of one matrix."""
-    G, stored = case.matrix.to(device), decomposition(case.matrix)
+    G, stored = case.matrix.to(device), decomposition(case.matrix).to(device)
+    original = case.original.to(device) if case.original else None
     k, edge = len(stored.S), noise(case.matrix)
     highest, lowest = (max(1, int((stored.S > factor * edge).sum())) for factor in GREY[G.dtype])
 
     def row(way: str, power: float, scale: str, Y: Tensor, share: float | None) -> dict[str, object]:
-        Y = Y.double().cpu()
+        Y = Y.double()
         errors = errors_by_rank(Y, stored, power, scale, highest)
-        original = case.original
         return {
             "kind": case.kind,
             "shape": f"{G.shape[0]}x{G.shape[1]}",
