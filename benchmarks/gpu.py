@@ -171,7 +171,7 @@ def monitor(device: str, quick: bool) -> list[str]:
 
             def watched_turn(watched: Callable[[], None] = watched, watching: htsr.Monitor = watching) -> None:
                 watched()
-                while watching.history.steps[-1] < watching.step_count:
+                while max(watching.history.steps, default=-1) < watching.step_count:
                     time.sleep(0.001)
 
             seconds = alternate({"plain": plain, "watched": watched_turn}, rounds)
