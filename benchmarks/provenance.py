@@ -1,6 +1,7 @@
 """Write results beside the machine, versions and commit that produced them, and time programs against each other."""
 
 import platform
+import shutil
 import statistics
 import subprocess
 import time
@@ -16,12 +17,8 @@ RESULTS = Path(__file__).parent / "results"
 def provenance() -> str:
     """Return one line: processor, threads, versions, commit."""
     models = [line.split(":")[1].strip() for line in _cpuinfo() if line.startswith("model name")]
-    commit = subprocess.run(
-        ["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False
-    ).stdout.strip()
-    changed = subprocess.run(
-        ["git", "status", "--porcelain", "htsr", "optim"], capture_output=True, text=True, check=False
-    ).stdout
+    commit = _git("rev-parse", "--short", "HEAD").strip()
+    changed = _git("status", "--porcelain", "htsr", "optim")
     return (
         f"{models[0] if models else platform.processor()}, {torch.get_num_threads()} threads, Python "
         f"{platform.python_version()}, torch {torch.__version__}, numpy {numpy.__version__}, commit {commit or 'unknown'}"
@@ -68,6 +65,13 @@ def write(name: str, text: str) -> None:
     print(text)
     RESULTS.mkdir(exist_ok=True)
     (RESULTS / name).write_text(text)
+
+
+def _git(*arguments: str) -> str:
+    """Return what git prints, or nothing where git is not installed or fails."""
+    if shutil.which("git") is None:
+        return ""
+    return subprocess.run(["git", *arguments], capture_output=True, text=True, check=False).stdout
 
 
 def _cpuinfo() -> list[str]:

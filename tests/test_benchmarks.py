@@ -1,10 +1,11 @@
-"""The benchmarks run, in their quick form."""
+"""The benchmarks run, in their quick form; what several of them share is right."""
 
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+import torch
 
 BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
 
@@ -41,7 +42,39 @@ BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
             ),
         ),
         ("htmuon_kernel.py", ("| 6 | [0.003, 1] | 0.42 % |", "| iterate 6 bfloat16 |", "| 64x64 | eigh |")),
-        ("htmuon_step.py", ("| HTMuon, default |", "| HTMuon, svd, interval 5 |", "| torch.optim.AdamW |")),
+        (
+            "htmuon_step.py",
+            (
+                "| HTMuon, default |",
+                "| HTMuon, svd, interval 5 |",
+                "| torch.optim.AdamW |",
+                "| -0.125 |",
+                "| GPT, batch 8, step 1 | 12 |",
+            ),
+        ),
+        (
+            "momenta.py",
+            ("digits, batch 8: 10 momenta, shapes [(16, 9), ", "GPT, batch 8, bfloat16 parameters: 24 momenta,"),
+        ),
+        (
+            "update_accuracy.py",
+            (
+                "| HTMuon, match_muon | bfloat16 |",
+                "| torch.optim.Muon | float16 |",
+                "| rank 4 | float32 |",
+                "| GPT, batch 64, step 1 | bfloat16 |",
+            ),
+        ),
+        (
+            "gpu.py",
+            (
+                "| HTMuon, default |",
+                "- dion's Muon: ",
+                "| HTMuon, match_muon | float16 |",
+                "| 2 | background |",
+                "The largest difference of alpha is ",
+            ),
+        ),
         ("monitor_overhead.py", ("| 10 | inline |", "| 100 | background |", "| 20 | 5.", "| 20 | no monitor |")),
         ("import_time.py", ("| import torch |", "| htsr --help |", "| from htsr.optim import HTMuon |")),
         ("history_opening.py", ("| alpha() |", "| one spectrum |")),
@@ -56,3 +89,55 @@ def test_in_quick_form(name, rows):
     result = subprocess.run(command, capture_output=True, text=True, check=True)
     for row in rows:
         assert row in result.stdout
+
+
+@pytest.fixture(params=["raw", "spectral", "match_muon"])
+def scale(request):
+    return request.param
+
+
+@pytest.mark.parametrize("power", [-0.25, 0.0, 0.125, 1.0])
+def test_error_of_an_update_is_that_of_dense_matrices(monkeypatch, power, scale):
+    monkeypatch.syspath_prepend(BENCHMARKS)
+    from update_accuracy import Decomposition, errors_by_rank
+
+    draw = torch.Generator().manual_seed(0)
+    G, Y = torch.randn(2, 7, 5, generator=draw, dtype=torch.float64)
+    U, S, Vh = torch.linalg.svd(G, full_matrices=False)
+    errors = errors_by_rank(Y, Decomposition(U, S, Vh, 5), power, scale, 4)
+    for rank in range(1, 5):
+        exact = (U[:, :rank] * S[:rank] ** power) @ Vh[:rank]
+        if scale == "spectral":
+            exact /= torch.linalg.matrix_norm(exact, ord=2)
+        elif scale == "match_muon":
+            exact *= rank**0.5 / torch.linalg.matrix_norm(exact)
+        torch.testing.assert_close(errors[rank - 1], (Y - exact).norm() / exact.norm())
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+def test_rounding_noise_has_the_stated_norm(monkeypatch, dtype):
+    monkeypatch.syspath_prepend(BENCHMARKS)
+    from update_accuracy import noise
+
+    G = torch.randn(300, 200, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    rounded = G.to(dtype)
+    actual = torch.linalg.matrix_norm(rounded.double() - G, ord=2).item()
+    assert 0.6 < actual / noise(rounded) < 1  # the formula takes every entry at the worst place between powers of two
+
+
+def test_recorded_momentum_is_what_htmuon_updates_with(monkeypatch):
+    monkeypatch.syspath_prepend(BENCHMARKS)
+    from momenta import nesterov_momentum
+
+    from htsr.optim import HTMuon
+
+    draw = torch.Generator().manual_seed(0)
+    p = torch.nn.Parameter(torch.zeros(6, 9))
+    # with power 1 and the raw scale, an update is the momentum
+    optimizer = HTMuon([p], lr=1.0, power=1.0, scale="raw", method="svd", weight_decay=0.0)
+    for _ in range(3):
+        before = p.detach().clone()
+        p.grad = torch.randn(6, 9, generator=draw)
+        optimizer.step()
+    momentum = nesterov_momentum(p.grad, optimizer.state[p]["momentum_buffer"], 0.95)
+    torch.testing.assert_close(before - p.detach(), momentum, rtol=1e-4, atol=1e-5)
