@@ -32,15 +32,15 @@ def eigh_power(G_bmn: Tensor, power: float, scale: str) -> tuple[Tensor, Tensor]
         return svd_power(G_bmn, power, scale)
     tall = G_bmn.shape[-2] > G_bmn.shape[-1]
     X = G_bmn.double()
-    X = X / X.abs().amax((-2, -1), keepdim=True).clamp_min(torch.finfo(X.dtype).tiny)
-    top = G_bmn.abs().amax((-2, -1)).double()[:, None]
+    top = X.abs().amax((-2, -1), keepdim=True).clamp_min(torch.finfo(X.dtype).tiny)
+    X = X / top
     evals, U = torch.linalg.eigh(X.mT @ X if tall else X @ X.mT)
     S, U = evals.clamp_min(0).sqrt().flip(-1), U.flip(-1)
     floor = (ROUNDING * torch.finfo(torch.float64).eps) ** 0.5
     powers, share = _powers(S, power, scale, resolved(S, RoundingNoise(X, G_bmn.dtype), floor))
     factor = powers / S.clamp_min(torch.finfo(S.dtype).tiny)
     if scale == "raw":
-        factor = factor * top**power
+        factor = factor * top[..., 0] ** power
     F = (U * factor[:, None, :]) @ U.mT
     return (X @ F if tall else F @ X), share
 

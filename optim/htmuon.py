@@ -280,6 +280,26 @@ class HTMuon(Optimizer):
         for job, update in zip(jobs, run_jobs(jobs, self.process_group), strict=True):
             _apply(local_part(job.parameter), update, job.rule)
 
+    def resolution(self) -> dict[str, float]:
+        """Say which share of each matrix's singular directions the last step left out, because its momentum hides them.
+
+        A momentum of low rank, such as the first one of a small batch, has directions in which its entries hold nothing but
+        rounding noise. A power would lift that noise, so the update leaves these directions out.
+
+        Returns:
+            The share left out, from 0 to 1, by the name of the parameter, or by ``"group.index"`` where groups have no
+            names. For ``method="iterate"`` it counts what lies below the domain of the steps. Only matrices that have
+            moved are there, and of sharded ones those whose share this rank keeps.
+        """
+        shares = {}
+        for number, group in enumerate(self.param_groups):
+            names = group.get("param_names") or [f"{number}.{i}" for i in range(len(group["params"]))]
+            for name, p in zip(names, group["params"], strict=True):
+                kept = self.state[p].get("resolved") if p in self.state else None
+                if kept is not None and local_part(kept).numel():
+                    shares[name] = 1 - float(local_part(kept).mean())
+        return shares
+
     def state_dict(self) -> dict[str, Any]:
         """Return all that a resumed run needs as plain data, without the schedules.
 

@@ -23,9 +23,9 @@ Coefficients = tuple[tuple[float, float, float], ...]
 def newton_schulz_power(
     G_bmn: Tensor, power: float, *, steps: int, dtype: torch.dtype, scale: str, compiled: bool = False
 ) -> tuple[Tensor, Tensor]:
-    """Return finite matrices with their singular values raised to a power, and the share of these in the domain of the steps.
+    """Return powers of finite matrices, shape (b, m, n), and the share of singular values in the domain of the steps.
 
-    The shapes are (b, m, n), float32 or float64, and (b,). ``dtype`` is that of the matrix products. The iterates are summed in bfloat16 if that is ``dtype``, and otherwise in the
+    ``dtype`` is that of the matrix products. The iterates are summed in bfloat16 if that is ``dtype``, and otherwise in the
     dtype of ``G_bmn``, but at least in float32.
     """
     number = torch.promote_types(G_bmn.dtype, torch.float32)
@@ -75,7 +75,7 @@ def _iterate(
 def _direct_form(
     X: Tensor, A: Tensor, weights: Weights, coefficients: Coefficients, dtype: torch.dtype, number: torch.dtype
 ) -> tuple[Tensor, Tensor]:
-    """Return the weighted sum of the iterates X_{k+1} = a X_k + (b A_k + c A_k^2) X_k, and the traces that count singular values."""
+    """Return the weighted sum of the iterates X_{k+1} = a X_k + (b A_k + c A_k^2) X_k, with traces to count the rank."""
     Y, X, traces = X * weights[0], X.to(dtype), []
     for k, (a, b, c) in enumerate(coefficients):
         A = _gram(X) if k else A

@@ -35,7 +35,7 @@ def reference_step(W, M, G, *, lr, power, momentum, nesterov, weight_decay, scal
     U, S, Vh = torch.linalg.svd(D, full_matrices=False)
     update = (U * S**power) @ Vh
     if scale == "spectral":
-        update = update / S[0] ** power
+        update = update / (S**power).max()
     if scale == "match_muon":
         update = update * len(S) ** 0.5 / update.norm()
     rows, columns = D.shape

@@ -3,7 +3,15 @@
 import numpy as np
 import pytest
 
-from htsr.optim.quintics import TABLES, domain_start, iterates, largest_error, power_weights, rank_weights
+from htsr.optim.quintics import (
+    TABLES,
+    count_weights,
+    domain_start,
+    iterates,
+    largest_error,
+    power_weights,
+    trace_features,
+)
 
 POWERS = [i / 20 for i in range(21)]
 # What the comment above the tables says, for p in [0, 1].
@@ -44,11 +52,11 @@ def test_power_one_is_the_first_iterate_alone():
 
 
 @pytest.mark.parametrize("steps", TABLES)
-def test_rank_weights_count_values_in_the_domain(steps):
-    x = np.geomspace(TABLES[steps].low, 1, 5000)
-    v = iterates(x, steps)
-    features = np.stack([v[:, :-1] ** 2, v[:, :-1] * v[:, 1:]], axis=2).reshape(len(x), -1)
-    assert np.abs(features @ rank_weights(steps) - 1).max() < (0.022 if steps <= 6 else 0.035)
+def test_count_weights_count_values_in_the_domain(steps):
+    low = TABLES[steps].low
+    counts = trace_features(np.geomspace(low, 1, 5000), steps) @ count_weights(steps)
+    assert np.abs(counts - 1).max() < 0.0007
+    assert (trace_features(np.geomspace(low / 1e4, low / 3, 50), steps) @ count_weights(steps) < 0.13).all()
 
 
 def test_values_a_little_above_one_do_no_harm():

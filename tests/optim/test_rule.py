@@ -39,13 +39,13 @@ def test_the_power_is_taken_every_interval_steps():
 @pytest.mark.parametrize(
     ("settings", "shape", "counts"),
     [
-        ({}, (6, 4), {}),
-        ({"row_normalize": True}, (6, 4), {"row_second_moment": 6}),
-        ({"row_normalize": True, "layout": "stack"}, (3, 6, 4), {"row_second_moment": 18}),
-        ({"method": "stream"}, (6, 4), {"basis": 16}),
-        ({"method": "stream", "split": (4, 2)}, (6, 5), {"basis": 20}),
-        ({"interval": 2}, (6, 4), {}),
-        ({"interval": 2, "scale": "raw", "split": 2}, (6, 4), {"norm_ratio": 2}),
+        ({}, (6, 4), {"resolved": 1}),
+        ({"row_normalize": True}, (6, 4), {"resolved": 1, "row_second_moment": 6}),
+        ({"row_normalize": True, "layout": "stack"}, (3, 6, 4), {"resolved": 3, "row_second_moment": 18}),
+        ({"method": "stream"}, (6, 4), {"resolved": 1, "basis": 16}),
+        ({"method": "stream", "split": (4, 2)}, (6, 5), {"resolved": 2, "basis": 20}),
+        ({"interval": 2}, (6, 4), {"resolved": 1}),
+        ({"interval": 2, "scale": "raw", "split": 2}, (6, 4), {"resolved": 2, "norm_ratio": 2}),
     ],
 )
 def test_memory_counts(settings, shape, counts):

@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from htsr.optim import spectral_power
+from htsr.optim.spectral_power import power_of_stack, resolve_method
 from tests.conftest import planted
 
 POWERS = [-0.25, 0.0, 0.125, 0.3, 0.5, 1.0]
@@ -64,8 +65,7 @@ def test_scales_have_the_norms_they_promise(power, shape):
     G = matrix(*shape)
     matched, spectral = (spectral_power(G, power, scale=scale) for scale in ("match_muon", "spectral"))
     torch.testing.assert_close(torch.linalg.matrix_norm(matched), torch.full(shape[:-2], 20.0, dtype=G.dtype).sqrt())
-    if power >= 0:
-        torch.testing.assert_close(torch.linalg.matrix_norm(spectral, 2), torch.ones(shape[:-2], dtype=G.dtype))
+    torch.testing.assert_close(torch.linalg.matrix_norm(spectral, 2), torch.ones(shape[:-2], dtype=G.dtype))
 
 
 @pytest.mark.parametrize("power", POWERS)
@@ -121,7 +121,7 @@ def test_non_finite_matrices_are_named():
         spectral_power(torch.tensor([[1.0, float("nan"), 0], [0, 1, 0], [0, 0, 1]]), 0.5)
 
 
-METHODS = ["svd", "eigh", "iterate"]
+METHODS = ["svd", "eigh", "cholesky", "iterate"]
 
 
 def graded(k, low, m, n, seed=0):
@@ -173,13 +173,100 @@ def test_lower_precision_products(dtype, error, shape):
     assert (result - exact).norm() < error * exact.norm()
 
 
-def test_auto_on_a_larger_matrix_is_bfloat16_iterates():
-    G = matrix(100, 150).float()
-    assert torch.equal(
-        spectral_power(G, 0.125), spectral_power(G, 0.125, method="iterate", steps=6, dtype=torch.bfloat16)
+def test_what_auto_stands_for_on_a_cpu():
+    def way(*shape, dtype=torch.float32, **settings):
+        return resolve_method(torch.empty(shape, dtype=dtype), 0.125, "auto", **settings)[0]
+
+    assert way(1, 100, 150) == "cholesky"
+    assert way(1, 64, 150) == "eigh"
+    assert way(1, 100, 150, dtype=torch.bfloat16) == "cholesky"
+    assert way(1, 100, 150, dtype=torch.float64) == "svd"
+    assert way(1, 100, 150, steps=7) == "iterate"
+
+
+RANKS = [1, 4, 16, 64, None]
+DTYPES = [torch.float32, torch.bfloat16, torch.float16]
+
+
+def of_rank(m, n, rank, dtype=torch.float32):
+    """A random matrix of a rank, drawn in float64 and then rounded, with its power 1/8 and rank-many singular values."""
+    draw = torch.Generator().manual_seed(m + n + (rank or 0))
+    k = rank or min(m, n)
+    if rank is None:
+        G = torch.randn(m, n, generator=draw, dtype=torch.float64)
+    else:
+        G = torch.randn(m, k, generator=draw, dtype=torch.float64) @ torch.randn(
+            k, n, generator=draw, dtype=torch.float64
+        )
+    U, S, Vh = torch.linalg.svd(G.to(dtype).double(), full_matrices=False)
+    return G.to(dtype), (U[:, :k], S[:k], Vh[:k])
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("rank", RANKS)
+@pytest.mark.parametrize(("m", "n"), [(256, 128), (100, 200), (90, 90), (40, 60)])
+def test_auto_is_right_for_every_rank_and_leaves_noise_out(m, n, rank, dtype):
+    if rank is not None and rank >= min(m, n):
+        pytest.skip("that is the full rank")
+    G, (U, S, Vh) = of_rank(m, n, rank, dtype)
+    for power in (-0.25, 0.0, 1 / 16, 0.125, 0.5, 1.0):
+        Y, share, _ = power_of_stack(G[None], power, "auto", "raw")
+        expected = (U * S**power) @ Vh
+        assert (Y[0].double() - expected).norm() < 0.002 * expected.norm()
+        assert float(share[0]) * min(m, n) == pytest.approx(len(S))
+
+
+@pytest.mark.parametrize("rank", RANKS)
+def test_a_float32_product_of_low_rank_has_that_rank(rank):
+    """The rounding of its sums is no signal, either."""
+    draw = torch.Generator().manual_seed(1)
+    G = torch.randn(200, rank or 100, generator=draw) @ torch.randn(rank or 100, 100, generator=draw)
+    momentum = torch.zeros_like(G)
+    for _ in range(5):
+        momentum.lerp_(G * torch.rand(1, generator=draw), 0.05)
+    assert float(spectral_power(momentum, 0.125, scale="match_muon").norm()) == pytest.approx(
+        (rank or 100) ** 0.5, rel=1e-5
     )
-    assert torch.equal(spectral_power(G, -0.1), spectral_power(G, -0.1, method="iterate", steps=8, dtype=torch.float32))
-    assert torch.equal(spectral_power(G.double(), 0.125), spectral_power(G.double(), 0.125, method="svd"))
+
+
+@pytest.mark.parametrize("low", [1e-2, 1e-4, 1e-6])
+@pytest.mark.parametrize(("m", "n"), [(128, 128), (256, 128), (70, 140)])
+def test_auto_resolves_wide_spectra_of_float32(low, m, n):
+    U, s, V = graded(min(m, n), low, m, n)
+    G = ((U * s) @ V.mT).float()
+    for power in (-0.25, 0.0, 0.125, 0.5):
+        expected = (U * s**power) @ V.mT
+        error = (spectral_power(G, power).double() - expected).norm() / expected.norm()
+        assert error < (0.05 if power < 0 and low == 1e-6 else 0.006), (power, float(error))
+
+
+@pytest.mark.parametrize("method", ["svd", "eigh"])
+def test_float64_is_resolved_to_the_last_digits(method):
+    """At condition 1e12, as at 1e3."""
+    U, s, V = graded(30, 1e-12, 30, 50)
+    expected = (U * s**0.125) @ V.mT
+    error = (spectral_power((U * s) @ V.mT, 0.125, method=method) - expected).norm() / expected.norm()
+    assert error < 1e-4
+
+
+@pytest.mark.parametrize("method", ["svd", "eigh", "cholesky", "iterate", "auto"])
+@pytest.mark.parametrize("power", [-0.25, -0.1, 0.0, 0.125, 1.0])
+@pytest.mark.parametrize("shape", [(100, 70), (80, 80), (2, 70, 100)])
+def test_the_spectral_scale_has_spectral_norm_one(method, power, shape):
+    result = spectral_power(matrix(*shape).float(), power, method=method, scale="spectral")
+    norms = torch.linalg.matrix_norm(result.double(), 2)
+    torch.testing.assert_close(norms, torch.ones_like(norms), rtol=0.02 if method == "iterate" else 5e-3, atol=0)
+
+
+@pytest.mark.parametrize("rank", [4, None])
+def test_iterates_of_auto_give_way_where_they_lose_directions(rank):
+    """As on a GPU: float16 iterates are checked, and lost matrices are decomposed, in a stack with others that are not."""
+    full, _ = of_rank(96, 200, None)
+    G, (U, S, Vh) = of_rank(96, 200, rank)
+    Y, share, _ = power_of_stack(torch.stack([full, G]), 0.125, "auto", "raw", dtype=torch.float16)
+    expected = (U * S**0.125) @ Vh
+    assert (Y[1].double() - expected).norm() < 0.01 * expected.norm()
+    torch.testing.assert_close(share, torch.tensor([1.0, (rank or 96) / 96]), atol=1e-3, rtol=0)
 
 
 @pytest.mark.parametrize("method", [*METHODS, "auto"])
