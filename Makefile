@@ -24,6 +24,7 @@ bench: .venv/.demo
 	$(BIN)/python benchmarks/audit_minilm.py
 	$(BIN)/python benchmarks/audit_speed.py
 	$(BIN)/python benchmarks/htmuon_kernel.py
+	$(BIN)/python benchmarks/update_accuracy.py
 	$(BIN)/python benchmarks/htmuon_step.py
 	$(BIN)/python benchmarks/tail_accuracy.py
 	$(BIN)/python benchmarks/noise_calibration.py

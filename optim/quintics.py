@@ -131,8 +131,8 @@ def count_weights(steps: int) -> tuple[float, ...]:
     """Return the ``4 * steps + 1`` weights of traces whose sum counts the singular values in the table's domain.
 
     The traces of step k are those of A_k, A_k^2, A_k B_k and B_k^2, where A_k = X_k X_k^T and B_k = b_k A_k + c_k A_k^2; the
-    last one is that of A_steps. Each singular value in the domain counts as 1 within 0.07 %, one at a third of its lower end
-    as 0.1.
+    last one is that of A_steps. Each singular value in the domain counts as 1 within 0.1 %, one at a third of its lower end
+    as 0.4.
     """
     return tuple(_lawson(trace_features(np.geomspace(TABLES[steps].low, 1, POINTS), steps)).tolist())
 
