@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from htsr.optim.lanczos import largest_eigenvalue, spectral_norm
+from htsr.optim.products import gram, quadratic, symmetric_product
 from htsr.optim.quintics import TABLES, count_weights, power_weights
 
 # Six steps take 12 n/m + 6 products of m x m matrices in the direct form and 5 n/m + 18 in the Gram form.
@@ -47,7 +48,7 @@ def _iterate(
     # scale before rounding, so that the rounding does not depend on the scale of G
     X = (G * start).to(torch.bfloat16 if dtype == torch.bfloat16 else number)
     X = X.mT.contiguous() if tall else X
-    A = _gram(X.to(dtype))
+    A = gram(X.to(dtype))
     schatten = torch.linalg.matrix_norm(A.to(number), keepdim=True).clamp_min(tiny).sqrt().to(X.dtype)
     X /= schatten
     schatten = schatten.to(number)
@@ -78,8 +79,8 @@ def _direct_form(
     """Return the weighted sum of the iterates X_{k+1} = a X_k + (b A_k + c A_k^2) X_k, with traces to count the rank."""
     Y, X, traces = X * weights[0], X.to(dtype), []
     for k, (a, b, c) in enumerate(coefficients):
-        A = _gram(X) if k else A
-        B = torch.baddbmm(A, A, A, beta=b, alpha=c)
+        A = gram(X) if k else A
+        B = quadratic(A, b, c)
         traces.append(_traces(A, B, number))
         X = torch.baddbmm(X, B, X, beta=a)
         Y = _accumulate(Y, X, weights[k + 1])
@@ -102,23 +103,19 @@ def _gram_form(
         Q = P = A
         for k in range(first, end):
             a, b, c = coefficients[k]
-            Z = torch.baddbmm(A, A, A, beta=b, alpha=c)
+            Z = quadratic(A, b, c)
             traces.append(_traces(A, Z, number))
             Z.diagonal(dim1=-2, dim2=-1).add_(a)
-            Q = Q @ Z if k > first else Z
+            Q = symmetric_product(Q, Z) if k > first else Z
             P = _accumulate(P, Q, weights[k + 1]) if k > first else Q.to(Y.dtype) * weights[k + 1]
             if k + 1 < end:
-                A = Z @ A @ Z
+                A = symmetric_product(Z, symmetric_product(A, Z))
         Y += (P.to(dtype) @ X).to(Y.dtype)
         if end < last:  # rounding in A hides s^2 < eps; by now the small s have grown, so compute A again
             X = Q @ X
-            A = _gram(X)
+            A = gram(X)
     traces.append((A @ Z).mul_(Z).sum((-2, -1), dtype=number)[:, None])
     return Y, torch.cat(traces, -1)
-
-
-def _gram(X: Tensor) -> Tensor:
-    return torch.bmm(X, X.mT)
 
 
 def _traces(A: Tensor, B: Tensor, dtype: torch.dtype) -> Tensor:
