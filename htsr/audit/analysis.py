@@ -14,7 +14,7 @@ from htsr.audit.files_read import FilesRead
 from htsr.audit.jobs import analyze_layers
 from htsr.audit.journal import Journal, JournalFolder, opened_folder
 from htsr.audit.layer import Convention, LayerAnalysis, Settings
-from htsr.audit.progress import tqdm
+from htsr.audit.progress import LayerBar
 from htsr.audit.results import Results
 from htsr.audit.table import brief, shape_text, text_frame
 from htsr.errors import InputError
@@ -190,18 +190,13 @@ def analyze(
             kept = Journal(folder, files, inventory, settings)
         done = {} if kept is None else kept.done()
         own = [layer for layer in inventory.layers if layer.tied_to is None]
-        bar = tqdm(
-            total=len(own), initial=len(done), desc="analyze", unit="layer", delay=1,
-            disable=None if progress is None else not progress,
-        )  # fmt: skip
-        with bar:
+        with LayerBar(own, done, progress) as bar:
             to_do = [layer for layer in own if layer.name not in done]
             for result in analyze_layers(to_do, settings, n_jobs=n_jobs, from_files=of_paths):
                 done[result.name] = result
                 if kept is not None:
                     kept.add(result)
-                bar.set_postfix_str(visible(result.name), refresh=False)
-                bar.update()
+                bar.done(result.name)
         if kept is not None:
             kept.verify()
     results = {
