@@ -183,7 +183,7 @@ def analyze(
         kept = None
         if folder is not None:
             roots = [Path(path) for path in (source, base) if is_path(path) and not is_url(path)]
-            files = FilesRead(inventory, roots)
+            files = FilesRead(inventory, roots, progress)
             # nobody changes the copy of a URL, and listing it again would make another copy
             if not (is_url(source) or is_url(base)):
                 inventory = listed()  # once more, now that a change of a file is noticed

@@ -65,7 +65,3 @@ class LayerBar:
         share = elapsed / whole if whole else 1.0
         self._bar.set_postfix_str(f"{self._number}/{len(self._layers)} layers, {visible(name)}", refresh=False)
         self._bar.update(self._share_before + (1 - self._share_before) * share - self._bar.n)
-
-    def say(self, what: str) -> None:
-        """Show what is done before or after the layers."""
-        self._bar.set_postfix_str(what)
