@@ -27,7 +27,8 @@ def write_llama(
     """
     generator = torch.Generator().manual_seed(seed)
     shards = list(_shards(blocks, hidden, mlp, vocabulary))
-    where, size = {}, 0
+    where: dict[str, str] = {}
+    size = 0
     for number, shapes in enumerate(shards, start=1):
         tensors = {name: trained_weight(shape, generator) for name, shape in shapes.items()}
         file = f"model-{number:05d}-of-{len(shards):05d}.safetensors"
