@@ -21,6 +21,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -239,7 +240,7 @@ def measure(folder: Path, shapes: dict[str, int], parts: Sequence[str]) -> list[
             f"{found[1] if found else 'none'} of {found[2] if found else len(rows['--resume'])} layers and removed the journal: "
             f"{not journal.exists()}."
         ]
-    if "dask" in parts:
+    if "dask" in parts and find_spec("distributed") is not None:
         output = folder / "dask.json"
         runs["dask, two workers"] = watch([sys.executable, __file__, "--dask", str(checkpoint), str(output)], warm)
         rows["dask, two workers"] = rows_of(output)

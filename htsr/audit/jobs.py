@@ -11,6 +11,7 @@ from functools import partial
 import numpy as np
 import torch
 
+from htsr.audit.cells import null_of
 from htsr.audit.layer import FAILURES, LayerAnalysis, Settings, analyze_eigenvalues, analyze_layer, failed_layer, load
 from htsr.spectra.spectrum import ONE_THREAD_UP_TO, Gram, esd, esds
 from htsr.spectra.threads import one_core, one_thread
@@ -44,6 +45,8 @@ def analyze_layers(
     )
     threads = torch.get_num_threads()
     try:
+        if settings.bulk:
+            _draw_nulls(layers, settings, n_jobs)
         for results in _as_they_are_done(tasks, n_jobs):
             yield from results
     finally:
@@ -159,6 +162,22 @@ def _as_they_are_done(tasks: Iterable[object], n_jobs: int | None) -> Iterator[l
     except ValueError:  # a backend that can only return everything at the end, such as ray's
         parallel = joblib.Parallel(n_jobs=n_jobs)
     yield from parallel(tasks)
+
+
+def _draw_nulls(layers: list[Layer], settings: Settings, n_jobs: int | None) -> None:
+    """Draw the noise of each new shape into the cache, the longest first, before every worker draws it for itself."""
+    import joblib
+
+    shapes = sorted({(layer.M, layer.rf, layer.N) for layer in layers}, reverse=True)
+    draw = joblib.delayed(_draw_null)
+    joblib.Parallel(n_jobs=n_jobs, batch_size=1)(draw(N, M, rf, settings) for M, rf, N in shapes)
+
+
+def _draw_null(N: int, M: int, rf: int, settings: Settings) -> None:
+    """Draw the noise of a shape with one thread, as an analysis in a worker does."""
+    torch.set_num_threads(1)
+    with one_thread():
+        null_of(N, M, rf, settings.xmin)
 
 
 def _in_worker(batch: list[Layer], settings: Settings) -> list[LayerAnalysis]:
