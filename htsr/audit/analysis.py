@@ -11,7 +11,7 @@ import torch
 from htsr.audit.cells import OVER_TRAINED, UNDER_TRAINED
 from htsr.audit.columns import COLUMNS
 from htsr.audit.files_read import FilesRead
-from htsr.audit.jobs import analyze_layers
+from htsr.audit.jobs import analyze_layers, draw_nulls
 from htsr.audit.journal import Journal, JournalFolder, opened_folder
 from htsr.audit.layer import Convention, LayerAnalysis, Settings
 from htsr.audit.progress import LayerBar
@@ -190,8 +190,9 @@ def analyze(
             kept = Journal(folder, files, inventory, settings)
         done = {} if kept is None else kept.done()
         own = [layer for layer in inventory.layers if layer.tied_to is None]
+        to_do = [layer for layer in own if layer.name not in done]
+        draw_nulls(to_do, settings, n_jobs=n_jobs, progress=progress)
         with LayerBar(own, done, progress) as bar:
-            to_do = [layer for layer in own if layer.name not in done]
             for result in analyze_layers(to_do, settings, n_jobs=n_jobs, from_files=of_paths):
                 done[result.name] = result
                 if kept is not None:

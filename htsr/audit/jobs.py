@@ -7,12 +7,14 @@ from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import partial
+from typing import Any
 
 import numpy as np
 import torch
 
 from htsr.audit.cells import null_of
 from htsr.audit.layer import FAILURES, LayerAnalysis, Settings, analyze_eigenvalues, analyze_layer, failed_layer, load
+from htsr.audit.progress import tqdm
 from htsr.spectra.spectrum import ONE_THREAD_UP_TO, Gram, esd, esds
 from htsr.spectra.threads import one_core, one_thread
 from htsr.weights import Layer
@@ -45,12 +47,32 @@ def analyze_layers(
     )
     threads = torch.get_num_threads()
     try:
-        if settings.bulk:
-            _draw_nulls(layers, settings, n_jobs)
         for results in _as_they_are_done(tasks, n_jobs):
             yield from results
     finally:
         torch.set_num_threads(threads)  # workers that are threads of this process have set it to one
+
+
+def draw_nulls(layers: list[Layer], settings: Settings, *, n_jobs: int | None, progress: bool | None) -> None:
+    """Draw the noise of each new shape into the cache, the longest first.
+
+    Without this, every worker would draw it for itself, and the layers that wait for it would spoil the remaining time.
+    """
+    import joblib
+
+    if not settings.bulk:
+        return
+    shapes = sorted({(layer.M, layer.rf, layer.N) for layer in layers}, reverse=True)
+    bar = tqdm(
+        total=len(shapes), desc="draw noise", unit="shape", delay=1, leave=False,
+        disable=None if progress is None else not progress,
+    )  # fmt: skip
+    several = joblib.effective_n_jobs(n_jobs) > 1
+    draw = joblib.delayed(null_of) if several else null_of
+    draws = (draw(N, M, rf, settings.xmin) for M, rf, N in shapes)
+    with bar:
+        for _ in _as_they_are_done(draws, n_jobs) if several else draws:
+            bar.update()
 
 
 def _one_job(layers: list[Layer], settings: Settings) -> Iterator[LayerAnalysis]:
@@ -153,8 +175,8 @@ def _together(layers: list[Layer], settings: Settings) -> Iterator[LayerAnalysis
             yield analyze_eigenvalues(layer, weight, found[number], settings)
 
 
-def _as_they_are_done(tasks: Iterable[object], n_jobs: int | None) -> Iterator[list[LayerAnalysis]]:
-    """Run joblib tasks and yield each batch as soon as it is done, if the backend can."""
+def _as_they_are_done(tasks: Iterable[object], n_jobs: int | None) -> Iterator[Any]:
+    """Run joblib tasks and yield the result of each as soon as it is done, if the backend can."""
     import joblib
 
     try:
@@ -162,22 +184,6 @@ def _as_they_are_done(tasks: Iterable[object], n_jobs: int | None) -> Iterator[l
     except ValueError:  # a backend that can only return everything at the end, such as ray's
         parallel = joblib.Parallel(n_jobs=n_jobs)
     yield from parallel(tasks)
-
-
-def _draw_nulls(layers: list[Layer], settings: Settings, n_jobs: int | None) -> None:
-    """Draw the noise of each new shape into the cache, the longest first, before every worker draws it for itself."""
-    import joblib
-
-    shapes = sorted({(layer.M, layer.rf, layer.N) for layer in layers}, reverse=True)
-    draw = joblib.delayed(_draw_null)
-    joblib.Parallel(n_jobs=n_jobs, batch_size=1)(draw(N, M, rf, settings) for M, rf, N in shapes)
-
-
-def _draw_null(N: int, M: int, rf: int, settings: Settings) -> None:
-    """Draw the noise of a shape with one thread, as an analysis in a worker does."""
-    torch.set_num_threads(1)
-    with one_thread():
-        null_of(N, M, rf, settings.xmin)
 
 
 def _in_worker(batch: list[Layer], settings: Settings) -> list[LayerAnalysis]:

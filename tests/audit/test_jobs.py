@@ -228,8 +228,8 @@ def test_workers_draw_the_noise_of_a_shape_once(tmp_path, monkeypatch):
     monkeypatch.setattr(htsr.bulk.nulls, "_draw", draw)
     htsr.noise_null.cache_clear()
     shapes = [(40, 30), (30, 40), (40, 30), (50, 20), (50, 20)]
-    layers = [Layer(f"w{n}", f"w{n}", "dense", shape, Tells(tmp_path, shape)) for n, shape in enumerate(shapes)]
+    weights = {f"w{number}": torch.randn(shape) for number, shape in enumerate(shapes)}
     with joblib.parallel_config(backend="threading"):
-        assert len(list(analyze_layers(layers, Settings(), n_jobs=2, from_files=True))) == 5
+        assert len(htsr.analyze(weights, n_jobs=2, progress=False)) == 5
     htsr.noise_null.cache_clear()
     assert sorted(drawn) == [(40, 30), (50, 20)]
