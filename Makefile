@@ -23,6 +23,7 @@ bench: .venv/.demo
 	@echo "== benchmarks"
 	$(BIN)/python benchmarks/audit_minilm.py
 	$(BIN)/python benchmarks/audit_speed.py
+	$(BIN)/python benchmarks/audit_llm.py
 	$(BIN)/python benchmarks/htmuon_kernel.py
 	$(BIN)/python benchmarks/update_accuracy.py
 	$(BIN)/python benchmarks/htmuon_step.py

@@ -15,6 +15,10 @@ BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
     ("name", "rows"),
     [
         (
+            "audit_llm.py",
+            ("| one job, first run |", "| --n-jobs 2, first run |", "`--resume` took over", "| dask, two workers |"),
+        ),
+        (
             "noise_calibration.py",
             (
                 "| Laplace 64 x 64 |",

@@ -11,10 +11,10 @@ import torch
 from htsr.audit.cells import OVER_TRAINED, UNDER_TRAINED
 from htsr.audit.columns import COLUMNS
 from htsr.audit.files_read import FilesRead
-from htsr.audit.jobs import analyze_layers
+from htsr.audit.jobs import analyze_layers, draw_nulls
 from htsr.audit.journal import Journal, JournalFolder, opened_folder
 from htsr.audit.layer import Convention, LayerAnalysis, Settings
-from htsr.audit.progress import tqdm
+from htsr.audit.progress import LayerBar
 from htsr.audit.results import Results
 from htsr.audit.table import brief, shape_text, text_frame
 from htsr.errors import InputError
@@ -183,25 +183,21 @@ def analyze(
         kept = None
         if folder is not None:
             roots = [Path(path) for path in (source, base) if is_path(path) and not is_url(path)]
-            files = FilesRead(inventory, roots)
+            files = FilesRead(inventory, roots, progress)
             # nobody changes the copy of a URL, and listing it again would make another copy
             if not (is_url(source) or is_url(base)):
                 inventory = listed()  # once more, now that a change of a file is noticed
             kept = Journal(folder, files, inventory, settings)
         done = {} if kept is None else kept.done()
         own = [layer for layer in inventory.layers if layer.tied_to is None]
-        bar = tqdm(
-            total=len(own), initial=len(done), desc="analyze", unit="layer", delay=1,
-            disable=None if progress is None else not progress,
-        )  # fmt: skip
-        with bar:
-            to_do = [layer for layer in own if layer.name not in done]
+        to_do = [layer for layer in own if layer.name not in done]
+        draw_nulls(to_do, settings, n_jobs=n_jobs, progress=progress)
+        with LayerBar(own, done, progress) as bar:
             for result in analyze_layers(to_do, settings, n_jobs=n_jobs, from_files=of_paths):
                 done[result.name] = result
                 if kept is not None:
                     kept.add(result)
-                bar.set_postfix_str(visible(result.name), refresh=False)
-                bar.update()
+                bar.done(result.name)
         if kept is not None:
             kept.verify()
     results = {

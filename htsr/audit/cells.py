@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from htsr.bulk import MarchenkoPasturFit, density_distance, noise_null, rand_distance, shuffle
+from htsr.bulk import MarchenkoPasturFit, NoiseNull, density_distance, noise_null, rand_distance, shuffle
 from htsr.bulk.bbp import bbp_threshold
 from htsr.spectra import metrics
 from htsr.spectra.spectrum import Spectrum
@@ -57,13 +57,18 @@ def bulk_cells(spectrum: Spectrum, fit: MarchenkoPasturFit) -> Cells:
     }
 
 
+def null_of(N: int, M: int, rf: int, xmin: XminRule) -> NoiseNull | None:
+    """Return the noise that layers of a shape are compared with, None for a shape too small; it is drawn if it is new."""
+    return noise_null(N, M, rf, xmin if isinstance(xmin, str) else "ks")
+
+
 def null_cells(spectrum: Spectrum, row: Mapping[str, Any], xmin: XminRule) -> Cells:
     """Return what noise of this shape gives; its alpha is left out where the caller gave xmin as a number."""
-    comparable = isinstance(xmin, str)
-    null = noise_null(spectrum.N, spectrum.M, spectrum.rf, xmin if comparable else "ks")
+    null = null_of(spectrum.N, spectrum.M, spectrum.rf, xmin)
     if null is None:
         return {}
     cells: Cells = {f"null_{name}": null.band(name)[0] for name in ("stable_rank", "entropy")}
+    comparable = isinstance(xmin, str)
     if "bulk_D" in row:
         cells["bulk_p_value"] = null.bulk_p_value(row["bulk_D"])
     if comparable:

@@ -9,6 +9,7 @@ from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path, PurePath
 
+from htsr.audit.progress import tqdm
 from htsr.errors import InputError
 from htsr.files import open_regular
 from htsr.weights import Inventory
@@ -26,9 +27,11 @@ class FilesRead:
     """The files that are read for an inventory, by content: weights, external data, and every JSON file beside them.
 
     Making one reads them all. ``check`` is cheap: it reads again only what looks touched. ``verify`` reads all of them again.
+    ``progress`` shows or hides a bar, as in ``analyze``.
     """
 
-    def __init__(self, inventory: Inventory, roots: Iterable[Path]) -> None:
+    def __init__(self, inventory: Inventory, roots: Iterable[Path], progress: bool | None = False) -> None:
+        self._progress = progress
         self._paths = sorted(set(_files(inventory, roots)))
         self._hashed = self._hash(self._paths)
 
@@ -55,8 +58,13 @@ class FilesRead:
         self._hashed |= now
 
     def _hash(self, paths: list[Path]) -> dict[Path, tuple[Stamp, str]]:
+        disable = None if self._progress is None else not self._progress
         with ThreadPoolExecutor(THREADS) as pool:
-            return dict(zip(paths, pool.map(_hash, paths), strict=True))
+            hashed = pool.map(_hash, paths)
+            bar = tqdm(
+                hashed, total=len(paths), desc="compare files", unit="file", delay=1, leave=False, disable=disable
+            )
+            return dict(zip(paths, bar, strict=True))
 
 
 def _changed(path: Path) -> InputError:

@@ -7,11 +7,14 @@ from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import partial
+from typing import Any
 
 import numpy as np
 import torch
 
+from htsr.audit.cells import null_of
 from htsr.audit.layer import FAILURES, LayerAnalysis, Settings, analyze_eigenvalues, analyze_layer, failed_layer, load
+from htsr.audit.progress import tqdm
 from htsr.spectra.spectrum import ONE_THREAD_UP_TO, Gram, esd, esds
 from htsr.spectra.threads import one_core, one_thread
 from htsr.weights import Layer
@@ -48,6 +51,28 @@ def analyze_layers(
             yield from results
     finally:
         torch.set_num_threads(threads)  # workers that are threads of this process have set it to one
+
+
+def draw_nulls(layers: list[Layer], settings: Settings, *, n_jobs: int | None, progress: bool | None) -> None:
+    """Draw the noise of each new shape into the cache, the longest first.
+
+    Without this, every worker would draw it for itself, and the layers that wait for it would spoil the remaining time.
+    """
+    import joblib
+
+    if not settings.bulk:
+        return
+    shapes = sorted({(layer.M, layer.rf, layer.N) for layer in layers}, reverse=True)
+    bar = tqdm(
+        total=len(shapes), desc="draw noise", unit="shape", delay=1, leave=False,
+        disable=None if progress is None else not progress,
+    )  # fmt: skip
+    several = joblib.effective_n_jobs(n_jobs) > 1
+    draw = joblib.delayed(null_of) if several else null_of
+    draws = (draw(N, M, rf, settings.xmin) for M, rf, N in shapes)
+    with bar:
+        for _ in _as_they_are_done(draws, n_jobs) if several else draws:
+            bar.update()
 
 
 def _one_job(layers: list[Layer], settings: Settings) -> Iterator[LayerAnalysis]:
@@ -150,8 +175,8 @@ def _together(layers: list[Layer], settings: Settings) -> Iterator[LayerAnalysis
             yield analyze_eigenvalues(layer, weight, found[number], settings)
 
 
-def _as_they_are_done(tasks: Iterable[object], n_jobs: int | None) -> Iterator[list[LayerAnalysis]]:
-    """Run joblib tasks and yield each batch as soon as it is done, if the backend can."""
+def _as_they_are_done(tasks: Iterable[object], n_jobs: int | None) -> Iterator[Any]:
+    """Run joblib tasks and yield the result of each as soon as it is done, if the backend can."""
     import joblib
 
     try:
