@@ -65,6 +65,23 @@ def convolutions() -> nn.Module:
     return nn.Sequential(*(nn.Conv2d(a, b, 3) for a, b in itertools.pairwise(widths)))
 
 
+def large_matrices(quick: bool, rounds: int) -> list[list[object]]:
+    """Return a row for each shape of a language model: seconds of an audit, of the bare linear algebra, and their ratio."""
+    generator = torch.Generator().manual_seed(0)
+    rows: list[list[object]] = []
+    for N, M in [(512, 256)] if quick else [(4096, 4096), (11008, 4096)]:
+        weight = (0.02 * torch.randn(N, M, generator=generator)).bfloat16()
+
+        def bare(weight: torch.Tensor = weight) -> np.ndarray:
+            W = weight.double().numpy()
+            return np.linalg.eigvalsh(W.T @ W)
+
+        seconds = alternate({"htsr": partial(htsr.analyze, weight, progress=False), "bare": bare}, rounds)
+        medians = [statistics.median(values) for values in seconds.values()]
+        rows.append([f"{N} x {M}", *medians, median_ratio(seconds["htsr"], seconds["bare"])])
+    return rows
+
+
 def write_checkpoint(folder: Path, gigabytes: float) -> None:
     """Write a sharded checkpoint: a vocabulary of 50257 x 1024 and layers of 1024 x 4096, float32."""
     generator = torch.Generator().manual_seed(0)
@@ -137,6 +154,7 @@ def main() -> None:
             "weightwatcher",
             rounds,
         )
+    large = large_matrices(quick, 1 if quick else 5)
     with tempfile.TemporaryDirectory() as folder:
         generator = torch.Generator().manual_seed(0)
         file = Path(folder) / "forty.safetensors"
@@ -161,10 +179,17 @@ def main() -> None:
         memory = [[program, *reversed(measure_peak(program, Path(folder)))] for program in AUDIT]
 
     header = ["program", "median seconds", "weightwatcher / this"]
+    large_header = [
+        "bfloat16 matrix",
+        "htsr, seconds",
+        "float64 Gram matrix and numpy's eigvalsh, seconds",
+        "htsr / these",
+    ]
     sections = {
         "MiniLM, default settings": (header, default),
         "MiniLM, noise bulk and shuffles in both, nulls in htsr": (header, full),
         "Ten 3 x 3 convolutions, 64 to 512 channels": (header, resnet),
+        "One large matrix, default settings": (large_header, large),
         "Forty matrices of 1024 x 1024, by workers": (["workers", "median seconds", "one worker / this"], workers),
         f"A sharded checkpoint of {gigabytes:g} GB": (["program", "seconds", "peak MB above the import"], memory),
     }  # fmt: skip

@@ -31,6 +31,7 @@ BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
             "audit_speed.py",
             (
                 "| bare eigvalsh (numpy) |",
+                "| 512 x 256 |",
                 "| n_jobs=2, one BLAS thread each |",
                 "| htsr |",
                 "peak MB above the import",

@@ -92,7 +92,8 @@ def analyze(
             and the mean that cause them, and measure the distance between the two spectra. Doubles the time.
         bulk: Say what noise would look like: the Marchenko-Pastur bulk, the spikes above it, the alpha that Gaussian noise of
             this shape gives, and the phase. The noise is drawn once for each shape, which takes one to two seconds up to a side
-            of 1024 and a quarter of a minute at 4096, and kept in the user's cache folder.
+            of 1024, and kept in the user's cache folder. Larger matrices need no draws, except convolutions and rules for
+            ``xmin`` other than "ks", which take a quarter of a minute at 4096.
         vectors: Measure how localised the leading singular vectors are. This needs eigenvectors and takes about five times as
             long.
         convention: ``"weightwatcher"`` restores WeightWatcher's scaling of Conv2d and its absolute cut-off of 1e-5, for

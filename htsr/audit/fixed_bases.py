@@ -52,7 +52,8 @@ def _peaks(rows: torch.Tensor) -> "NDArray[np.int64] | None":
     power[:, 1:] *= 2  # each stands for a negative frequency, too
     total = power.sum(axis=1)
     power, total = power[total > 1e-12 * total.max()], total[total > 1e-12 * total.max()]
-    if not len(power):
+    # nearly every trained matrix ends here: not even as many frequencies as the strongest hold enough of a row
+    if not len(power) or ((2 * NEIGHBOURS + 1) * power.max(axis=1) < ENERGY * total).any():
         return None
     peaks = power.argmax(axis=1)
     near = peaks[:, None] + np.arange(-NEIGHBOURS, NEIGHBOURS + 1)

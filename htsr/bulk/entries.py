@@ -23,11 +23,11 @@ def excess_kurtosis(weight: torch.Tensor) -> float:
         entries, every k-th row of the longer side stands for it.
     """
     longer = weight.detach() if weight.shape[0] >= weight.shape[1] else weight.detach().transpose(0, 1)
-    sample = longer[:: math.ceil(weight.numel() / SAMPLE_SIZE)].to(torch.float64)
-    sample = sample / sample.abs().max().clamp_min(
-        torch.finfo(torch.float64).tiny
-    )  # so that no square over- or underflows
-    squares = (sample - sample.mean()).square_().flatten()
+    # a copy, which the next lines change
+    sample = longer[:: math.ceil(weight.numel() / SAMPLE_SIZE)].to(torch.float64, copy=True)
+    low, high = sample.aminmax()
+    sample /= torch.maximum(-low, high).clamp_min(torch.finfo(torch.float64).tiny)  # no square over- or underflows
+    squares = sample.sub_(sample.mean()).square_().flatten()
     bound = max(math.sqrt(weight.shape[0] * weight.shape[1]), MIN_OUTLIER**2) * squares.mean()
     if bound == 0:
         return 0.0

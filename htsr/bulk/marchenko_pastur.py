@@ -12,6 +12,7 @@ normal ones) add K / pi times cos(2 t).
 """
 
 import math
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -34,12 +35,27 @@ def cdf(x: np.ndarray, N: float, M: float, kurtosis: float = 0.0) -> np.ndarray:
 def lower_mean(share: float, N: float, M: float, kurtosis: float = 0.0) -> float:
     """Return the expected mean of the lowest eigenvalues, a ``share`` in (0, 1) of all, to order 1 / M."""
     y = M / N
-    t = scipy.optimize.brentq(lambda angle: mass_above(angle, y) - (1 - share), 0, math.pi, xtol=1e-9)
+    t = _angle(share, y)
     sin, cos = math.sin(t), math.cos(t)
     sum_above = (t - sin * cos) / math.pi  # the density times lambda / N is 2 / pi sin^2 t
     # An eigenvalue that the terms of order 1 / M move across the quantile counts as the quantile: integrals of cos(u) - cos(t).
     moved = (cos - 1) / 4 + (sin - t * cos) / (2 * math.pi) - kurtosis * sin**3 / (3 * math.pi)
     return N * (1 - sum_above + 2 * math.sqrt(y) * moved / M) / share
+
+
+@lru_cache(maxsize=4096)  # layers of one shape ask for the same angles again and again
+def _angle(share: float, y: float) -> float:
+    """Return the angle below which a ``share`` of the eigenvalues lie."""
+    # The solver tries ten angles, and what follows is the same for each.
+    sin, tan, atan, root, above = math.sin, math.tan, math.atan, math.sqrt(y), 1 - share
+    ratio, times_t, times_turn = (1 - root) / (1 + root), 1 + y, (1 - y) / (2 * y)
+
+    def excess(t: float) -> float:
+        """Return ``mass_above(t, y) - above``, to the last bit."""
+        turn = atan(ratio * tan(t / 2))
+        return 2 / math.pi * (-sin(t) / (2 * root) + times_t * t / (4 * y) - times_turn * turn) - above
+
+    return float(scipy.optimize.brentq(excess, 0, math.pi, xtol=1e-9))
 
 
 def mass_above(t: Any, y: float) -> Any:

@@ -12,6 +12,7 @@ import platformdirs
 import scipy
 
 from htsr.bulk.bulk_fit import MAX_KURTOSIS, MIN_BULK_EIGENVALUES, fit_marchenko_pastur
+from htsr.bulk.null_laws import BULK_SKEWNESS, draws_by_law
 from htsr.bulk.wishart import wishart_eigenvalues
 from htsr.files import read_regular, seal, unseal, written_aside
 from htsr.spectra import metrics
@@ -20,11 +21,11 @@ from htsr.tails.xmin_rules import XMIN_RULES, XminName
 
 # Raise this whenever a draw would come out differently: files of older versions on disk are then ignored.
 VERSION = 1
-# A draw costs about M^2 for each slice, so this bounds the time for a new shape: 1 to 2 s up to M = 1024, 15 s at 4096 on one
-# core.
+# Single matrices with a larger M are described by laws (``htsr.bulk.null_laws``) instead of draws, at so many levels.
+DRAWN_UP_TO, LEVELS_OF_LAWS = 1024, 1000
+# A draw costs about M^2 for each slice, so this bounds the time for a new shape: 1 to 2 s up to M = 1024, 15 s for another rule
+# for the tail at M = 4096 on one core.
 DRAWS, MIN_DRAWS, DRAWS_TIMES_M_SQUARED = 1000, 50, 1e8
-# Skewness of the KS distance between noise and the law fitted to it: measured 0.60 to 0.85 at M from 64 to 384, Q from 1 to 8.
-BULK_SKEWNESS = 0.75
 # A share is counted if at least this many draws are as small, and extrapolated if fewer are.
 MIN_COUNT = 10
 # p-values below this are not told apart.
@@ -44,6 +45,8 @@ RANGES = {
 @dataclass(frozen=True, eq=False)
 class NoiseNull:
     """Statistics of many draws of Gaussian noise, one array each; none depends on the scale of the weights.
+
+    For large matrices the arrays hold quantiles at even levels in place of draws.
 
     Attributes:
         N: The larger side.
@@ -122,7 +125,7 @@ class NoiseNull:
 
 @lru_cache(maxsize=1024)
 def noise_null(N: int, M: int, matrices: int = 1, xmin: XminName = "ks") -> NoiseNull | None:
-    """Draw the null of a shape, or take it from memory or from the user's cache folder if it was drawn before.
+    """Draw the null of a shape, or take it from memory, from the user's cache folder, or from the laws of large matrices.
 
     Args:
         N: The larger side.
@@ -141,6 +144,10 @@ def noise_null(N: int, M: int, matrices: int = 1, xmin: XminName = "ks") -> Nois
         The shape alone seeds the draws, so every machine and every run compares with the same noise. The folder is
         ``$HTSR_CACHE_DIR``, or else the platform's folder for caches; if it cannot be written, each process draws the null
         anew. A file there counts only if its checksum fits and its values can be such draws.
+
+        Single matrices with M above 1024 need no draws if ``xmin`` is "ks", the default: laws that were fitted to draws give the
+        quantiles of each statistic in milliseconds. Their medians and 90 % bands agree with draws as well as 50 draws, all that
+        time allows at M = 4096, agree with each other (``docs/noise.md``).
     """
     if not (isinstance(N, int) and isinstance(M, int) and isinstance(matrices, int)):
         raise TypeError(f"expected whole numbers, got N={N!r}, M={M!r}, matrices={matrices!r}")
@@ -150,12 +157,19 @@ def noise_null(N: int, M: int, matrices: int = 1, xmin: XminName = "ks") -> Nois
         raise ValueError(f"expected xmin to be one of {', '.join(XMIN_RULES)}, got {xmin!r}")
     if M < 2 or M * matrices < MIN_BULK_EIGENVALUES:
         return None
+    if M > DRAWN_UP_TO and matrices == 1 and xmin == "ks":
+        return _null(N, M, matrices, draws_by_law(N, M, LEVELS_OF_LAWS))
     path = cache_folder() / f"noise-v{VERSION}" / f"{N}x{M}x{matrices}-{xmin}.npy"
     draws = _read(path, _count(M, matrices))
     if draws is None:
         draws = np.sort(_draw(N, M, matrices, xmin), axis=1)
         _write(path, draws)
-    draws.flags.writeable = False  # every caller gets the same arrays
+    return _null(N, M, matrices, draws)
+
+
+def _null(N: int, M: int, matrices: int, draws: np.ndarray) -> NoiseNull:
+    """Return a null that nobody can change, since every caller gets the same one."""
+    draws.flags.writeable = False
     return NoiseNull(N, M, matrices, *draws)
 
 

@@ -1,5 +1,6 @@
 """How many threads linear algebra uses."""
 
+import ctypes
 from contextlib import AbstractContextManager
 from functools import lru_cache
 
@@ -28,6 +29,11 @@ def blas_threads(limit: int | None) -> AbstractContextManager[object]:
 def one_core() -> None:
     """Limit torch to one core in the calling thread from now on; each thread of a pool calls this as it starts."""
     _libraries().limit(limits=1, user_api="openmp")
+
+
+def blas_libraries() -> list[ctypes.CDLL]:
+    """Return the libraries of linear algebra that this process has loaded and that threadpoolctl knows."""
+    return [library.dynlib for library in _libraries().lib_controllers if library.user_api == "blas"]
 
 
 @lru_cache(maxsize=1)

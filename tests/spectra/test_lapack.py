@@ -61,3 +61,54 @@ def test_many_threads_at_once():
     for thread in threads:
         thread.join()
     assert wrong == []
+
+
+@pytest.mark.parametrize("R", [1, 2])
+@pytest.mark.parametrize("intel", [True, False])
+@pytest.mark.parametrize("M", [1, 2, 3, 31, 200])
+def test_every_way_gives_the_same_eigenvalues(monkeypatch, M, intel, R):
+    monkeypatch.setattr(lapack, "MKL_FROM", 1)
+    monkeypatch.setattr(lapack, "TWO_STAGE_FROM", 1)
+    monkeypatch.setattr(lapack, "_mkl_is_fast", lambda: intel)
+    A = np.random.default_rng(M).normal(size=(R, M, M)) * np.geomspace(1, 1e-3, M)
+    stack = A.transpose(0, 2, 1) @ A
+    expected = np.linalg.eigvalsh(stack)
+    assert abs(eigvalsh(stack.copy()) - expected).max() < 1e-14 * max(M, 10) * expected.max()
+
+
+def test_large_matrices_take_the_fast_ways(monkeypatch):
+    taken = []
+    monkeypatch.setattr(lapack, "_of_torch", lambda stack: taken.append("mkl"))
+    monkeypatch.setattr(lapack, "_run", lambda driver, stack, workspace: taken.append(driver))
+    monkeypatch.setattr(lapack, "_workspace", lambda driver, stack: 1)
+    for intel in (True, False):
+        monkeypatch.setattr(lapack, "_mkl_is_fast", lambda intel=intel: intel)
+        for M in (lapack.MKL_FROM - 1, lapack.MKL_FROM, lapack.TWO_STAGE_FROM):
+            eigvalsh(np.broadcast_to(0.0, (1, M, M)))
+    two_stage = lapack._dsyevd_2stage()
+    assert two_stage is not None  # scipy's wheels have it
+    assert taken == [lapack._dsyevd(), "mkl", "mkl", lapack._dsyevd(), lapack._dsyevd(), two_stage]
+
+
+def test_without_the_two_stage_reduction_large_matrices_are_decomposed_as_small_ones(monkeypatch):
+    monkeypatch.setattr(lapack, "blas_libraries", lambda: [object()])
+    assert lapack._dsyevd_2stage.__wrapped__() is None
+    monkeypatch.setattr(lapack, "_dsyevd_2stage", lambda: None)
+    monkeypatch.setattr(lapack, "_mkl_is_fast", lambda: False)
+    monkeypatch.setattr(lapack, "TWO_STAGE_FROM", 1)
+    assert (eigvalsh(np.diag([2.0, 1.0])[None]) == [[1, 2]]).all()
+
+
+def test_mkl_is_taken_on_intel_alone(monkeypatch, tmp_path):
+    asked = lapack._mkl_is_fast.__wrapped__
+    monkeypatch.setattr(lapack.torch.backends.mkl, "is_available", lambda: True)
+    for vendor in ("GenuineIntel", "AuthenticAMD"):
+        (tmp_path / "cpuinfo").write_text(f"vendor_id\t: {vendor}\n")
+        monkeypatch.setattr(lapack, "Path", lambda _: tmp_path / "cpuinfo")
+        assert asked() == (vendor == "GenuineIntel")
+        monkeypatch.setattr(lapack, "Path", lambda _: tmp_path / "no")  # as on Windows
+        monkeypatch.setattr(lapack.platform, "processor", lambda vendor=vendor: f"Model 85, {vendor}")
+        assert asked() == (vendor == "GenuineIntel")
+    monkeypatch.setattr(lapack.torch.backends.mkl, "is_available", lambda: False)
+    monkeypatch.setattr(lapack.platform, "processor", lambda: "GenuineIntel")
+    assert not asked()
