@@ -34,8 +34,9 @@ def user_seconds(command: list[str]) -> float:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--quick", action="store_true", help="one run of each command")
-    runs = 1 if parser.parse_args().quick else 5
+    parser.add_argument("--quick", action="store_true", help="one run of each command, printed only")
+    quick = parser.parse_args().quick
+    runs = 1 if quick else 5
     seconds: dict[str, list[float]] = {name: [] for name in COMMANDS}
     for _ in range(runs):
         for name, command in COMMANDS.items():
@@ -43,7 +44,10 @@ def main() -> None:
     best = {name: min(times) for name, times in seconds.items()}
     rows: list[list[object]] = [[name, time, time / best["import torch"]] for name, time in best.items()]
     lines = table(["command", f"user CPU seconds, best of {runs}", "times import torch"], rows)
-    write("import_time.md", "\n".join(lines))
+    if quick:
+        print("\n".join(lines))
+    else:
+        write("import_time.md", "\n".join(lines))
 
 
 if __name__ == "__main__":

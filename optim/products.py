@@ -44,7 +44,7 @@ def _kernel(X: Tensor) -> Callable[..., Any] | None:
 @lru_cache(maxsize=1)
 def _installed_kernel() -> Callable[..., Any] | None:
     try:
-        from quack.gemm_interface import gemm_symmetric
+        from quack.gemm_interface import gemm_symmetric  # type: ignore[import-not-found]
     except ImportError:  # comes with gram-newton-schulz
         return None
     return gemm_symmetric

@@ -85,7 +85,7 @@ BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
         ("history_opening.py", ("| alpha() |", "| one spectrum |")),
         (
             "limits.py",
-            ("| 256 x 128 | 64 |", "| lognormal of width 0.414, smooth | 1000 |", "| shuffled, seed 0 | 39 |"),
+            ("| lognormal of width 0.414, smooth | 1000 |", "| shuffled, seed 0 | 39 |"),
         ),
     ],
 )

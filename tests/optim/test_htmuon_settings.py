@@ -419,4 +419,4 @@ def test_settings_may_change_while_training():
     updates(optimizer, p, 2)
     optimizer.param_groups[0] |= {"row_normalize": True, "method": "stream", "interval": 2, "scale": "raw"}
     updates(optimizer, p, 2)
-    assert set(optimizer.state[p]) == {"momentum_buffer", "row_second_moment", "basis", "norm_ratio"}
+    assert set(optimizer.state[p]) == {"momentum_buffer", "resolved", "row_second_moment", "basis", "norm_ratio"}
