@@ -23,7 +23,7 @@ RATIO = 10.0  # of successive shifts: no power of an eigenvalue is wrong by more
 REACH = 5.0  # N terms serve eigenvalues down to this multiple of the last shift
 FEWEST_TERMS, MOST_TERMS = 3, 8  # the eighth shift is 1e-7 of the largest eigenvalue, about what float32 resolves
 ABOVE = 1.2  # a few Lanczos steps may give the largest eigenvalue as this much smaller
-LANCZOS_STEPS = 6
+LANCZOS_STEPS, POWER_STEPS = 6, 4
 LOST = 2e-4  # what share of the squared result may be lost below the reach of the last term
 
 
@@ -58,18 +58,37 @@ def cholesky_power(G_mn: Tensor, power: float, scale: str) -> Tensor | None:
 
 def _inverses(A: Tensor, largest: float) -> list[Tensor] | None:
     """Return (A / t + 1)^-1 for every shift t until the smallest eigenvalue is within reach; None if it stays out of it."""
+    shifts = largest * RATIO ** -np.arange(MOST_TERMS, dtype=np.float64)
     inverses: list[Tensor] = []
-    for shift in largest * RATIO ** -np.arange(MOST_TERMS, dtype=np.float64):
-        shifted = A.clone()
-        shifted.diagonal().add_(shift)
-        L, failed = torch.linalg.cholesky_ex(shifted)
-        if failed:
+    last: Tensor | None = None
+    for count, shift in enumerate(shifts[:-1], 1):
+        inverse = _inverse(A, shift)
+        if inverse is None:
             return None
-        inverses.append(torch.cholesky_inverse(L).mul_(shift))
-        if len(inverses) >= FEWEST_TERMS and largest_eigenvalue(inverses[-1][None], LANCZOS_STEPS) <= 1 / (1 + REACH):
+        inverses.append(inverse)
+        if count >= FEWEST_TERMS and _norm(inverse) <= 1 / (1 + REACH):
             return inverses
-    lost = float(torch.linalg.vector_norm(inverses[-1])) ** 2
-    return inverses if lost <= LOST * len(A) else None
+        if count == FEWEST_TERMS:  # whether all of them would do shows in the last one
+            last = _inverse(A, shifts[-1])
+            if last is None or float(torch.linalg.vector_norm(last)) ** 2 > LOST * len(A):
+                return None
+    return None if last is None else [*inverses, last]
+
+
+def _inverse(A: Tensor, shift: float) -> Tensor | None:
+    """Return (A / shift + 1)^-1, or None if A + shift is not positive definite in float32."""
+    shifted = A.clone()
+    shifted.diagonal().add_(shift)
+    L, failed = torch.linalg.cholesky_ex(shifted)
+    return None if failed else torch.cholesky_inverse(L).mul_(shift)
+
+
+def _norm(inverse: Tensor) -> float:
+    """Return the spectral norm of a positive definite matrix, from below, by the power iteration."""
+    v = torch.randn(len(inverse), generator=torch.Generator().manual_seed(0), dtype=torch.float64).to(inverse)
+    for _ in range(POWER_STEPS):
+        v = inverse @ v
+    return float(torch.linalg.vector_norm(inverse @ v) / torch.linalg.vector_norm(v))
 
 
 def _above_noise(inverses: list[Tensor], largest: float, X_mn: Tensor, dtype: torch.dtype) -> bool:

@@ -14,7 +14,7 @@ from htsr.optim.quintics import DEFAULT_STEPS
 from htsr.optim.settings import Method, Scale, check_settings
 from htsr.optim.streaming import streaming_power
 
-EIGH_UP_TO = 64  # up to this side one batched decomposition takes less time than many small factorisations
+EIGH_UP_TO = 128  # up to this side one batched decomposition takes less time than many small factorisations
 NEGATIVE_POWER_STEPS = 8
 # Share of the singular values below the domain of the iterates from which "auto" decomposes a matrix instead.
 LOST = 1e-3
@@ -45,7 +45,7 @@ def spectral_power(
             - ``"iterate"``: ``steps`` quintic Newton-Schulz steps, with as many matrix products a step as Muon's, for any
               p. Accurate for singular values that are large enough beside the Schatten-4 norm of ``G``; see Notes.
             - ``"stream"``: one step of subspace iteration from ``basis``, for matrices that change slowly.
-            - ``"auto"``: on a CPU ``"eigh"`` for k <= 64 and ``"cholesky"`` for all others. On a GPU ``"iterate"``, and
+            - ``"auto"``: on a CPU ``"eigh"`` for k <= 128 and ``"cholesky"`` for all others. On a GPU ``"iterate"``, and
               ``"eigh"`` for matrices with singular values that the steps do not follow. ``"svd"`` for float64.
 
         steps: Number of steps of ``"iterate"``, 5 to 9. By default 6, and 8 for ``"auto"`` at p < 0.

@@ -177,9 +177,9 @@ def test_what_auto_stands_for_on_a_cpu():
     def way(*shape, dtype=torch.float32, **settings):
         return resolve_method(torch.empty(shape, dtype=dtype), 0.125, "auto", **settings)[0]
 
-    assert way(1, 100, 150) == "cholesky"
-    assert way(1, 64, 150) == "eigh"
-    assert way(1, 100, 150, dtype=torch.bfloat16) == "cholesky"
+    assert way(1, 130, 150) == "cholesky"
+    assert way(1, 128, 150) == "eigh"
+    assert way(1, 130, 150, dtype=torch.bfloat16) == "cholesky"
     assert way(1, 100, 150, dtype=torch.float64) == "svd"
     assert way(1, 100, 150, steps=7) == "iterate"
 
@@ -204,16 +204,17 @@ def of_rank(m, n, rank, dtype=torch.float32):
 
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("rank", RANKS)
-@pytest.mark.parametrize(("m", "n"), [(256, 128), (100, 200), (90, 90), (40, 60)])
+@pytest.mark.parametrize(("m", "n"), [(256, 140), (130, 200), (150, 150), (40, 60)])
 def test_auto_is_right_for_every_rank_and_leaves_noise_out(m, n, rank, dtype):
     if rank is not None and rank >= min(m, n):
         pytest.skip("that is the full rank")
     G, (U, S, Vh) = of_rank(m, n, rank, dtype)
     for power in (-0.25, 0.0, 1 / 16, 0.125, 0.5, 1.0):
         Y, share, _ = power_of_stack(G[None], power, "auto", "raw")
-        expected = (U * S**power) @ Vh
+        kept = round(float(share[0]) * min(m, n))
+        assert kept == len(S) or (rank is None and m == n and kept == m - 1)  # one may drown in a half type's noise
+        expected = (U[:, :kept] * S[:kept] ** power) @ Vh[:kept]
         assert (Y[0].double() - expected).norm() < 0.002 * expected.norm()
-        assert float(share[0]) * min(m, n) == pytest.approx(len(S))
 
 
 @pytest.mark.parametrize("rank", RANKS)
@@ -230,7 +231,7 @@ def test_a_float32_product_of_low_rank_has_that_rank(rank):
 
 
 @pytest.mark.parametrize("low", [1e-2, 1e-4, 1e-6])
-@pytest.mark.parametrize(("m", "n"), [(128, 128), (256, 128), (70, 140)])
+@pytest.mark.parametrize(("m", "n"), [(140, 140), (256, 130), (70, 140)])
 def test_auto_resolves_wide_spectra_of_float32(low, m, n):
     U, s, V = graded(min(m, n), low, m, n)
     G = ((U * s) @ V.mT).float()
