@@ -15,7 +15,7 @@ ROUNDING = 16
 
 def svd_power(G_bmn: Tensor, power: float, scale: str) -> tuple[Tensor, Tensor]:
     """Return U diag(s^p) V^T of finite matrices by the float64 singular value decomposition."""
-    X = G_bmn.double()
+    X = _double(G_bmn)
     U, S, Vh = torch.linalg.svd(X, full_matrices=False)
     floor = ROUNDING * torch.finfo(torch.float64).eps
     powers, share = _powers(S, power, scale, resolved(S, RoundingNoise(X, G_bmn.dtype), floor))
@@ -31,7 +31,7 @@ def eigh_power(G_bmn: Tensor, power: float, scale: str) -> tuple[Tensor, Tensor]
     if G_bmn.dtype == torch.float64:
         return svd_power(G_bmn, power, scale)
     tall = G_bmn.shape[-2] > G_bmn.shape[-1]
-    X = G_bmn.double()
+    X = _double(G_bmn)
     top = X.abs().amax((-2, -1), keepdim=True).clamp_min(torch.finfo(X.dtype).tiny)
     X = X / top
     evals, U = torch.linalg.eigh(X.mT @ X if tall else X @ X.mT)
@@ -43,6 +43,11 @@ def eigh_power(G_bmn: Tensor, power: float, scale: str) -> tuple[Tensor, Tensor]
         factor = factor * top[..., 0] ** power
     F = (U * factor[:, None, :]) @ U.mT
     return (X @ F if tall else F @ X), share
+
+
+def _double(G: Tensor) -> Tensor:
+    """Return a float64 copy, on the CPU where the device has no float64."""
+    return (G.cpu() if G.device.type == "mps" else G).double()
 
 
 def _powers(S: Tensor, power: float, scale: str, kept: Tensor) -> tuple[Tensor, Tensor]:

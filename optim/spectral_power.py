@@ -134,7 +134,7 @@ def power_of_stack(
         Y, share = _cholesky_or_eigh(G_bmn, power, scale)
     else:
         Y, share = (svd_power if way == "svd" else eigh_power)(G_bmn, power, scale)
-    return Y.to(number), share, basis
+    return Y.to(number).to(G_bmn.device), share.to(number).to(G_bmn.device), basis
 
 
 def _cholesky_or_eigh(G_bmn: Tensor, power: float, scale: Scale) -> tuple[Tensor, Tensor]:
@@ -155,8 +155,8 @@ def _exact_where_lost(G_bmn: Tensor, power: float, scale: Scale, Y: Tensor, shar
     lost = (share < 1 - LOST).nonzero()[:, 0]
     if len(lost):
         exact, resolved = eigh_power(G_bmn[lost], power, scale)
-        Y = Y.index_copy(0, lost, exact.to(Y.dtype))
-        share = share.index_copy(0, lost, resolved.to(share.dtype))
+        Y = Y.index_copy(0, lost, exact.to(Y.dtype).to(Y.device))
+        share = share.index_copy(0, lost, resolved.to(share.dtype).to(share.device))
     return Y, share
 
 
