@@ -15,10 +15,10 @@ ROUNDING = 16
 
 def svd_power(G_bmn: Tensor, power: float, scale: str) -> tuple[Tensor, Tensor]:
     """Return U diag(s^p) V^T of finite matrices by the float64 singular value decomposition."""
-    X = _double(G_bmn)
+    X, top = _scaled(G_bmn)
     U, S, Vh = torch.linalg.svd(X, full_matrices=False)
     floor = ROUNDING * torch.finfo(torch.float64).eps
-    powers, share = _powers(S, power, scale, resolved(S, RoundingNoise(X, G_bmn.dtype), floor))
+    powers, share = _powers(S, top, power, scale, resolved(S, RoundingNoise(X, G_bmn.dtype), floor))
     return (U * powers[:, None, :]) @ Vh, share
 
 
@@ -31,30 +31,29 @@ def eigh_power(G_bmn: Tensor, power: float, scale: str) -> tuple[Tensor, Tensor]
     if G_bmn.dtype == torch.float64:
         return svd_power(G_bmn, power, scale)
     tall = G_bmn.shape[-2] > G_bmn.shape[-1]
-    X = _double(G_bmn)
-    top = X.abs().amax((-2, -1), keepdim=True).clamp_min(torch.finfo(X.dtype).tiny)
-    X = X / top
+    X, top = _scaled(G_bmn)
     evals, U = torch.linalg.eigh(X.mT @ X if tall else X @ X.mT)
     S, U = evals.clamp_min(0).sqrt().flip(-1), U.flip(-1)
     floor = (ROUNDING * torch.finfo(torch.float64).eps) ** 0.5
-    powers, share = _powers(S, power, scale, resolved(S, RoundingNoise(X, G_bmn.dtype), floor))
+    powers, share = _powers(S, top, power, scale, resolved(S, RoundingNoise(X, G_bmn.dtype), floor))
     factor = powers / S.clamp_min(torch.finfo(S.dtype).tiny)
-    if scale == "raw":
-        factor = factor * top[..., 0] ** power
     F = (U * factor[:, None, :]) @ U.mT
     return (X @ F if tall else F @ X), share
 
 
-def _double(G: Tensor) -> Tensor:
-    """Return a float64 copy, on the CPU where the device has no float64."""
-    return (G.cpu() if G.device.type == "mps" else G).double()
+def _scaled(G: Tensor) -> tuple[Tensor, Tensor]:
+    """Return matrices in float64 with a largest entry of 1, and what they were divided by, shape (b, 1)."""
+    X = (G.cpu() if G.device.type == "mps" else G).double()  # that device has no float64
+    top = X.abs().amax((-2, -1), keepdim=True).clamp_min(torch.finfo(X.dtype).tiny)
+    return X / top, top[..., 0]
 
 
-def _powers(S: Tensor, power: float, scale: str, kept: Tensor) -> tuple[Tensor, Tensor]:
-    """Return the singular values of the result, and the share of them that is kept."""
-    top = S[:, :1]
-    powers = torch.where(kept, (S if scale == "raw" else S / top) ** power, 0)
-    if scale == "match_muon":
+def _powers(S: Tensor, top: Tensor, power: float, scale: str, kept: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the singular values of the result, and the share of them that is kept; S are those of the scaled matrix."""
+    powers = torch.where(kept, (S if scale == "raw" else S / S[:, :1]) ** power, 0)
+    if scale == "raw":
+        powers = powers * top**power
+    elif scale == "match_muon":
         rank = kept.sum(-1, keepdim=True, dtype=S.dtype)
         powers = powers * rank.sqrt() / torch.linalg.vector_norm(powers, dim=-1, keepdim=True).clamp_min(1e-30)
     elif scale == "spectral":  # below p = 0 the smallest singular value has the largest power

@@ -30,8 +30,11 @@ LOST = 2e-4  # what share of the squared result may be lost below the reach of t
 def cholesky_power(G_mn: Tensor, power: float, scale: str) -> Tensor | None:
     """Return U diag(s^p) V^T of a finite matrix in float32, or None if float32 cannot give all its singular directions.
 
-    It cannot if singular values are too small beside the largest, or drown in the rounding noise of the dtype of ``G_mn``.
+    It cannot if ``G_mn`` is in float64, or if singular values are too small beside the largest or drown in the rounding noise of
+    the dtype of ``G_mn``.
     """
+    if G_mn.dtype == torch.float64:
+        return None
     tall = G_mn.shape[0] > G_mn.shape[1]
     low, high = torch.aminmax(G_mn)
     top = float(torch.maximum(-low, high))
@@ -96,9 +99,8 @@ def _above_noise(inverses: list[Tensor], largest: float, X_mn: Tensor, dtype: to
 
     Each eigenvalue below a shift adds more than a half to the trace of its term, so twice the trace bounds their number.
     """
-    if 2 * relative_noise(dtype) < RATIO ** (
-        -MOST_TERMS / 2
-    ):  # no row or column is longer than the largest singular value
+    reach = RATIO ** (-MOST_TERMS / 2)
+    if 2 * relative_noise(dtype) < reach:  # no row or column is longer than the largest singular value
         return True
     traces = torch.stack([inverse.diagonal().sum(dtype=torch.float64) for inverse in inverses])
     counts = (2 * traces).clamp_max(len(inverses[0]))

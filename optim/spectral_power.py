@@ -145,7 +145,7 @@ def _cholesky_or_eigh(G_bmn: Tensor, power: float, scale: Scale) -> tuple[Tensor
         if Y is None:
             exact, share = eigh_power(G[None], power, scale)
             Y = exact[0]
-        powers.append(Y.float())
+        powers.append(Y.to(torch.promote_types(G.dtype, torch.float32)))
         shares.append(share)
     return torch.stack(powers), torch.cat(shares)
 

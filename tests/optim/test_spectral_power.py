@@ -241,12 +241,13 @@ def test_auto_resolves_wide_spectra_of_float32(low, m, n):
         assert error < (0.05 if power < 0 and low == 1e-6 else 0.006), (power, float(error))
 
 
-@pytest.mark.parametrize("method", ["svd", "eigh"])
-def test_float64_is_resolved_to_the_last_digits(method):
-    """At condition 1e12, as at 1e3."""
+@pytest.mark.parametrize("method", ["svd", "eigh", "cholesky", "auto"])
+@pytest.mark.parametrize("size", [1, 1e200])
+def test_float64_is_resolved_to_the_last_digits(method, size):
+    """At condition 1e12, as at 1e3, and beyond the range of float32."""
     U, s, V = graded(30, 1e-12, 30, 50)
-    expected = (U * s**0.125) @ V.mT
-    error = (spectral_power((U * s) @ V.mT, 0.125, method=method) - expected).norm() / expected.norm()
+    expected = (U * (size * s) ** 0.125) @ V.mT
+    error = (spectral_power((U * size * s) @ V.mT, 0.125, method=method) - expected).norm() / expected.norm()
     assert error < 1e-4
 
 
