@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, ClassVar
 import numpy as np
 import pandas as pd
 
-from htsr.audit.analysis import Analysis, check_whole_number
+from htsr.audit.about import About
+from htsr.audit.analysis import Analysis, check_whole_number, skipped_frame
 from htsr.audit.columns import COMPARISON_COLUMNS
 from htsr.audit.layer import Settings
 from htsr.audit.progress import tqdm
@@ -201,9 +202,11 @@ class Comparison(Results[LayerComparison]):
         self.skipped = _skipped(a, b)
         of_a, of_b = _only(a, results), _only(b, results)
         change = replace(of_a, source=f"{b.source} - {a.source}", metadata={})
-        self.a = Analysis(of_a, "htsr", {name: result.a for name, result in results.items()})
-        self.b = Analysis(of_b, "htsr", {name: result.b for name, result in results.items()})
-        self.delta = Analysis(change, "htsr", {name: result.delta for name, result in results.items()})
+        self.a = Analysis(About.of(of_a), skipped_frame(of_a), {name: result.a for name, result in results.items()})
+        self.b = Analysis(About.of(of_b), skipped_frame(of_b), {name: result.b for name, result in results.items()})
+        self.delta = Analysis(
+            About.of(change), skipped_frame(change), {name: result.delta for name, result in results.items()}
+        )
 
     def most_changed(self, count: int = 10, by: str = "relative_change") -> pd.DataFrame:
         """The layers that changed most, tied ones left out.

@@ -1,0 +1,134 @@
+"""An analysis as a document and arrays, and back: the same cells, spectra and fits, without fitting anything anew."""
+
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, fields, replace
+from typing import Any
+
+import numpy as np
+
+from htsr.audit.about import About
+from htsr.audit.analysis import SKIPPED, Analysis
+from htsr.audit.columns import BY_NAME
+from htsr.audit.layer import LayerAnalysis
+from htsr.audit.row import finished, known_cells
+from htsr.audit.table import text_frame
+from htsr.bulk import MarchenkoPasturFit
+from htsr.errors import InputError
+from htsr.spectra.spectrum import Spectrum
+from htsr.tails import PowerLawFit
+from htsr.tails.xmin_rules import TailRule
+from htsr.tails.xmin_scan import KS
+
+Document = dict[str, Any]
+Arrays = dict[str, np.ndarray]
+
+FIT = tuple(field.name for field in fields(PowerLawFit) if field.name not in ("values", "_rule"))
+BULK = tuple(field.name for field in fields(MarchenkoPasturFit) if field.name != "spike_strengths")
+
+
+def analysis_document(analysis: Analysis) -> tuple[Document, Arrays]:
+    """Return all that an analysis knows as JSON knows it, and its arrays, those of all layers one behind the other."""
+    about = asdict(replace(analysis.about.hashed(), _stamps={}))
+    del about["_stamps"]
+    arrays = {
+        "eigenvalues": _joined(layer.spectrum.eigenvalues for layer in analysis if layer.spectrum is not None),
+        "shuffled": _joined(layer.shuffled.eigenvalues for layer in analysis if layer.shuffled is not None),
+        "spike_strengths": _joined(layer.bulk.spike_strengths for layer in analysis if layer.bulk is not None),
+    }
+    layers = [_layer_document(layer) for layer in analysis]
+    return {"about": about, "skipped": analysis.skipped.to_numpy().tolist(), "layers": layers}, arrays
+
+
+def analysis_from(document: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> Analysis:
+    """Return the analysis that ``analysis_document`` took apart; raise KeyError, TypeError or ValueError if it cannot be one."""
+    about = About(**{name: document["about"][name] for name in _about_names()})
+    rest = {name: iter(_Cut(arrays[name])) for name in ("eigenvalues", "shuffled", "spike_strengths")}
+    cuts = {name: _Cut(array) for name, array in arrays.items()}
+    del rest
+    xmin = about.settings.get("xmin", "ks")
+    layers = [_layer_from(layer, cuts, TailRule(xmin, KS())) for layer in document["layers"]]
+    for name, cut in cuts.items():
+        cut.check_used(name)
+    skipped = text_frame([(str(a), str(b), str(c)) for a, b, c in document["skipped"]], SKIPPED)
+    return Analysis(about, skipped, {layer.name: layer for layer in layers})
+
+
+def _about_names() -> list[str]:
+    return [field.name for field in fields(About) if not field.name.startswith("_")]
+
+
+def _joined(arrays: Iterable[np.ndarray]) -> np.ndarray:
+    """Return arrays one behind the other."""
+    return np.concatenate([np.empty(0), *arrays])
+
+
+def _layer_document(layer: LayerAnalysis) -> Document:
+    """Return a layer without its arrays, but with their lengths."""
+    document: Document = {"row": known_cells(layer.row), "fit": _known({name: getattr(layer.fit, name) for name in FIT})}
+    if layer.spectrum is not None:
+        document |= {"shape": list(layer.spectrum.shape), "num_eigenvalues": len(layer.spectrum)}
+        document["num_values"] = len(layer.fit.values)
+    if layer.shuffled is not None:
+        document["num_shuffled"] = len(layer.shuffled)
+    if layer.bulk is not None:
+        document["bulk"] = _known({name: getattr(layer.bulk, name) for name in BULK})
+        document["num_strengths"] = len(layer.bulk.spike_strengths)
+    return document
+
+
+def _layer_from(document: Mapping[str, Any], cuts: "Mapping[str, _Cut]", rule: TailRule) -> LayerAnalysis:
+    """Return the layer that ``_layer_document`` took apart."""
+    cells = {name: value for name, value in document["row"].items() if name in BY_NAME}
+    row = finished({name: _cell(name, value) for name, value in cells.items()})
+    spectrum = shuffled = bulk = None
+    values = np.empty(0)
+    if "shape" in document:
+        spectrum = Spectrum(cuts["eigenvalues"].next(document["num_eigenvalues"]), tuple(document["shape"]))
+        values = spectrum.eigenvalues[len(spectrum) - document["num_values"] :]
+    if "num_shuffled" in document:
+        shuffled = Spectrum(cuts["shuffled"].next(document["num_shuffled"]), tuple(document["shape"]))
+    if "bulk" in document:
+        strengths = cuts["spike_strengths"].next(document["num_strengths"])
+        bulk = MarchenkoPasturFit(**_numbers(document["bulk"], BULK), spike_strengths=strengths)
+    fit = PowerLawFit(**_numbers(document["fit"], FIT), values=values, _rule=rule)
+    return LayerAnalysis(str(row["name"]), row, spectrum, fit, bulk, shuffled)
+
+
+def _cell(name: str, value: object) -> object:
+    """Return a cell, whose type must be that of its column."""
+    expected = str if BY_NAME[name].dtype == "str" else int | float
+    if not isinstance(value, expected) or isinstance(value, bool):
+        raise TypeError(f"expected {BY_NAME[name].dtype} for {name}, got {value!r:.50}")
+    return value
+
+
+def _known(numbers: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the numbers that are not NaN, as Python's own types."""
+    plain = {name: value.item() if hasattr(value, "item") else value for name, value in numbers.items()}
+    return {name: value for name, value in plain.items() if value == value}
+
+
+def _numbers(known: Mapping[str, Any], names: Iterable[str]) -> dict[str, Any]:
+    """Return the numbers by name, NaN for those that ``_known`` left out."""
+    return {name: known.get(name, math.nan) for name in names}
+
+
+class _Cut:
+    """An array from which pieces are cut, one behind the other."""
+
+    def __init__(self, array: np.ndarray) -> None:
+        self._array, self._used = array, 0
+
+    def next(self, length: int) -> np.ndarray:
+        """Return the next piece; raise ValueError if there is not so much left."""
+        piece = self._array[self._used : self._used + length]
+        if not isinstance(length, int) or length < 0 or len(piece) != length:
+            raise ValueError(f"expected {length!r} more numbers, there are {len(piece)}")
+        self._used += length
+        return piece
+
+    def check_used(self, name: str) -> None:
+        """Raise InputError if something is left."""
+        if self._used != len(self._array):
+            raise InputError(f"{len(self._array) - self._used} numbers of {name} belong to no layer")
