@@ -11,7 +11,7 @@ from htsr.audit.about import About
 from htsr.audit.analysis import SKIPPED, Analysis
 from htsr.audit.columns import BY_NAME
 from htsr.audit.layer import LayerAnalysis
-from htsr.audit.row import finished, known_cells
+from htsr.audit.row import finished
 from htsr.audit.table import text_frame
 from htsr.bulk import MarchenkoPasturFit
 from htsr.errors import InputError
@@ -19,6 +19,9 @@ from htsr.spectra.spectrum import Spectrum
 from htsr.tails import PowerLawFit
 from htsr.tails.xmin_rules import TailRule
 from htsr.tails.xmin_scan import KS
+
+# How a document spells what JSON does not have.
+INFINITE = ("inf", "-inf")
 
 Document = dict[str, Any]
 Arrays = dict[str, np.ndarray]
@@ -43,9 +46,7 @@ def analysis_document(analysis: Analysis) -> tuple[Document, Arrays]:
 def analysis_from(document: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> Analysis:
     """Return the analysis that ``analysis_document`` took apart; raise KeyError, TypeError or ValueError if it cannot be one."""
     about = About(**{name: document["about"][name] for name in _about_names()})
-    rest = {name: iter(_Cut(arrays[name])) for name in ("eigenvalues", "shuffled", "spike_strengths")}
     cuts = {name: _Cut(array) for name, array in arrays.items()}
-    del rest
     xmin = about.settings.get("xmin", "ks")
     layers = [_layer_from(layer, cuts, TailRule(xmin, KS())) for layer in document["layers"]]
     for name, cut in cuts.items():
@@ -55,6 +56,7 @@ def analysis_from(document: Mapping[str, Any], arrays: Mapping[str, np.ndarray])
 
 
 def _about_names() -> list[str]:
+    """Return the fields of ``About`` that a document holds."""
     return [field.name for field in fields(About) if not field.name.startswith("_")]
 
 
@@ -65,12 +67,12 @@ def _joined(arrays: Iterable[np.ndarray]) -> np.ndarray:
 
 def _layer_document(layer: LayerAnalysis) -> Document:
     """Return a layer without its arrays, but with their lengths."""
-    document: Document = {"row": known_cells(layer.row), "fit": _known({name: getattr(layer.fit, name) for name in FIT})}
+    document: Document = {"row": _known(layer.row), "fit": _known({name: getattr(layer.fit, name) for name in FIT})}
     if layer.spectrum is not None:
         document |= {"shape": list(layer.spectrum.shape), "num_eigenvalues": len(layer.spectrum)}
         document["num_values"] = len(layer.fit.values)
     if layer.shuffled is not None:
-        document["num_shuffled"] = len(layer.shuffled)
+        document |= {"shuffled_shape": list(layer.shuffled.shape), "num_shuffled": len(layer.shuffled)}
     if layer.bulk is not None:
         document["bulk"] = _known({name: getattr(layer.bulk, name) for name in BULK})
         document["num_strengths"] = len(layer.bulk.spike_strengths)
@@ -86,8 +88,8 @@ def _layer_from(document: Mapping[str, Any], cuts: "Mapping[str, _Cut]", rule: T
     if "shape" in document:
         spectrum = Spectrum(cuts["eigenvalues"].next(document["num_eigenvalues"]), tuple(document["shape"]))
         values = spectrum.eigenvalues[len(spectrum) - document["num_values"] :]
-    if "num_shuffled" in document:
-        shuffled = Spectrum(cuts["shuffled"].next(document["num_shuffled"]), tuple(document["shape"]))
+    if "shuffled_shape" in document:
+        shuffled = Spectrum(cuts["shuffled"].next(document["num_shuffled"]), tuple(document["shuffled_shape"]))
     if "bulk" in document:
         strengths = cuts["spike_strengths"].next(document["num_strengths"])
         bulk = MarchenkoPasturFit(**_numbers(document["bulk"], BULK), spike_strengths=strengths)
@@ -97,21 +99,25 @@ def _layer_from(document: Mapping[str, Any], cuts: "Mapping[str, _Cut]", rule: T
 
 def _cell(name: str, value: object) -> object:
     """Return a cell, whose type must be that of its column."""
-    expected = str if BY_NAME[name].dtype == "str" else int | float
-    if not isinstance(value, expected) or isinstance(value, bool):
+    is_text = BY_NAME[name].dtype == "str"
+    if not is_text and value in INFINITE:
+        return float(value)  # type: ignore[arg-type]
+    if not isinstance(value, str if is_text else int | float) or isinstance(value, bool):
         raise TypeError(f"expected {BY_NAME[name].dtype} for {name}, got {value!r:.50}")
     return value
 
 
 def _known(numbers: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the numbers that are not NaN, as Python's own types."""
+    """Return what is not NaN, as Python's own types; infinity, which JSON does not have, as a text."""
     plain = {name: value.item() if hasattr(value, "item") else value for name, value in numbers.items()}
-    return {name: value for name, value in plain.items() if value == value}
+    known = {name: value for name, value in plain.items() if value == value}
+    return {name: str(value) if value in (math.inf, -math.inf) else value for name, value in known.items()}
 
 
 def _numbers(known: Mapping[str, Any], names: Iterable[str]) -> dict[str, Any]:
     """Return the numbers by name, NaN for those that ``_known`` left out."""
-    return {name: known.get(name, math.nan) for name in names}
+    found = {name: known.get(name, math.nan) for name in names}
+    return {name: float(value) if value in INFINITE else value for name, value in found.items()}
 
 
 class _Cut:
