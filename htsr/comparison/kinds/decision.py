@@ -26,8 +26,9 @@ SAME_DIRECTION = 0.95
 # Changes up to the first, relative to the weights, are fine-tuning, and from the second on training; between them the kind is
 # open.
 FINE_TUNED, TRAINED_ON = 0.2, 0.3
-# A change is noise, by all that its spectrum says, if no largest eigenvalue exceeds that of noise by more than this factor.
-NOISE = 1.15
+# A change is noise, by all that its spectrum says, if its largest eigenvalue is at most 1 + NOISE * M^(-2/3) times that of noise:
+# four standard deviations of the largest eigenvalue of an M x M matrix (Tracy-Widom), for two of them.
+NOISE = 3.0
 # Leading subspaces that agree so well are those of one matrix, even if its values were put into another order.
 SHARED = 0.9
 # A mixture of two parents takes a share of each that differs from none by more than this, and from layer to layer by less.
@@ -263,13 +264,13 @@ def _few_layers(c: Change) -> Kind | None:
 
 
 def _trained(c: Change) -> Kind:
-    noise = max(s.above_noise for s in c.core)
+    noise = [s for s in c.core if s.above_noise <= 1 + NOISE * s.smallest_side ** (-2 / 3)]
     size = f"{c.count(c.core)} changed, by {100 * c.relative:.2g} % together"
     least = min(s.difference.correlation for s in c.core)
     overlap = float(np.nanmedian([s.overlap for s in c.core]))
     beside = f"correlation at least {math.floor(100 * least) / 100:g}, overlap of the leading directions {overlap:.2f}"
-    if noise <= NOISE:
-        return Kind("undecided", f"{size}, and the spectra of the changes are those of noise{c.rest()}.")
+    if c.share(noise) >= MOST:
+        return Kind("undecided", f"{size}, and the changes of {len(noise)} have the spectrum of noise{c.rest()}.")
     if c.relative <= FINE_TUNED:
         return Kind("fine-tuned", f"{size}, at most {100 * FINE_TUNED:g} % ({beside}){c.rest()}.")
     if c.relative >= TRAINED_ON:
