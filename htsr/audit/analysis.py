@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, ClassVar
 import pandas as pd
 import torch
 
-from htsr.audit.cells import OVER_TRAINED, UNDER_TRAINED
 from htsr.audit.columns import COLUMNS
 from htsr.audit.files_read import FilesRead
 from htsr.audit.jobs import analyze_layers, draw_nulls
@@ -17,6 +16,7 @@ from htsr.audit.layer import Convention, LayerAnalysis, Settings
 from htsr.audit.progress import LayerBar
 from htsr.audit.results import Results
 from htsr.audit.table import brief, shape_text, text_frame
+from htsr.audit.verdict import verdict_of_audit
 from htsr.errors import InputError
 from htsr.spectra.devices import check_device
 from htsr.spectra.spectrum import Spectrum
@@ -236,6 +236,7 @@ class Analysis(Results[LayerAnalysis]):
     """
 
     columns: ClassVar = {column.name: column for column in COLUMNS}
+    expendable: ClassVar = ("N", "M", "tail", "stable_rank", "D", "spikes", "goodness_of_fit", "layer_type")
 
     def __init__(self, inventory: Inventory, convention: Convention, results: dict[str, LayerAnalysis]) -> None:
         self.source = inventory.source
@@ -247,13 +248,6 @@ class Analysis(Results[LayerAnalysis]):
         self._num_params_analyzed = sum(layer.num_params for layer in inventory.layers)
         self._num_params_skipped = sum(item.num_params for item in inventory.skipped)
         super().__init__(results)
-
-    @property
-    def findings(self) -> pd.DataFrame:
-        """Name and finding: what a person should look at, one sentence a row."""
-        return text_frame(
-            ((result.name, sentence) for result in self for sentence in result.findings), ("name", "finding")
-        )
 
     @property
     def spectra(self) -> dict[str, Spectrum]:
@@ -350,7 +344,7 @@ class Analysis(Results[LayerAnalysis]):
         return brief(self.details)
 
     def headline(self) -> str:
-        """What was analysed, where alpha lies and which phases occur, one line each."""
+        """What was analysed, the verdict, where alpha lies and which phases occur."""
         s = self.summary()
         counts = (
             f"{s['num_layers']} layers ({s['num_failed']} failed, {s['num_tied']} tied), {s['num_skipped']} skipped"
@@ -361,14 +355,13 @@ class Analysis(Results[LayerAnalysis]):
         if about:
             lines.append(f"metadata: {visible(about, MAX_METADATA)}")
         if math.isnan(s["alpha_median"]):
-            return "\n".join([*lines, "no layer has a power-law fit"])
-        lines.append(
-            f"alpha: median {s['alpha_median']:.2f}, quartiles {s['alpha_q25']:.2f} to {s['alpha_q75']:.2f}; "
-            f"{s['num_over_trained']} over-trained (< {OVER_TRAINED:g}), {s['num_under_trained']} under-trained "
-            f"(> {UNDER_TRAINED:g})"
-        )
+            return "\n".join([*lines, *self._verdict()])
+        lines += self._verdict()
+        quartiles = f"alpha: median {s['alpha_median']:.2f}, quartiles {s['alpha_q25']:.2f} to {s['alpha_q75']:.2f}"
         own = self.details[self.details["tied_to"] == ""]
         phases = own.loc[own["phase"] != "", "phase"].value_counts()
-        if len(phases):
-            lines.append("phases: " + ", ".join(f"{count} {name}" for name, count in phases.items()))
-        return "\n".join(lines)
+        occurring = ", ".join(f"{count} {name}" for name, count in phases.items())
+        return "\n".join([*lines, f"{quartiles}; phases: {occurring}" if occurring else quartiles])
+
+    def _verdict(self) -> list[str]:
+        return verdict_of_audit(self.details, self.ranked_findings())

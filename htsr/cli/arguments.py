@@ -19,6 +19,14 @@ def add_table_options(parser: argparse.ArgumentParser, condition: str) -> None:
     )
     parser.add_argument("--skip", action="append", metavar="GLOB", help="leave these layers out; may repeat")
     parser.add_argument(
+        "--sort",
+        metavar="COLUMN[:asc]",
+        help="sort the table by this column, numbers with the largest first (default: the order of the model)",
+    )
+    parser.add_argument(
+        "--top", type=positive_number, metavar="N", help="show only the first N rows; without --sort, the N worst"
+    )
+    parser.add_argument(
         "--fail-on",
         action="append",
         default=[],

@@ -306,6 +306,9 @@ class Comparison(Results[LayerComparison]):
 
         return save_comparison(self, Path(path))
 
+    def _verdict(self) -> list[str]:
+        return self.headline().split("\n")[2:]
+
     def brief(self) -> pd.DataFrame:
         """The columns of ``details`` that fit on a terminal, rounded for people, with a note beside each row."""
         return brief_change(self.details)

@@ -7,6 +7,7 @@ import numpy as np
 import torch
 
 from htsr.audit.columns import COMPARISON_COLUMNS
+from htsr.audit.findings import Finding
 from htsr.audit.layer import FAILURES, LayerAnalysis, Settings, analyze_layer, failed_layer
 from htsr.audit.row import Row, comparison_row, tied_row
 from htsr.comparison.distances import overlap, similarity
@@ -46,6 +47,14 @@ class LayerComparison:
     def name(self) -> str:
         """Name of the layer."""
         return str(self.row["name"])
+
+    @property
+    def findings(self) -> list[Finding]:
+        """What a person should look at, the worst first; none for a layer that is tied to an earlier one."""
+        if self.row["tied_to"] or self.row["status"] != "failed":
+            return []
+        sides = {name: self.row[name] for name in ("N", "M")}
+        return [Finding(self.name, "not-compared", "problem", f"Not compared: {self.row['reason']}.", sides)]
 
     def repeated(self, layer: Layer) -> "LayerComparison":
         """The same numbers for a layer that shares this one's weight.
