@@ -16,6 +16,7 @@ from htsr.audit.layer import Settings
 from htsr.audit.progress import tqdm
 from htsr.audit.results import Results
 from htsr.audit.table import brief_change, shape_text, shortened, text_frame
+from htsr.comparison.kinds import kind_of_change
 from htsr.comparison.layer import LayerComparison, compare_layer, ratio
 from htsr.errors import InputError
 from htsr.tails.xmin_rules import XminRule, check_xmin
@@ -42,6 +43,7 @@ def compare(
     state: str | None = None,
     xmin: XminRule = "ks",
     bulk: bool = True,
+    other_parent: Source | None = None,
     seed: int = 0,
     progress: bool | None = None,
 ) -> "Comparison":
@@ -58,6 +60,8 @@ def compare(
         state: Compare what the optimizers keep for each weight, ``"exp_avg"`` for instance, as in ``analyze``.
         xmin: How tails are chosen, as in ``fit_power_law``.
         bulk: Say what noise would look like, as in ``analyze``; this tells a change with structure from noise.
+        other_parent: A second model that B may be a mixture of, beside A: a merge of two fine-tuned models, or an average of two
+            checkpoints. Anything that ``analyze`` takes.
         seed: As in ``analyze``.
         progress: True or False shows or hides the progress bar; by default as in ``analyze``.
 
@@ -94,6 +98,8 @@ def compare(
     settings = Settings(xmin=xmin, bulk=bulk, seed=seed)
     inventory_a, inventory_b = _select(open_source(a, state=state), _open_on(b, a, state), layers, skip)
     pairs, unmatched = _match(inventory_a, inventory_b)
+    third = [] if other_parent is None else _open_on(other_parent, a, state).layers
+    others = {(layer.name, layer.shape): layer for layer in third}
     results: dict[str, LayerComparison] = {}
     bar = tqdm(pairs, desc="compare", unit="layer", delay=1, disable=None if progress is None else not progress)
     for layer_a, layer_b in bar:
@@ -102,7 +108,9 @@ def compare(
         if first is not None and layer_b.tied_to == layer_a.tied_to:
             results[layer_a.name] = first.repeated(layer_a)
         else:
-            results[layer_a.name] = compare_layer(layer_a, layer_b, rank, settings)
+            results[layer_a.name] = compare_layer(
+                layer_a, layer_b, rank, settings, others.get((layer_a.name, layer_a.shape))
+            )
     return Comparison(inventory_a, inventory_b, results, unmatched)
 
 
@@ -190,6 +198,10 @@ class Comparison(Results[LayerComparison]):
         a: The ``Analysis`` of the matched layers of A.
         b: The same of B.
         delta: The same of the changes, B - A: ``c.delta["layer"].plot()`` draws the spectrum of one.
+        kind: What kind of change it is: ``identical``, ``rounded``, ``quantised``, ``merged-lora``, ``direction-removed``,
+            ``pruned``, ``few-layers``, ``fine-tuned``, ``trained-on``, ``interpolated`` (needs ``other_parent``), ``unrelated``,
+            or ``undecided``.
+        kind_evidence: The numbers that decided the kind, in a sentence.
     """
 
     columns: ClassVar = {column.name: column for column in COMPARISON_COLUMNS}
@@ -200,6 +212,8 @@ class Comparison(Results[LayerComparison]):
         super().__init__(results)
         self.unmatched = unmatched
         self.skipped = _skipped(a, b)
+        own = (result for result in results.values() if not result.row["tied_to"])
+        self.kind, self.kind_evidence = kind_of_change([result.signature for result in own if result.signature])
         of_a, of_b = _only(a, results), _only(b, results)
         change = replace(of_a, source=f"{b.source} - {a.source}", metadata={})
         self.a = Analysis(About.of(of_a), skipped_frame(of_a), {name: result.a for name, result in results.items()})
