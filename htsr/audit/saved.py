@@ -1,7 +1,7 @@
 """An analysis as a document and arrays, and back: the same cells, spectra and fits, without fitting anything anew."""
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, fields, replace
 from typing import Any
 
@@ -9,9 +9,9 @@ import numpy as np
 
 from htsr.audit.about import About
 from htsr.audit.analysis import SKIPPED, Analysis
-from htsr.audit.columns import BY_NAME
+from htsr.audit.columns import BY_NAME, COLUMNS, Column
 from htsr.audit.layer import LayerAnalysis
-from htsr.audit.row import finished
+from htsr.audit.row import Row, finished
 from htsr.audit.table import text_frame
 from htsr.bulk import MarchenkoPasturFit
 from htsr.errors import InputError
@@ -20,6 +20,8 @@ from htsr.tails import PowerLawFit
 from htsr.tails.xmin_rules import TailRule
 from htsr.tails.xmin_scan import KS
 
+# The version of documents that this htsr writes, and the oldest that it reads.
+SCHEMA, OLDEST = 1, 1
 # How a document spells what JSON does not have.
 INFINITE = ("inf", "-inf")
 
@@ -35,9 +37,9 @@ def analysis_document(analysis: Analysis) -> tuple[Document, Arrays]:
     about = asdict(replace(analysis.about.hashed(), _stamps={}))
     del about["_stamps"]
     arrays = {
-        "eigenvalues": _joined(layer.spectrum.eigenvalues for layer in analysis if layer.spectrum is not None),
-        "shuffled": _joined(layer.shuffled.eigenvalues for layer in analysis if layer.shuffled is not None),
-        "spike_strengths": _joined(layer.bulk.spike_strengths for layer in analysis if layer.bulk is not None),
+        "eigenvalues": joined(layer.spectrum.eigenvalues for layer in analysis if layer.spectrum is not None),
+        "shuffled": joined(layer.shuffled.eigenvalues for layer in analysis if layer.shuffled is not None),
+        "spike_strengths": joined(layer.bulk.spike_strengths for layer in analysis if layer.bulk is not None),
     }
     layers = [_layer_document(layer) for layer in analysis]
     return {"about": about, "skipped": analysis.skipped.to_numpy().tolist(), "layers": layers}, arrays
@@ -46,7 +48,7 @@ def analysis_document(analysis: Analysis) -> tuple[Document, Arrays]:
 def analysis_from(document: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> Analysis:
     """Return the analysis that ``analysis_document`` took apart; raise KeyError, TypeError or ValueError if it cannot be one."""
     about = About(**{name: document["about"][name] for name in _about_names()})
-    cuts = {name: _Cut(array) for name, array in arrays.items()}
+    cuts = {name: Cut(array) for name, array in arrays.items()}
     xmin = about.settings.get("xmin", "ks")
     layers = [_layer_from(layer, cuts, TailRule(xmin, KS())) for layer in document["layers"]]
     for name, cut in cuts.items():
@@ -60,29 +62,28 @@ def _about_names() -> list[str]:
     return [field.name for field in fields(About) if not field.name.startswith("_")]
 
 
-def _joined(arrays: Iterable[np.ndarray]) -> np.ndarray:
+def joined(arrays: Iterable[np.ndarray]) -> np.ndarray:
     """Return arrays one behind the other."""
     return np.concatenate([np.empty(0), *arrays])
 
 
 def _layer_document(layer: LayerAnalysis) -> Document:
     """Return a layer without its arrays, but with their lengths."""
-    document: Document = {"row": _known(layer.row), "fit": _known({name: getattr(layer.fit, name) for name in FIT})}
+    document: Document = {"row": known(layer.row), "fit": known({name: getattr(layer.fit, name) for name in FIT})}
     if layer.spectrum is not None:
         document |= {"shape": list(layer.spectrum.shape), "num_eigenvalues": len(layer.spectrum)}
         document["num_values"] = len(layer.fit.values)
     if layer.shuffled is not None:
         document |= {"shuffled_shape": list(layer.shuffled.shape), "num_shuffled": len(layer.shuffled)}
     if layer.bulk is not None:
-        document["bulk"] = _known({name: getattr(layer.bulk, name) for name in BULK})
+        document["bulk"] = known({name: getattr(layer.bulk, name) for name in BULK})
         document["num_strengths"] = len(layer.bulk.spike_strengths)
     return document
 
 
-def _layer_from(document: Mapping[str, Any], cuts: "Mapping[str, _Cut]", rule: TailRule) -> LayerAnalysis:
+def _layer_from(document: Mapping[str, Any], cuts: "Mapping[str, Cut]", rule: TailRule) -> LayerAnalysis:
     """Return the layer that ``_layer_document`` took apart."""
-    cells = {name: value for name, value in document["row"].items() if name in BY_NAME}
-    row = finished({name: _cell(name, value) for name, value in cells.items()})
+    row = row_from(document["row"])
     spectrum = shuffled = bulk = None
     values = np.empty(0)
     if "shape" in document:
@@ -94,20 +95,28 @@ def _layer_from(document: Mapping[str, Any], cuts: "Mapping[str, _Cut]", rule: T
         strengths = cuts["spike_strengths"].next(document["num_strengths"])
         bulk = MarchenkoPasturFit(**_numbers(document["bulk"], BULK), spike_strengths=strengths)
     fit = PowerLawFit(**_numbers(document["fit"], FIT), values=values, _rule=rule)
+    if fit.status not in ("success", "failed") or not 0 <= fit.n_tail <= len(values):
+        raise ValueError(f"expected a fit to at most {len(values)} values, got {fit}")
     return LayerAnalysis(str(row["name"]), row, spectrum, fit, bulk, shuffled)
+
+
+def row_from(cells: Mapping[str, Any], columns: Sequence[Column] = COLUMNS) -> Row:
+    """Return a finished row; a column that this htsr does not know, a newer one does."""
+    names = {column.name for column in columns}
+    return finished({name: _cell(name, value) for name, value in cells.items() if name in names}, columns)
 
 
 def _cell(name: str, value: object) -> object:
     """Return a cell, whose type must be that of its column."""
     is_text = BY_NAME[name].dtype == "str"
     if not is_text and value in INFINITE:
-        return float(value)  # type: ignore[arg-type]
+        return float(value)
     if not isinstance(value, str if is_text else int | float) or isinstance(value, bool):
         raise TypeError(f"expected {BY_NAME[name].dtype} for {name}, got {value!r:.50}")
     return value
 
 
-def _known(numbers: Mapping[str, Any]) -> dict[str, Any]:
+def known(numbers: Mapping[str, Any]) -> dict[str, Any]:
     """Return what is not NaN, as Python's own types; infinity, which JSON does not have, as a text."""
     plain = {name: value.item() if hasattr(value, "item") else value for name, value in numbers.items()}
     known = {name: value for name, value in plain.items() if value == value}
@@ -115,12 +124,16 @@ def _known(numbers: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _numbers(known: Mapping[str, Any], names: Iterable[str]) -> dict[str, Any]:
-    """Return the numbers by name, NaN for those that ``_known`` left out."""
+    """Return the numbers by name, NaN for those that ``known`` left out."""
     found = {name: known.get(name, math.nan) for name in names}
-    return {name: float(value) if value in INFINITE else value for name, value in found.items()}
+    plain = {name: float(value) if value in INFINITE else value for name, value in found.items()}
+    for name, value in plain.items():
+        if not isinstance(value, str if name in ("status", "reason") else int | float):
+            raise TypeError(f"expected a number or a text for {name}, got {value!r:.50}")
+    return plain
 
 
-class _Cut:
+class Cut:
     """An array from which pieces are cut, one behind the other."""
 
     def __init__(self, array: np.ndarray) -> None:

@@ -1,15 +1,19 @@
 """Read what ``save`` wrote."""
 
+import io
+import json
 import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
-from htsr.audit.saved import analysis_from
+from htsr.audit.columns import BY_NAME
+from htsr.audit.saved import OLDEST, SCHEMA, analysis_from
+from htsr.audit.table import details_frame
 from htsr.errors import InputError
+from htsr.files import read_regular
 from htsr.files.archive import read_archive
-from htsr.report.schema import OLDEST, SCHEMA
 
 if TYPE_CHECKING:
     from htsr.audit.analysis import Analysis
@@ -85,12 +89,28 @@ def _table(path: Path) -> pd.DataFrame:
     """Return the table of layers in a file of another format."""
     try:
         if path.suffix.lower() == ".parquet":
-            return pd.read_parquet(path)
+            table = pd.read_parquet(io.BytesIO(read_regular(path)))
+            if "name" not in table:
+                raise KeyError("name")
+            return table
         if path.suffix.lower() == ".csv":
-            return _typed(pd.read_csv(path, keep_default_na=False, na_values={}))
-        document: Any = pd.io.common.get_handle  # replaced below
-    except (ValueError, OSError) as err:
-        if isinstance(err, OSError):
-            raise
-        raise InputError(f"{path}: expected a table that htsr saved ({err})") from err
-    return document
+            texts = pd.read_csv(io.BytesIO(read_regular(path)), dtype="str", keep_default_na=False)
+            names = list(texts)
+            rows = [{name: _number(name, text) for name, text in row.items()} for row in texts.to_dict("records")]
+        else:
+            rows = json.loads(read_regular(path))["details"]
+            names = list(rows[0]) if rows else ["name"]
+        if "name" not in names:
+            raise KeyError("name")
+        known = [BY_NAME[name] for name in names if name in BY_NAME]
+        present = [{name: value for name, value in row.items() if value is not None} for row in rows]
+        return details_frame(present, known)
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as err:
+        raise InputError(f"{path}: expected a table of layers that htsr saved ({type(err).__name__}: {err})") from err
+
+
+def _number(name: Any, text: str) -> str | float | int | None:
+    """Return the cell that a text of a CSV file spells."""
+    if name not in BY_NAME or BY_NAME[name].dtype == "str":
+        return text
+    return None if not text else float(text) if BY_NAME[name].dtype == "float64" else int(text)
