@@ -17,6 +17,16 @@ from htsr.audit.layer import LayerAnalysis, Settings
 from htsr.audit.progress import tqdm
 from htsr.audit.results import Results
 from htsr.audit.table import brief_change, shape_text, shortened, text_frame
+from htsr.comparison.analyses import (
+    NO_WEIGHTS,
+    analyze_alike,
+    as_analysis,
+    change_of,
+    check_alike,
+    compare_spectra,
+    inventory_of,
+    of_layers,
+)
 from htsr.comparison.kinds import kind_of_change
 from htsr.comparison.layer import LayerComparison, compare_layer, ratio
 from htsr.errors import InputError
@@ -51,7 +61,8 @@ def compare(
     """Compare two sources layer by layer: before and after fine-tuning, base and merged LoRA, two epochs.
 
     Args:
-        a: The earlier or base model: anything that ``analyze`` takes.
+        a: The earlier or base model: anything that ``analyze`` takes, an ``Analysis``, or a ``.htsr`` file that holds one.
+            With an analysis on either side only spectra and fits are compared, since it keeps no weights.
         b: The later model. It need not be of the same kind: you can compare a module with a checkpoint. The directory of a LoRA
             adapter stands for A with the adapter merged into it.
         layers: Names, globs or layer types to keep; all by default.
@@ -97,6 +108,15 @@ def compare(
     check_whole_number("rank", rank, 1)
     check_xmin(xmin)
     settings = Settings(xmin=xmin, bulk=bulk, seed=seed)
+    kept_a, kept_b = as_analysis(a), as_analysis(b)
+    if kept_a is not None or kept_b is not None:
+        options = {"bulk": bulk, "seed": seed, "progress": progress}
+        return _compare_analyses(
+            analyze_alike(a, kept_b, **options) if kept_a is None else kept_a,  # type: ignore[arg-type]
+            analyze_alike(b, kept_a, **options) if kept_b is None else kept_b,  # type: ignore[arg-type]
+            layers,
+            skip,
+        )
     inventory_a, inventory_b = _select(open_source(a, state=state), _open_on(b, a, state), layers, skip)
     pairs, unmatched = _match(inventory_a, inventory_b)
     third = [] if other_parent is None else _open_on(other_parent, a, state).layers
@@ -129,6 +149,24 @@ def compare(
         skipped=_skipped(inventory_a, inventory_b),
         kind=kind,
         kind_evidence=evidence,
+    )
+
+
+def _compare_analyses(a: Analysis, b: Analysis, layers: Patterns, skip: Patterns) -> "Comparison":
+    """Return the comparison of two analyses, which keep no weights."""
+    check_alike(a, b)
+    inventory_a, inventory_b = _select(inventory_of(a, b), inventory_of(b, a), layers, skip)
+    pairs, unmatched = _match(inventory_a, inventory_b)
+    results = {layer.name: compare_spectra(a[layer.name], b[layer.name]) for layer, _ in pairs}
+    return Comparison(
+        of_layers(a, {name: result.a for name, result in results.items()}),
+        of_layers(b, {name: result.b for name, result in results.items()}),
+        change_of(a, b, {name: result.delta for name, result in results.items()}),
+        results,
+        unmatched=unmatched,
+        skipped=_skipped(inventory_a, inventory_b),
+        kind="undecided",
+        kind_evidence=f"Only spectra were compared, since {NO_WEIGHTS}.",
     )
 
 

@@ -12,7 +12,7 @@ from htsr.audit.layer import FAILURES, LayerAnalysis, Settings, analyze_layer, f
 from htsr.audit.row import Row, comparison_row, tied_row
 from htsr.comparison.distances import overlap, similarity
 from htsr.comparison.kinds import Signature, signature
-from htsr.spectra.spectrum import BLOCK_ROWS, esd, rounding_edge
+from htsr.spectra.spectrum import BLOCK_ROWS, Spectrum, esd, rounding_edge
 from htsr.weights import Layer
 
 __all__ = ["COMPARISON_COLUMNS", "LayerComparison", "compare_layer"]
@@ -118,6 +118,7 @@ def compare_layer(
     )
     measured: dict[str, object] = {
         "relative_change": ratio(change, _norm(A)) if change == 0 or _norm(A) > 0 else math.inf,
+        "least_relative_change": least_change(of_a.spectrum, of_b.spectrum),
         "frobenius": change,
         "spectral": math.sqrt(largest),
         "relative_spectral": ratio(math.sqrt(largest), math.sqrt(of_a.spectrum.eigenvalues[-1])),
@@ -172,6 +173,15 @@ def _on_a_device_with_float64(weight: torch.Tensor) -> torch.Tensor:
 def _norm(weight: torch.Tensor) -> float:
     """Return the Frobenius norm in float64, computed a block of rows at a time."""
     return math.sqrt(sum(float(block.to(torch.float64).square().sum()) for block in weight.split(BLOCK_ROWS)))
+
+
+def least_change(a: Spectrum, b: Spectrum) -> float:
+    """Return the least ``||B - A||_F / ||A||_F`` between matrices with these spectra; NaN if A is zero.
+
+    Mirsky: no two matrices are closer than their ordered singular values are.
+    """
+    first, second = np.sqrt(a.eigenvalues), np.sqrt(b.eigenvalues)
+    return ratio(float(np.linalg.norm(second - first)), float(np.linalg.norm(first)))
 
 
 def ratio(part: float, whole: float) -> float:
