@@ -3,10 +3,10 @@
 import numpy as np
 from matplotlib.axes import Axes
 
-from htsr.plots.style import SMALL, figure_of, short_names
+from htsr.plots.style import CHARACTER, NORMAL, SMALL, figure_of, short_names
 
-# An axis names no more rows, and no more columns, than this many to the inch.
-ROWS_TO_THE_INCH, COLUMNS_TO_THE_INCH = 9, 1.8
+# An axis names no more rows than this many to the inch.
+ROWS_TO_THE_INCH = 9
 
 
 def name_rows(ax: Axes, names: list[str]) -> None:
@@ -21,6 +21,7 @@ def name_rows(ax: Axes, names: list[str]) -> None:
 def name_columns(ax: Axes, values: list[int]) -> None:
     """Label the columns of a grid with steps or blocks, as many as fit."""
     width = ax.get_position().width * figure_of(ax).get_figwidth()
-    most = max(2, int(COLUMNS_TO_THE_INCH * width))
-    shown = sorted(set(np.linspace(0, len(values) - 1, min(most, len(values))).round().astype(int)))
+    longest = max(len(str(value)) for value in values)
+    most = max(2, int(72 * width / (CHARACTER * NORMAL * (longest + 1.5))))
+    shown = range(0, len(values), -(-len(values) // most))
     ax.set_xticks(shown, [str(values[i]) for i in shown] if len(values) > 1 else [""] * len(shown))

@@ -3,6 +3,7 @@
 Texts, spines and faces keep the colours of matplotlib's current style, so that a picture drawn in a dark style is dark.
 """
 
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from itertools import cycle, islice
 from textwrap import wrap
@@ -11,12 +12,13 @@ from typing import Any, cast
 import matplotlib as mpl
 import matplotlib.pyplot as plt
 import numpy as np
+from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.colors import to_rgba
 from matplotlib.figure import Figure
 from matplotlib.transforms import ScaledTranslation
 
-from htsr.text import plotted
+from htsr.text import escaped, plotted
 
 # Okabe and Ito's palette, which colour-blind readers can tell apart; grey for context. Their yellow vanishes on white and their
 # black on black, so we leave these two out.
@@ -26,7 +28,10 @@ CATEGORIES = (BLUE, ORANGE, GREEN, VERMILION, PURPLE, SKY)
 DASHES = ("-", "--", "-.", ":")
 MARKERS = "osD^vP*X"
 # The part of plasma whose ends have at least twice the contrast ratio of no contrast against white and against black.
-SEQUENCE, FIRST, LAST = "plasma", 0.24, 0.78
+SEQUENCE, FIRST, LAST = "plasma", 0.28, 0.78
+
+# A first component that this share of all names have says little.
+NEARLY_ALL = 0.8
 
 # What a function that draws on one axes, or on several, accepts as ``ax=``.
 ManyAxes = Axes | Sequence[Axes] | np.ndarray
@@ -34,8 +39,10 @@ ManyAxes = Axes | Sequence[Axes] | np.ndarray
 SMALL, NORMAL = 7, 8
 # A character of matplotlib's default font is about this wide, in parts of its size.
 CHARACTER = 0.56
-# More entries than this go below the axes, not onto them.
-MOST_INSIDE = 5
+# A legend that covers more than this share of its axes goes beside them, below with a gap of this many inches.
+MOST_COVERED, GAP = 0.14, 0.06
+# What stands before a label takes this many characters.
+HANDLE = 8
 
 
 def axes_for(
@@ -98,40 +105,70 @@ def label_axes(ax: Axes, x: str | None = None, y: str | None = None) -> None:
 
 def put_title(ax: Axes, name: object, note: object = "") -> None:
     """Write a name and, below it, a note above the axes, no wider than the axes are."""
-    lines = [plotted(name, max(12, room(ax, NORMAL + 1)))] if name else []
-    lines += wrap(plotted(note, 400), max(12, room(ax, NORMAL + 1)))[:3]
+    width = max(12, room(ax, NORMAL + 1))
+    lines = [folded(name, width)] if name else []
+    lines += wrap(plotted(note, 400), width)[:3]
     if lines:
         ax.set_title("\n".join(lines), fontsize=NORMAL + 1, loc="left")
 
 
-def put_legend(ax: Axes, **options: Any) -> None:
-    """Explain what is labelled, on a ground that hides the lines behind the words."""
-    if "handles" not in options:
-        options["handles"], options["labels"] = ax.get_legend_handles_labels()
-    if options["handles"]:
-        ax.legend(**{"fontsize": SMALL, "framealpha": 0.75, "edgecolor": "none", "borderaxespad": 0.2, **options})
+def put_legend(
+    axes: Axes | Sequence[Axes] | np.ndarray,
+    handles: Sequence[Artist] | None = None,
+    *,
+    own: bool,
+    crowded: bool = False,
+    loc: str = "best",
+    **options: Any,
+) -> None:
+    """Explain what is labelled: on the axes if the legend is small there, else beside them.
 
-
-def explain(axes: Sequence[Axes] | np.ndarray, labelled: Axes, *, own: bool) -> None:
-    """Explain the lines of all axes at once: above a figure of our own, below or in the first of somebody's axes."""
-    handles, labels = labelled.get_legend_handles_labels()
-    if len(handles) < 2 and not own:
-        put_legend(axes[0])
-    elif own:
-        figure = figure_of(axes)
-        columns = max(
-            1, min(len(handles), int(72 * figure.get_figwidth() / (CHARACTER * NORMAL * (max(map(len, labels)) + 7))))
-        )
-        figure.legend(handles, labels, loc="outside upper left", ncols=columns, fontsize=NORMAL, frameon=False)
-    elif len(handles) > MOST_INSIDE and figure_of(axes).get_layout_engine() is not None:
-        columns = max(1, min(3, room(axes[0], SMALL) // (max(map(len, labels)) + 6)))
-        below = axes[0].transAxes + ScaledTranslation(0, -0.42, axes[0].figure.dpi_scale_trans)
-        axes[0].legend(
-            handles, labels, loc="upper left", bbox_to_anchor=(0, 0), bbox_transform=below, ncols=columns, fontsize=SMALL,
-            frameon=False, borderaxespad=0,
-        )  # fmt: skip
+    ``own`` says that the figure is ours, and ``crowded`` that the data leave no room on the axes.
+    """
+    each = [axes] if isinstance(axes, Axes) else list(axes)
+    if handles is None:
+        most = max(each, key=lambda ax: len(ax.get_legend_handles_labels()[1]))
+        handles, labels = most.get_legend_handles_labels()
     else:
-        put_legend(axes[0], handles=handles, labels=labels)
+        labels = [str(handle.get_label()) for handle in handles]
+    if not handles:
+        return
+    figure = figure_of(axes)
+    longest = max(map(len, labels)) + HANDLE
+    crowded = crowded or (longest * CHARACTER * SMALL) * (len(labels) * 1.4 * SMALL) > MOST_COVERED * _area(each[0])
+    settings: dict[str, Any] = {"handles": handles, "labels": labels, "fontsize": SMALL, **options}
+    if not crowded or figure.get_layout_engine() is None:
+        each[0].legend(**settings, loc=loc, framealpha=0.75, edgecolor="none", borderaxespad=0.2)
+        return
+    settings |= {"frameon": False, "columnspacing": 1.2}
+    if own or len(each) > 1:
+        ncols = _columns(labels, int(72 * figure.get_figwidth() / (CHARACTER * SMALL)))
+        place: Any = "outside upper left" if own else "outside lower left"
+        figure.legend(**settings, ncols=ncols, loc=place)
+        return
+    box = each[-1].get_tightbbox()
+    labels_below = 0.0 if box is None else float(each[-1].bbox.y0 - box.y0) / each[-1].figure.dpi
+    below = each[-1].transAxes + ScaledTranslation(0, -labels_below - GAP, each[-1].figure.dpi_scale_trans)
+    ncols = _columns(labels, room(each[-1], SMALL))
+    each[-1].legend(
+        **settings, ncols=ncols, loc="upper left", bbox_to_anchor=(0, 0), bbox_transform=below, borderaxespad=0
+    )
+
+
+def _columns(labels: Sequence[str], room: int) -> int:
+    """Return the largest number of columns in which the labels, filled in column by column, take up to ``room`` characters."""
+    for columns in range(len(labels), 1, -1):
+        rows = -(-len(labels) // columns)
+        filled = [labels[i : i + rows] for i in range(0, len(labels), rows)]
+        if sum(max(map(len, column)) + HANDLE for column in filled) <= room:
+            return columns
+    return 1
+
+
+def _area(ax: Axes) -> float:
+    """Return the area of some axes in square points."""
+    box = ax.get_window_extent()
+    return float(box.width * box.height * (72 / ax.figure.dpi) ** 2)
 
 
 def room(ax: Axes, size: float) -> int:
@@ -176,12 +213,40 @@ def span_x(ax: Axes, low: float, high: float) -> None:
             ax.axvline(bound, color=GREY, linewidth=0.8, linestyle=":", zorder=0.5)
 
 
+def folded(text: object, length: int) -> str:
+    """Return a text for a picture that is no longer than this: the end, which tells layers apart, keeps more than the start."""
+    shown = escaped(str(text))
+    if len(shown) > length:
+        start = (length - 3) // 4
+        shown = f"{shown[:start]}...{shown[start + 3 - length :]}"
+    return plotted(shown, max(length, len(shown)))
+
+
 def short_names(names: Iterable[str], length: int = 30) -> list[str]:
-    """Return names for a picture: without the components that all begin with, and folded in the middle."""
+    """Return names for a picture, without the components that nearly all begin with, and folded."""
+    full = list(names)
+    short = full
+    while True:
+        firsts = [name.partition(".") for name in short]
+        first, count = (
+            Counter(part[0] for part in firsts if part[2]).most_common(1)[0] if any(p[2] for p in firsts) else ("", 0)
+        )
+        # the last shared component stays, since it says what the number behind it counts
+        cut = [rest if head == first and "." in rest and not rest[0].isdigit() else name
+               for name, (head, _, rest) in zip(short, firsts, strict=True)]  # fmt: skip
+        if count < max(2, NEARLY_ALL * len(short)) or cut == short or len(set(cut)) < len(set(full)):
+            return [folded(name, length) for name in short]
+        short = cut
+
+
+def end_names(names: Iterable[str], length: int = 14) -> list[str]:
+    """Return the shortest ends that tell names apart, without the last word if all share it, and folded."""
     parts = [name.split(".") for name in names]
-    shared = 0
-    while (
-        len(parts) > 1 and all(len(part) > shared + 1 for part in parts) and len({part[shared] for part in parts}) == 1
-    ):
-        shared += 1
-    return [plotted(".".join(part[shared:]), length) for part in parts]
+    if len(parts) == 1 and len(".".join(parts[0][-2:])) <= length:
+        return [folded(".".join(parts[0][-2:]), length)]
+    size = next((k for k in range(1, max(map(len, parts)) + 1) if len({tuple(p[-k:]) for p in parts}) == len(parts)), 9)
+    ends = [".".join(part[-size:]) for part in parts]
+    cut = [end.rpartition("_") for end in ends]
+    if len(ends) > 1 and len({last for _, _, last in cut}) == 1 and all(head for head, _, _ in cut):
+        ends = [head for head, _, _ in cut]
+    return [folded(end, length) for end in ends]

@@ -9,6 +9,8 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import Formatter, Locator, LogLocator, MaxNLocator, NullFormatter
 
 MOST, LEAST = 8, 2
+# An axis of more decades has ticks at powers of ten alone.
+FEW_DECADES = 2.5
 
 
 class LogTicks(Locator):
@@ -25,7 +27,8 @@ class LogTicks(Locator):
         low, high = sorted((vmin, vmax))
         if not 0 < low < high < math.inf:
             return []
-        most = int(np.clip(self.axis.get_tick_space() if self.axis is not None else MOST, LEAST, MOST))
+        space = MOST if self.axis is None else 0.75 * self.axis.get_tick_space()
+        most = int(np.clip(space, LEAST, MOST))
         for ticks in self._finest_first(low, high):
             shown = ticks[(ticks >= low * (1 - 1e-9)) & (ticks <= high * (1 + 1e-9))]
             if LEAST <= len(shown) <= most:
@@ -38,20 +41,22 @@ class LogTicks(Locator):
         """Return sets of ticks, the densest first."""
         first, last = math.floor(math.log10(low)), math.ceil(math.log10(high))
         powers = np.arange(first, last + 1)
-        sets = [np.outer(10.0**powers, steps).ravel() for steps in ((1, 2, 5), (1, 3))]
+        few = math.log10(high / low) < FEW_DECADES
+        sets = [np.outer(10.0**powers, steps).ravel() for steps in ((1, 2, 5), (1, 3)) if few]
         sets += [10.0 ** powers[powers % stride == 0] for stride in (1, 2, 3, 5, 10, 20)]
         return sets
 
 
 class LogLabels(Formatter):
-    """Plain numbers between a thousandth and ten thousand, powers of ten beyond; as many digits as tell the ticks apart."""
+    """Plain numbers if all lie between a thousandth and ten thousand, else powers of ten; enough digits to tell ticks apart."""
 
     def __call__(self, x: float, pos: int | None = None) -> str:
         """Return the label of a tick."""
         if x <= 0:
             return ""
         digits = self._digits()
-        if 0.999e-3 < x < 1.001e4:
+        ticks = [tick for tick in self.locs if tick > 0] or [x]
+        if 0.999e-3 < min(ticks) and max(ticks) < 1.001e4:
             return f"{x:.{digits}g}" if digits > 4 or x < 1e4 else f"{x:.0f}"
         exponent = math.floor(math.log10(x) + 1e-9)
         factor = x / 10.0**exponent

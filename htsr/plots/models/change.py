@@ -28,8 +28,8 @@ if TYPE_CHECKING:
     from htsr.comparison.compare import Comparison
     from htsr.comparison.layer import LayerComparison
 
-# With more layers than this, their names would overlap and are left out.
-MAX_NAMED = 60
+# A name that stands upright takes this many points of the axis; without room for all, none is written.
+ROTATED = 7.5
 
 
 def changed_layers(details: pd.DataFrame) -> pd.DataFrame:
@@ -61,9 +61,9 @@ def plot_change(comparison: "Comparison", *, ax: ManyAxes | None = None) -> np.n
     details = changed_layers(comparison.details)
     if details["relative_change"].isna().all():
         raise ValueError("no layer could be compared")
-    named = len(details) <= MAX_NAMED
-    width = float(np.clip(0.2 * len(details), 6.4, 12))
-    axes = axes_for(ax, 3, 1, width=width, height=7.6 if named else 6.4, sharex=True)[:, 0]
+    width = float(np.clip(0.15 * len(details), 6.4, 12))
+    axes = axes_for(ax, 3, 1, width=width, height=7.2, sharex=True)[:, 0]
+    named = len(details) * ROTATED < 72 * axes[-1].get_window_extent().width / axes[-1].figure.dpi
     size, alpha, angle = axes
     _draw_size(size, details)
     _draw_alpha(alpha, details)
@@ -74,14 +74,13 @@ def plot_change(comparison: "Comparison", *, ax: ManyAxes | None = None) -> np.n
     angle.set_ylim(-0.03, 1.05)
     label_axes(angle, y="similarity")
     for one in axes:
-        put_legend(one, ncols=3, loc="lower right", bbox_to_anchor=(1, 1), frameon=False)
+        one.legend(fontsize=SMALL, frameon=False, ncols=3, loc="lower right", bbox_to_anchor=(1, 1), borderaxespad=0.2)
         one.set_xlim(-0.7, len(details) - 0.3)
-        if ax is None and one is not angle:
-            one.tick_params(labelbottom=False)
-        elif named:
-            one.set_xticks(at, short_names(details["name"], 26), rotation=90, fontsize=SMALL - 1)
-        else:
-            label_axes(one, "layer, by depth")
+        one.tick_params(labelbottom=one is angle)
+    if named:
+        angle.set_xticks(at, short_names(details["name"], 26), rotation=90, fontsize=SMALL - 1)
+    else:
+        label_axes(angle, "layer, by depth")
     return axes
 
 
@@ -115,7 +114,7 @@ def plot_esd_of_change(layer: "LayerComparison", *, ax: ManyAxes | None = None) 
     log_axis(axes, "x", "y")
     label_axes(axes, "eigenvalue $\\lambda$", "density")
     put_title(axes, layer.name)
-    put_legend(axes)
+    put_legend(axes, own=ax is None)
     return axes
 
 
@@ -131,7 +130,7 @@ def _draw_size(ax: Axes, details: pd.DataFrame) -> None:
     ax.plot(at[still], np.full(still.sum(), 0.05), marker="x", color=GREY, markersize=4, label="unchanged", **margin)
     if moved.any():
         log_axis(ax, "y")
-    label_axes(ax, y="$||B - A||_F$ / $||A||_F$")
+    label_axes(ax, y="relative change")
 
 
 def _draw_alpha(ax: Axes, details: pd.DataFrame) -> None:

@@ -7,10 +7,11 @@ from matplotlib.artist import Artist
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
+from htsr.plots.models.places import by_depth, places
 from htsr.plots.spectra.esd import draw_esd
 from htsr.plots.style import (
-    BLUE,
     GREY,
+    SKY,
     SMALL,
     VERMILION,
     ManyAxes,
@@ -28,7 +29,7 @@ MAX_PANELS = 60
 
 
 def plot_esds(analysis: "Analysis", *, ax: ManyAxes | None = None) -> np.ndarray:
-    """Draw the ESDs of all layers as small panels, in model order.
+    """Draw the ESDs of all layers as small panels, by depth.
 
     Args:
         analysis: What to draw. Tied layers are drawn once. Of more than 60 layers only the first 60 are drawn, and the
@@ -44,7 +45,8 @@ def plot_esds(analysis: "Analysis", *, ax: ManyAxes | None = None) -> np.ndarray
     layers = [layer for layer in analysis if layer.spectrum is not None and not layer.row["tied_to"]]
     if not layers:
         raise ValueError(f"{analysis.source}: no layer has a spectrum to draw")
-    shown = layers[:MAX_PANELS]
+    found = places([layer.name for layer in layers], [str(layer.row["layer_type"]) for layer in layers])
+    shown = [layers[i] for i in by_depth(found)][:MAX_PANELS]
     if ax is None:
         axes = _grid(len(shown), len(layers))
     else:
@@ -87,7 +89,7 @@ def _note(layer: "LayerAnalysis") -> str:
 def _key() -> list[Artist]:
     """Return what explains the lines of all panels at once."""
     return [
-        Patch(color=BLUE, alpha=0.4, linewidth=0, label="ESD"),
+        Patch(color=SKY, alpha=0.6, linewidth=0, label="ESD"),
         Line2D([], [], color=VERMILION, linewidth=1.6, label="power law"),
         Line2D([], [], color=VERMILION, linewidth=0.9, linestyle="--", label="xmin"),
         Line2D([], [], color=GREY, linewidth=1.2, linestyle=":", label="noise edge"),

@@ -88,5 +88,5 @@ def plot_histogram(details: pd.DataFrame, column: str = "alpha", *, ax: ManyAxes
         axes.text(0.99, 0.4, text, transform=axes.transAxes, ha="right", fontsize=SMALL, color=GREY)
     axes.yaxis.set_major_locator(MaxNLocator(integer=True))
     label_axes(axes, plotted(column), "layers")
-    put_legend(axes)
+    put_legend(axes, own=ax is None, crowded=True)
     return axes

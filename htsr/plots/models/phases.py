@@ -17,11 +17,12 @@ from htsr.plots.style import (
     ORANGE,
     PURPLE,
     SKY,
-    SMALL,
     VERMILION,
     ManyAxes,
     axes_for,
+    end_names,
     label_axes,
+    put_legend,
 )  # fmt: skip
 
 PHASE_COLOURS = {
@@ -74,7 +75,9 @@ def phase_grid(details: pd.DataFrame) -> PhaseGrid:
     )
     table = table.reindex([role for role in (*PANELS, "head") if role in table.index])
     first = table.columns[0] if len(table.columns) else 0
-    alone = pd.DataFrame({first: outside["phase"].to_numpy()}, index=outside["name"].to_numpy())
+    alone = pd.DataFrame(
+        {first: outside["phase"].to_numpy()}, index=end_names(outside["name"], 24) if len(outside) else []
+    )
     return PhaseGrid(pd.concat([table, alone]).fillna(""), "block")
 
 
@@ -99,7 +102,7 @@ def plot_phases(details: pd.DataFrame, *, ax: ManyAxes | None = None) -> Axes:
     cells = grid.phases.map(lambda phase: numbers.get(phase, np.nan)).to_numpy(dtype=float)
     rows, columns = cells.shape
     axes: Axes = axes_for(
-        ax, width=float(np.clip(0.25 * columns + 3.4, 4.5, 9)), height=float(np.clip(0.17 * rows + 1, 1.6, 9))
+        ax, width=float(np.clip(0.25 * columns + 3.4, 4.5, 9)), height=float(np.clip(0.17 * rows + 1.1, 1.9, 9))
     )[0, 0]
     colours = ListedColormap([PHASE_COLOURS[phase] for phase in found])
     norm = BoundaryNorm(np.arange(len(found) + 1) - 0.5, len(found)) if len(found) > 1 else None
@@ -112,8 +115,5 @@ def plot_phases(details: pd.DataFrame, *, ax: ManyAxes | None = None) -> Axes:
     name_columns(axes, list(grid.phases.columns))
     label_axes(axes, grid.across if columns > 1 else None)
     handles = [Patch(color=PHASE_COLOURS[phase], label=phase) for phase in found]
-    axes.legend(
-        handles=handles, fontsize=SMALL, frameon=False, ncols=min(4, len(found)), loc="lower left", bbox_to_anchor=(0, 1),
-        borderaxespad=0.2, handlelength=1, columnspacing=1,
-    )  # fmt: skip
+    put_legend(axes, handles, own=ax is None, crowded=True, handlelength=1, columnspacing=1)
     return axes

@@ -15,9 +15,9 @@ from htsr.plots.style import (
     ManyAxes,
     axes_for,
     category_styles,
-    explain,
     figure_of,
     label_axes,
+    put_legend,
     sequence_colours,
     sequence_map,
     short_names,
@@ -99,7 +99,7 @@ def plot_layers_over_steps(
     if count > WITH_LEGEND:
         _colour_bar_of_layers(axes, list(table))
     elif count > 1:
-        explain([axes], axes, own=ax is None)
+        put_legend(axes, own=ax is None, crowded=True)
     else:
         axes.set_title(short_names(table, 60)[0], fontsize=SMALL + 1, loc="left")
     return axes

@@ -136,7 +136,7 @@ def plot_esd_against(
     log_axis(axes, "x", "y")
     label_axes(axes, "eigenvalue $\\lambda$", "density")
     put_title(axes, name, "at the last step")
-    put_legend(axes)
+    put_legend(axes, own=ax is None)
     return axes
 
 
@@ -155,5 +155,5 @@ def _draw(tables: Mapping[str, pd.DataFrame], history: "History", by: str, ax: M
         label_axes(panel, plotted(by), f"{history.columns[column].label} at the last step")
         if (table["value"].dropna() > 0).all():
             log_axis(panel, "y")
-    put_legend(axes[0])
+    put_legend(axes, own=ax is None, crowded=True)
     return axes

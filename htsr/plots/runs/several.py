@@ -7,12 +7,15 @@ import numpy as np
 from matplotlib.axes import Axes
 
 from htsr.plots.runs.curves import Curve, curves, styles_of
-from htsr.plots.style import ManyAxes, axes_for, explain, label_axes
+from htsr.plots.style import ManyAxes, axes_for, label_axes, put_legend, put_title
 from htsr.plots.ticks import log_axis
 from htsr.text import plotted
 
 if TYPE_CHECKING:
     from htsr.training import History
+
+# The quartiles of more runs than this would hide each other.
+WITH_BANDS = 4
 
 
 def plot_runs_over_steps(
@@ -41,15 +44,19 @@ def plot_runs_over_steps(
     axes = axes_for(ax, 1, len(columns), width=4.2 * len(columns) + 0.4, height=3.4)[0]
     known = next(iter(runs.values())).columns
     for panel, column, lines in zip(axes, columns, found, strict=True):
-        _draw(panel, lines)
-        several = by is not None and any(line.num_runs > 1 for line in lines)
-        what = known[column].label if column in known else plotted(column.replace("_", " "))
-        over_layers = ", median over layers" if column in known else ""
-        label_axes(panel, "optimizer step", f"{what}{over_layers}" + (", mean and range" if several else ""))
+        with_bands = len(lines) <= WITH_BANDS or any(line.num_runs > 1 for line in lines)
+        _draw(panel, lines, with_bands=with_bands)
+        note = f"median over layers{', with quartiles' if with_bands and by is None else ''}" if column in known else ""
+        if by is not None:
+            note = f"{note}{'; ' if note else ''}mean and range of the runs"
+        put_title(panel, "", note)
+        label_axes(
+            panel, "optimizer step", known[column].label if column in known else plotted(column.replace("_", " "))
+        )
         if column == "alpha":
             log_axis(panel, "y")
-    longest = max(range(len(found)), key=lambda i: len(found[i]))
-    explain(axes, axes[longest], own=ax is None)
+    if max(map(len, found)) > 1:
+        put_legend(axes, own=ax is None, crowded=True)
     return axes
 
 
@@ -77,11 +84,11 @@ def plot_scalars(
     return axes
 
 
-def _draw(ax: Axes, lines: list[Curve]) -> None:
+def _draw(ax: Axes, lines: list[Curve], *, with_bands: bool) -> None:
     """Draw the curves of one panel."""
     for curve, style in zip(lines, styles_of(lines), strict=True):
         table = curve.table
-        if table["low"].notna().any():
+        if with_bands and table["low"].notna().any():
             ax.fill_between(table.index, table["low"], table["high"], color=style["color"], alpha=0.18, linewidth=0)
         label = plotted(curve.label, 40) + (f" ({curve.num_runs} runs)" if curve.num_runs > 1 else "")
         marker = "." if len(table) <= 20 else ""

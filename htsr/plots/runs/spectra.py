@@ -48,7 +48,7 @@ def plot_esd_over_steps(
     log_axis(axes, "x", "y")
     label_axes(axes, "eigenvalue $\\lambda$", "density")
     put_title(axes, name, "" if quantity == "weights" else quantity)
-    put_legend(axes)
+    put_legend(axes, own=ax is None)
     return axes
 
 

@@ -84,5 +84,5 @@ def plot_update_spectrum(
     log_axis(axes, "y")
     label_axes(axes, "rank of the singular value", "singular value / root mean square")
     put_title(axes, title)
-    put_legend(axes)
+    put_legend(axes, own=ax is None)
     return axes

@@ -4,7 +4,7 @@ import numpy as np
 from matplotlib.axes import Axes
 
 from htsr.bulk import MarchenkoPasturFit
-from htsr.plots.style import BLUE, GREY, SMALL, VERMILION, ManyAxes, axes_for, label_axes, put_legend, put_title
+from htsr.plots.style import GREY, SKY, SMALL, VERMILION, ManyAxes, axes_for, label_axes, put_legend, put_title
 from htsr.spectra.spectrum import Spectrum
 
 # Spikes beyond this many noise edges, in singular values, are counted at the margin: to scale they would squeeze the bulk.
@@ -43,7 +43,7 @@ def plot_bulk(spectrum: Spectrum, bulk: MarchenkoPasturFit, *, title: str = "", 
     """
     axes: Axes = axes_for(ax, width=6.4, height=3.6)[0, 0]
     edges, density = singular_histogram(spectrum, bulk)
-    axes.stairs(density, edges, fill=True, color=BLUE, alpha=0.4, linewidth=0, label="ESD")
+    axes.stairs(density, edges, fill=True, color=SKY, alpha=0.6, linewidth=0, label="ESD")
     axes.plot(*singular_law(spectrum, bulk), color=VERMILION, linewidth=1.6, label="noise (Marchenko-Pastur)")
     threshold = np.sqrt(bulk.spike_threshold)
     axes.axvline(threshold, color=GREY, linewidth=1.2, linestyle=":", label="99 % of noise ends here")
@@ -60,5 +60,5 @@ def plot_bulk(spectrum: Spectrum, bulk: MarchenkoPasturFit, *, title: str = "", 
     label_axes(axes, "singular value", "density")
     counted = f"{bulk.num_spikes} spike{'' if bulk.num_spikes == 1 else 's'}"
     put_title(axes, title, f"sigma {bulk.sigma:.3g}, {counted}, soft rank {bulk.softrank:.2g}")
-    put_legend(axes)
+    put_legend(axes, own=ax is None)
     return axes

@@ -7,10 +7,10 @@ from numpy.typing import ArrayLike
 from htsr.bulk import MarchenkoPasturFit
 from htsr.plots.spectra.density import Scale, bulk_density, check_scale, histogram, tail_density
 from htsr.plots.style import (
-    BLUE,
     GREEN,
     GREY,
     PURPLE,
+    SKY,
     SMALL,
     VERMILION,
     ManyAxes,
@@ -43,7 +43,7 @@ def plot_esd(
 
     Args:
         spectrum: The eigenvalues.
-        fit: The power law. A failed fit is not drawn, and the title says so.
+        fit: The power law; the title has its alpha with the standard error. A failed fit is not drawn, and the title says so.
         title: The layer's name.
         bulk_max: Upper edge of the noise bulk, drawn where given; ``bulk`` has one, too.
         bulk: The Marchenko-Pastur law fitted to the bulk; eigenvalues above its threshold are marked as spikes.
@@ -63,7 +63,7 @@ def plot_esd(
     draw_esd(axes, spectrum, fit, bulk_max, bulk, shuffled, scale)
     put_title(axes, title, fit_note(fit))
     label_axes(axes, "eigenvalue $\\lambda$ of $W^T W$", "density per decade" if scale == "log-lin" else "density")
-    put_legend(axes)
+    put_legend(axes, own=ax is None)
     return axes
 
 
@@ -85,17 +85,18 @@ def draw_esd(
         return
     edge = bulk.edge_high if bulk is not None else bulk_max
     edges, density = histogram(evals, scale, edge)
-    ax.stairs(density, edges, fill=True, color=BLUE, alpha=0.4, linewidth=0, label="ESD")
+    ax.stairs(density, edges, fill=True, color=SKY, alpha=0.6, linewidth=0, label="ESD")
     if shuffled is not None and len(other := _positive(shuffled)):
         _draw_shuffled(ax, other, edges, scale)
     if bulk is not None:
         x, law = bulk_density(bulk, len(evals), scale)
+        if scale != "lin":
+            law[x < edges[0]] = np.nan
         if scale == "log-log":
-            law = np.where(law > LOWEST_SHOWN * np.nanmin(density), law, np.nan)
-        ax.plot(x, law, color=GREEN, linewidth=1.4, label="noise (Marchenko-Pastur)")
+            law[law < LOWEST_SHOWN * np.nanmin(density)] = np.nan
+        ax.plot(x, law, color=GREEN, linewidth=1.4, label="noise law")
     if fit is not None and fit.status == "success":
-        label = f"power law, alpha {fit.alpha:.2f} $\\pm$ {fit.sigma:.2f}"
-        ax.plot(*tail_density(fit, len(evals), scale), color=VERMILION, linewidth=1.6, label=label)
+        ax.plot(*tail_density(fit, len(evals), scale), color=VERMILION, linewidth=1.6, label="power law")
         ax.axvline(fit.xmin, color=VERMILION, linestyle="--", linewidth=0.9, label=f"xmin {fit.xmin:.3g}")
     if edge is not None:
         ax.axvline(edge, color=GREY, linestyle=":", linewidth=1.2, label=f"noise edge {edge:.3g}")
@@ -110,7 +111,7 @@ def fit_note(fit: PowerLawFit | None) -> str:
         return ""
     if fit.status == "failed":
         return f"no fit: {fit.reason}"
-    return f"alpha {fit.alpha:.2f}, {fit.n_tail} of {fit.n} values in the tail, D {fit.D:.3f}"
+    return f"alpha {fit.alpha:.2f} $\\pm$ {fit.sigma:.2f}, tail {fit.n_tail} of {fit.n}, D {fit.D:.3f}"
 
 
 def _positive(values: Spectrum | ArrayLike) -> np.ndarray:
@@ -122,12 +123,12 @@ def _positive(values: Spectrum | ArrayLike) -> np.ndarray:
 def _draw_shuffled(ax: Axes, evals: np.ndarray, edges: np.ndarray, scale: Scale) -> None:
     """Draw the outline of the ESD of the shuffled weight, and where it ends."""
     own, density = histogram(evals, scale, edges[-1] if scale == "lin" else None)
-    ax.stairs(density, own, color=PURPLE, linewidth=1.2, label=f"shuffled, up to {evals[-1]:.3g}")
+    ax.stairs(density, own, color=PURPLE, linewidth=1.2, label="shuffled")
 
 
 def _mark(ax: Axes, spikes: np.ndarray, right: float) -> None:
     """Mark each spike at the lower edge of the axes."""
-    label = plotted(f"{len(spikes)} spike{'' if len(spikes) == 1 else 's'} above noise")
+    label = plotted(f"{len(spikes)} spike{'' if len(spikes) == 1 else 's'}")
     shown = spikes[spikes <= right]
     ax.plot(
         shown,

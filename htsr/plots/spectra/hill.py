@@ -80,5 +80,5 @@ def plot_hill(
     log_axis(axes, "x")
     label_axes(axes, "k, number of values in the tail", "alpha")
     put_title(axes, title)
-    put_legend(axes)
+    put_legend(axes, own=ax is None)
     return axes

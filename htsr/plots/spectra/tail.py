@@ -90,7 +90,7 @@ def plot_ccdf(fit: PowerLawFit, *, title: str = "", ax: ManyAxes | None = None) 
     log_axis(axes, "x", "y")
     label_axes(axes, "eigenvalue $\\lambda$", "share of the tail $\\geq \\lambda$")
     put_title(axes, title, fit_note(fit))
-    put_legend(axes, loc="lower left")
+    put_legend(axes, own=ax is None, loc="lower left")
     return axes
 
 
@@ -118,5 +118,5 @@ def plot_qq(fit: PowerLawFit, *, title: str = "", ax: ManyAxes | None = None) ->
     log_axis(axes, "x", "y")
     label_axes(axes, f"quantile of the law, alpha {fit.alpha:.2f}", "eigenvalue")
     put_title(axes, title, fit_note(fit))
-    put_legend(axes, loc="upper left")
+    put_legend(axes, own=ax is None, loc="upper left")
     return axes
