@@ -105,11 +105,11 @@ def label_axes(ax: Axes, x: str | None = None, y: str | None = None) -> None:
 
 def put_title(ax: Axes, name: object, note: object = "") -> None:
     """Write a name and, below it, a note above the axes, no wider than the axes are."""
-    width = max(12, room(ax, NORMAL + 1))
+    width = max(12, room(ax, NORMAL))
     lines = [folded(name, width)] if name else []
     lines += wrap(plotted(note, 400), width)[:3]
     if lines:
-        ax.set_title("\n".join(lines), fontsize=NORMAL + 1, loc="left")
+        ax.set_title("\n".join(lines), fontsize=NORMAL, loc="left")
 
 
 def put_legend(
@@ -136,31 +136,37 @@ def put_legend(
     figure = figure_of(axes)
     longest = max(map(len, labels)) + HANDLE
     crowded = crowded or (longest * CHARACTER * SMALL) * (len(labels) * 1.4 * SMALL) > MOST_COVERED * _area(each[0])
-    settings: dict[str, Any] = {"handles": handles, "labels": labels, "fontsize": SMALL, **options}
+    settings: dict[str, Any] = {"fontsize": SMALL, **options}
     if not crowded or figure.get_layout_engine() is None:
-        each[0].legend(**settings, loc=loc, framealpha=0.75, edgecolor="none", borderaxespad=0.2)
+        each[0].legend(handles, labels, **settings, loc=loc, framealpha=0.75, edgecolor="none", borderaxespad=0.2)
         return
     settings |= {"frameon": False, "columnspacing": 1.2}
     if own or len(each) > 1:
         ncols = _columns(labels, int(72 * figure.get_figwidth() / (CHARACTER * SMALL)))
-        place: Any = "outside upper left" if own else "outside lower left"
-        figure.legend(**settings, ncols=ncols, loc=place)
+        settings |= {"ncols": ncols, "loc": "outside upper left" if own else "outside lower left"}
+        cast(Any, figure).legend(handles, labels, **settings)
         return
     box = each[-1].get_tightbbox()
     labels_below = 0.0 if box is None else float(each[-1].bbox.y0 - box.y0) / each[-1].figure.dpi
     below = each[-1].transAxes + ScaledTranslation(0, -labels_below - GAP, each[-1].figure.dpi_scale_trans)
-    ncols = _columns(labels, room(each[-1], SMALL))
+    ncols = _columns(labels, int(1.1 * room(each[-1], SMALL)))
     each[-1].legend(
-        **settings, ncols=ncols, loc="upper left", bbox_to_anchor=(0, 0), bbox_transform=below, borderaxespad=0
+        handles,
+        labels,
+        **settings,
+        ncols=ncols,
+        loc="upper left",
+        bbox_to_anchor=(0, 0),
+        bbox_transform=below,
+        borderaxespad=0,
     )
 
 
 def _columns(labels: Sequence[str], room: int) -> int:
-    """Return the largest number of columns in which the labels, filled in column by column, take up to ``room`` characters."""
+    """Return the largest number of columns in which the labels, one column after the other, take up to ``room`` characters."""
     for columns in range(len(labels), 1, -1):
-        rows = -(-len(labels) // columns)
-        filled = [labels[i : i + rows] for i in range(0, len(labels), rows)]
-        if sum(max(map(len, column)) + HANDLE for column in filled) <= room:
+        filled = np.array_split([len(label) + HANDLE for label in labels], columns)
+        if sum(column.max() for column in filled) <= room:
             return columns
     return 1
 

@@ -242,11 +242,11 @@ def _key(table: pd.DataFrame, column: str) -> list[Line2D | Patch]:
     """Return what explains the marks that all panels share."""
     key: list[Line2D | Patch] = []
     if (table["null_high"] > table["null_low"]).any():
-        key.append(Patch(color=GREY, alpha=0.3, linewidth=0, label="90 % of noise of this shape"))
+        key.append(Patch(color=GREY, alpha=0.3, linewidth=0, label="90 % of noise"))
     elif table["null_low"].notna().any():
-        key.append(Line2D([], [], color=GREY, linewidth=1.2, label="noise of this shape"))
+        key.append(Line2D([], [], color=GREY, linewidth=1.2, label="noise, median"))
     if column == "alpha":
-        bars = "95 % interval" if table.attrs["interval"] else "$\\pm$ sigma"
-        key.append(Line2D([], [], color=GREY, linewidth=0.9, marker="o", markersize=3.5, label=f"alpha, {bars}"))
+        bars = "95 % interval" if table.attrs["interval"] else "± sigma"
+        key.append(Line2D([], [], color=GREY, linewidth=0.9, marker="o", markersize=3.5, label=bars))
         key.append(Line2D([], [], color=GREY, linewidth=0.8, linestyle=":", label="2 and 6"))
     return key

@@ -58,7 +58,7 @@ def phase_grid(details: pd.DataFrame) -> PhaseGrid:
     Returns:
         A row a layer and a column a step, for the table of a history. Otherwise a row a role and a column a block; where a
         block holds several layers of a role, such as experts, their most frequent phase. Layers outside the blocks have a row
-        each, with the phase in the first column; so do all layers of a model without blocks.
+        each, with the phase in the first column, embeddings first; so do all layers of a model without blocks.
     """
     own = details[details["tied_to"] == ""]
     if "step" in own:
@@ -75,10 +75,13 @@ def phase_grid(details: pd.DataFrame) -> PhaseGrid:
     )
     table = table.reindex([role for role in (*PANELS, "head") if role in table.index])
     first = table.columns[0] if len(table.columns) else 0
-    alone = pd.DataFrame(
-        {first: outside["phase"].to_numpy()}, index=end_names(outside["name"], 24) if len(outside) else []
+    outside = outside.assign(short=end_names(outside["name"], 24) if len(outside) else [])
+    before = outside["role"] == "embedding"
+    above, below = (
+        pd.DataFrame({first: rows["phase"].to_numpy()}, index=rows["short"].to_numpy())
+        for rows in (outside[before], outside[~before])
     )
-    return PhaseGrid(pd.concat([table, alone]).fillna(""), "block")
+    return PhaseGrid(pd.concat([above, table, below]).fillna(""), "block")
 
 
 def plot_phases(details: pd.DataFrame, *, ax: ManyAxes | None = None) -> Axes:

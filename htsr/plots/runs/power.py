@@ -152,7 +152,8 @@ def _draw(tables: Mapping[str, pd.DataFrame], history: "History", by: str, ax: M
         panel.vlines(range(len(settings)), medians.min(), medians.max(), color=VERMILION, linewidth=2.5, alpha=0.6)
         panel.set_xticks(range(len(settings)), [f"{value:.4g}" for value in settings])
         panel.set_xlim(-0.4, len(settings) - 0.6)
-        label_axes(panel, plotted(by), f"{history.columns[column].label} at the last step")
+        label_axes(panel, plotted(by), history.columns[column].label)
+        put_title(panel, "", "at the last step")
         if (table["value"].dropna() > 0).all():
             log_axis(panel, "y")
     put_legend(axes, own=ax is None, crowded=True)

@@ -82,7 +82,7 @@ def plot_update_spectrum(
         label = f"momentum, p = {p:.4g}"
         axes.plot(np.arange(1, len(after) + 1), after, color=shade, linewidth=1.6, linestyle="--", label=label)
     log_axis(axes, "y")
-    label_axes(axes, "rank of the singular value", "singular value / root mean square")
+    label_axes(axes, "rank of the singular value", "singular value / rms")
     put_title(axes, title)
     put_legend(axes, own=ax is None)
     return axes

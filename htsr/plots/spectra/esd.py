@@ -111,7 +111,7 @@ def fit_note(fit: PowerLawFit | None) -> str:
         return ""
     if fit.status == "failed":
         return f"no fit: {fit.reason}"
-    return f"alpha {fit.alpha:.2f} $\\pm$ {fit.sigma:.2f}, tail {fit.n_tail} of {fit.n}, D {fit.D:.3f}"
+    return f"alpha {fit.alpha:.2f} ± {fit.sigma:.2f}, tail {fit.n_tail} of {fit.n}, D {fit.D:.3f}"
 
 
 def _positive(values: Spectrum | ArrayLike) -> np.ndarray:
