@@ -119,7 +119,6 @@ def vector_cells(weight: torch.Tensor) -> Cells:
 
 def tail_cells(spectrum: Spectrum, fit: PowerLawFit) -> Cells:
     """Return the power law fitted to the tail, and the metrics that follow from its alpha."""
-    warning = "over-trained" if fit.alpha < OVER_TRAINED else "under-trained" if fit.alpha > UNDER_TRAINED else ""
     return {
         "alpha": fit.alpha,
         "D": fit.D,
@@ -130,8 +129,13 @@ def tail_cells(spectrum: Spectrum, fit: PowerLawFit) -> Cells:
         "alpha_weighted": metrics.alpha_weighted(spectrum.eigenvalues, fit.alpha),
         "log_alpha_norm": metrics.log_alpha_norm(spectrum.eigenvalues, fit.alpha),
         "ERG_gap": metrics.num_ERG_spikes(spectrum.eigenvalues) - fit.n_tail,
-        "warning": warning,
+        "warning": warning_of_alpha(fit.alpha),
     }
+
+
+def warning_of_alpha(alpha: float) -> str:
+    """Return WeightWatcher's word for an alpha, empty for one between its bounds or a missing one."""
+    return "over-trained" if alpha < OVER_TRAINED else "under-trained" if alpha > UNDER_TRAINED else ""
 
 
 def resampled_cells(fit: PowerLawFit, n_boot: int, seed: int) -> Cells:

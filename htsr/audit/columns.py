@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 
 import pandas as pd
 
+from htsr.audit.p_values import BULK_P, GOODNESS_P, NULL_P, VUONG_P, PValue
 from htsr.audit.phases import PHASES
 
 
@@ -22,6 +23,7 @@ class Column:
         needs: The option of ``analyze`` that fills it; empty if it is always filled.
         values: Every text that can stand there, where these are few. An empty text is a missing value unless it is listed.
         axis: Label of an axis, where the name would not do.
+        p_value: How it is printed, if it is a p-value.
     """
 
     name: str
@@ -32,6 +34,7 @@ class Column:
     needs: str = ""
     values: tuple[str, ...] = ()
     axis: str = ""
+    p_value: PValue | None = None
 
     @property
     def missing(self) -> float | str:
@@ -47,6 +50,8 @@ class Column:
         """The value for people: rounded, empty if it is missing."""
         if pd.isna(value):
             return ""
+        if self.p_value is not None:
+            return self.p_value.text(float(value))  # type: ignore[arg-type]
         return format(value, self.digits or (".4g" if self.dtype == "float64" else ""))
 
 
@@ -75,7 +80,11 @@ COLUMNS = (
     Column("alpha_high", "float64", "upper end of the 95 % interval of alpha", ".2f", needs="bootstrap"),
     Column("D", "float64", "KS distance between the tail and the fit", ".3f"),
     Column(
-        "goodness_of_fit", "float64", "Clauset's p-value: a small one rules a power law out", ".2f", needs="bootstrap"
+        "goodness_of_fit",
+        "float64",
+        "Clauset's p-value: a small one rules a power law out",
+        needs="bootstrap",
+        p_value=GOODNESS_P,
     ),
     Column("sigma", "float64", "standard error of alpha at this xmin; it ignores that xmin was chosen", ".2f"),
     Column("xmin", "float64", "where the fitted tail starts"),
@@ -124,7 +133,13 @@ COLUMNS = (
     Column(
         "bulk_D", "float64", "KS distance between the bulk, without spikes, and the Marchenko-Pastur law", needs="bulk"
     ),
-    Column("bulk_p_value", "float64", "p-value of bulk_D: a small one says that the bulk is not noise", needs="bulk"),
+    Column(
+        "bulk_p_value",
+        "float64",
+        "p-value of bulk_D: a small one says that the bulk is not noise; never below 1e-6",
+        needs="bulk",
+        p_value=BULK_P,
+    ),
     Column("null_alpha", "float64", "median alpha of Gaussian noise of this shape", ".2f", needs="bulk"),
     Column("null_alpha_low", "float64", "5 % of Gaussian noise of this shape has a smaller alpha", ".2f", needs="bulk"),
     Column("null_alpha_high", "float64", "5 % of Gaussian noise of this shape has a larger alpha", ".2f", needs="bulk"),
@@ -134,9 +149,10 @@ COLUMNS = (
     Column(
         "null_p_value",
         "float64",
-        "how rarely noise has an alpha, a D or a stable rank as small as this one (Bonferroni); one-sided",
-        ".3f",
+        "how rarely noise has an alpha, a D or a stable rank as small as this one: three times the least of the three shares "
+        "(Bonferroni); one-sided, never below 3e-6",
         needs="bulk",
+        p_value=NULL_P,
     ),
     Column("num_ERG_spikes", "Int64", "number of eigenvalues in the tail that meets the trace-log condition"),
     Column(
@@ -211,18 +227,24 @@ COLUMNS = (
         "alternative_p_value",
         "float64",
         "p-value of the comparison with that distribution (Vuong)",
-        ".3f",
         needs="alternatives",
+        p_value=VUONG_P,
     ),
     Column("status", "str", "success, or failed: alpha is then NaN and reason says why"),
     Column("reason", "str", "why the fit failed; for a success, what to be careful about"),
     Column(
         "warning",
         "str",
-        "over-trained (alpha < 2), under-trained (alpha > 6), or empty",
-        values=("", "over-trained", "under-trained"),
+        "over-trained (alpha < 2), under-trained (alpha > 6), noise (random-like, so that alpha means nothing), or empty",
+        values=("", "over-trained", "under-trained", "noise"),
     ),
-    Column("findings", "str", "what a person should look at, in sentences with the numbers"),
+    Column("findings", "str", "what a person should look at, in sentences with the numbers, the worst first"),
+    Column(
+        "severity",
+        "str",
+        "the worst of the findings: problem (the weight is suspect), caution (read alpha with care), note, or empty",
+        values=("", "problem", "caution", "note"),
+    ),
     Column("tied_to", "str", "the earlier layer that shares this weight; the row repeats its numbers"),
 )
 
@@ -248,6 +270,12 @@ OF_DELTA = (
 COMPARISON_COLUMNS = (
     *(_ANALYSED[name] for name in OF_LAYER),
     Column("relative_change", "float64", "Frobenius norm of the change B - A / Frobenius norm of A", ".2g"),
+    Column(
+        "least_relative_change",
+        "float64",
+        "the least relative_change between matrices with the spectra of A and of B (Mirsky)",
+        ".2g",
+    ),
     Column("frobenius", "float64", "Frobenius norm of the change"),
     Column("spectral", "float64", "largest singular value of the change (of one slice, for a convolution)"),
     Column("relative_spectral", "float64", "spectral / the largest singular value of A", ".2g"),

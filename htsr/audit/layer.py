@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from htsr.audit import cells
-from htsr.audit.findings import findings_of_row
+from htsr.audit.findings import Finding, findings_of_row, worst_severity
 from htsr.audit.fixed_bases import fixed_basis
 from htsr.audit.phases import phase
 from htsr.audit.row import Row, finished, tied_row
@@ -66,8 +66,8 @@ class LayerAnalysis:
     shuffled: Spectrum | None = None
 
     @property
-    def findings(self) -> list[str]:
-        """What a person should look at, a sentence each; none for a layer that is tied to an earlier one."""
+    def findings(self) -> list[Finding]:
+        """What a person should look at, the worst first; none for a layer that is tied to an earlier one."""
         return [] if self.row["tied_to"] else findings_of_row(self.row)
 
     @property
@@ -241,7 +241,10 @@ def _status(fit: PowerLawFit, layer: Layer) -> cells.Cells:
 def _finished(known: cells.Cells) -> Row:
     """Return the row of these cells and of the findings that they amount to."""
     row = finished(known)
-    return row | {"findings": " ".join(findings_of_row(row))}
+    if row["phase"] in ("random-like", "fixed-basis"):  # its alpha says nothing about a training
+        row["warning"] = "noise" if row["phase"] == "random-like" else ""
+    found = findings_of_row(row)
+    return row | {"findings": " ".join(map(str, found)), "severity": worst_severity(found)}
 
 
 def _fit(spectrum: Spectrum, settings: Settings, resolution: float) -> PowerLawFit:

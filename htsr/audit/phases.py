@@ -8,6 +8,8 @@ from typing import Any, NamedTuple
 
 import pandas as pd
 
+from htsr.audit.p_values import BULK_P
+
 PHASES = (
     "random-like", "bleeding-out", "bulk+spikes", "bulk-decay", "heavy-tailed", "rank-collapse", "fixed-basis", "undecided",
 )  # fmt: skip
@@ -64,7 +66,7 @@ def phase(row: Mapping[str, Any], basis: str | None = None) -> Phase:
         return Phase("undecided", f"the smaller side of a slice is {row['M']}; a phase needs {MIN_SIDE}")
     p, spikes = _value(row, "bulk_p_value"), _value(row, "num_spikes")
     if p is not None and p >= BULK_LEVEL:
-        noise = f"bulk fits noise (p = {p:.2g})"
+        noise = f"bulk fits noise ({BULK_P.equals(p)})"
         if spikes == 0:
             return Phase("random-like", f"{noise}, no eigenvalue above its edge")
         strength = row["spike_strength"]
@@ -72,7 +74,7 @@ def phase(row: Mapping[str, Any], basis: str | None = None) -> Phase:
         return Phase(
             name, f"{noise}, {spikes} above its edge, the strongest {strength:.2f} times the weakest that shows"
         )
-    bulk = "no noise bulk" if p is None else f"bulk is not noise (p = {p:.1g})"
+    bulk = "no noise bulk" if p is None else f"bulk is not noise ({BULK_P.equals(p)})"
     alpha, D = _value(row, "alpha"), _value(row, "D")
     if alpha is None or D is None:
         return Phase("undecided", f"{bulk}, and no power-law fit")

@@ -8,8 +8,10 @@ from typing import ClassVar, Generic, Protocol, SupportsIndex, TypeVar
 import pandas as pd
 
 from htsr.audit.columns import Column
+from htsr.audit.findings import Finding, ranked
+from htsr.audit.layout import as_text
 from htsr.audit.row import Row
-from htsr.audit.table import details_frame, did_you_mean, shortened
+from htsr.audit.table import details_frame, did_you_mean, findings_frame, shortened
 
 
 class Result(Protocol):
@@ -22,6 +24,10 @@ class Result(Protocol):
     @property
     def row(self) -> Row:
         """Its row of ``details``."""
+
+    @property
+    def findings(self) -> list[Finding]:
+        """What a person should look at in it."""
 
 
 R = TypeVar("R", bound=Result)
@@ -39,6 +45,8 @@ class Results(Generic[R]):
     """
 
     columns: ClassVar[Mapping[str, Column]]
+    # Columns of ``brief()`` that a narrow terminal leaves out, the last first.
+    expendable: ClassVar[tuple[str, ...]] = ()
 
     def __init__(self, results: dict[str, R]) -> None:
         self._results = results
@@ -82,8 +90,33 @@ class Results(Generic[R]):
         """Name and layer of each, in the order of ``details``."""
         return self._results.items()
 
+    @property
+    def findings(self) -> pd.DataFrame:
+        """What a person should look at, the worst first: name, kind, severity, finding (a sentence) and evidence."""
+        return findings_frame(self.ranked_findings())
+
+    def ranked_findings(self) -> list[Finding]:
+        """The findings of all layers, the worst first."""
+        return ranked(finding for result in self for finding in result.findings)
+
+    def worst_first(self) -> list[int]:
+        """Positions of all layers: those with findings in the order of their worst one, then the others."""
+        order = dict.fromkeys(finding.name for finding in self.ranked_findings())
+        ranks = {name: rank for rank, name in enumerate(order)}
+        names = list(self._results)
+        return sorted(range(len(self)), key=lambda position: ranks.get(names[position], len(ranks)))
+
+    @property
+    def verdict(self) -> str:
+        """What to think of the whole model, in at most three sentences."""
+        return " ".join(self._verdict())
+
+    def _verdict(self) -> list[str]:
+        """Return the sentences of the verdict."""
+        raise NotImplementedError
+
     def headline(self) -> str:
-        """A few lines of text for people."""
+        """A few lines of text for people, the verdict among them."""
         raise NotImplementedError
 
     def brief(self) -> pd.DataFrame:
@@ -93,7 +126,7 @@ class Results(Generic[R]):
     def __repr__(self) -> str:
         if not len(self):
             return self.headline()
-        return f"{self.headline()}\n{self.brief().to_string(index=False, max_rows=60)}"
+        return f"{self.headline()}\n{as_text(self.brief(), self.expendable)}"
 
     def _repr_html_(self) -> str:
         table = self.brief().to_html(index=False, max_rows=60, border=0, na_rep="")

@@ -7,7 +7,11 @@ from typing import Any
 import pandas as pd
 
 from htsr.audit.columns import BY_NAME, COLUMNS, Column
+from htsr.audit.findings import Finding
 from htsr.text import encodable, escaped, visible
+
+# Columns of a table of findings.
+FINDINGS = ("name", "kind", "severity", "finding", "evidence")
 
 
 def details_frame(rows: Sequence[Mapping[str, object]], columns: Sequence[Column] = COLUMNS) -> pd.DataFrame:
@@ -24,6 +28,27 @@ def _cells(rows: Sequence[Mapping[str, object]], column: Column) -> list[object]
 def text_frame(rows: Iterable[Sequence[str]], columns: Sequence[str]) -> pd.DataFrame:
     """Return a table of texts, with its columns even if it has no row."""
     return pd.DataFrame([tuple(map(encodable, row)) for row in rows], columns=list(columns), dtype="str")
+
+
+class WholeTexts(pd.DataFrame):
+    """A table whose texts a notebook or a terminal shows whole, where pandas would cut them at 50 characters."""
+
+    @property
+    def _constructor(self) -> type[pd.DataFrame]:
+        return pd.DataFrame
+
+    def _repr_html_(self) -> str | None:
+        with pd.option_context("display.max_colwidth", None):
+            return super()._repr_html_()
+
+    def __repr__(self) -> str:
+        return self.to_string(max_colwidth=None, max_rows=60)
+
+
+def findings_frame(findings: Sequence[Finding]) -> pd.DataFrame:
+    """Return findings as a table, in their order."""
+    rows = [(found.name, found.kind, found.severity, found.text, found.evidence_text) for found in findings]
+    return WholeTexts(text_frame(rows, FINDINGS))
 
 
 def shape_text(shape: Sequence[int]) -> str:

@@ -9,15 +9,10 @@ from typing import TYPE_CHECKING, get_args
 from htsr.choices import Conv, Convention
 from htsr.cli.arguments import add_table_options, jobs, whole_number
 from htsr.errors import InputError
-from htsr.text import escaped, visible
 
 if TYPE_CHECKING:
-    from htsr.audit.analysis import Analysis
     from htsr.audit.journal import JournalFolder
     from htsr.cli.arguments import Commands
-
-# The terminal shows this many findings; every file that the command writes holds all of them.
-MAX_FINDINGS = 20
 
 
 def add_parser(commands: "Commands") -> argparse.ArgumentParser:
@@ -127,7 +122,7 @@ def _run(options: argparse.Namespace) -> int:
             raise InputError(
                 f"{options.path}: none of its {len(analysis.skipped)} tensors is a weight matrix ({reasons})"
             )
-        status = deliver(options, conditions, analysis, _text(analysis), analysis_json)
+        status = deliver(options, conditions, analysis, analysis_json)
         if folder is not None:
             folder.remove()
     return status
@@ -144,14 +139,3 @@ def _journal_folder(options: argparse.Namespace) -> "JournalFolder | None":
         return JournalFolder(first.with_name(f"{first.name}.htsr-journal"), anew=not options.resume)
     except OSError as err:
         raise InputError(f"{first}: cannot write to the folder {first.parent.absolute()} ({err.strerror})") from err
-
-
-def _text(analysis: "Analysis") -> str:
-    """Return the table and the first findings for a terminal."""
-    found = analysis.findings
-    lines = [
-        f"{visible(name)}: {escaped(finding)}" for name, finding in found.head(MAX_FINDINGS).itertuples(index=False)
-    ]
-    if len(found) > MAX_FINDINGS:
-        lines.append(f"{len(found) - MAX_FINDINGS} more findings: write them with -o audit.html")
-    return "\n".join([repr(analysis), *lines])

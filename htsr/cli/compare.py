@@ -47,4 +47,4 @@ def run(options: argparse.Namespace) -> int:
         rank=options.rank,
         state=options.state,
     )
-    return deliver(options, conditions, comparison, repr(comparison), comparison_json)
+    return deliver(options, conditions, comparison, comparison_json)

@@ -7,6 +7,9 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, TextIO, TypeVar
 
+from htsr.choices import RESULT_FORMATS
+from htsr.cli import terminal
+from htsr.cli.terminal import check_sort
 from htsr.errors import InputError
 from htsr.text import visible
 
@@ -22,12 +25,12 @@ Result = TypeVar("Result", "Analysis", "Comparison")
 Saved = TypeVar("Saved", "Analysis", "Comparison", "Survey")
 
 
-def check_outputs(outputs: Sequence[Path], sources: Sequence[str]) -> None:
+def check_outputs(outputs: Sequence[Path], sources: Sequence[str], formats: Sequence[str] = RESULT_FORMATS) -> None:
     """Refuse outputs that cannot be written, and those that would replace a file of the sources."""
     from htsr.report import check_output
 
     for path in outputs:
-        check_output(path)
+        check_output(path, formats)
         for source in filter(Path.exists, map(Path, sources)):
             inside = source.resolve() in path.resolve().parents and path.suffix.lower() == ".json"
             if path.exists() and (path.samefile(source) or (inside and not _is_our_json(path))):
@@ -49,6 +52,7 @@ def checked_conditions(options: argparse.Namespace, table: "pd.DataFrame", sourc
     from htsr.audit.conditions import Condition
 
     check_outputs(options.output, sources)
+    check_sort(options.sort, list(table))
     conditions = [Condition(text) for text in options.fail_on]
     for condition in conditions:
         condition.check_columns(table)
@@ -63,12 +67,13 @@ def deliver(
     options: argparse.Namespace,
     conditions: "list[Condition]",
     result: Result,
-    text: str,
     document: Callable[[Result], str],
 ) -> int:
-    """Show a result as ``text``, write it wherever the user asked for it, and return the exit status that the gates give."""
-    show(options, result, text, document)
-    verdicts = [condition.check(result.details) for condition in conditions]
+    """Show a result, write it wherever the user asked for it, and return the exit status that the gates give."""
+    people = sys.stderr if options.json else sys.stdout
+    show(options, result, terminal.text(result, people, options.sort, options.top), document)
+    ordered = result.details.iloc[result.worst_first()]
+    verdicts = [condition.check(ordered) for condition in conditions]
     for verdict in verdicts:
         if doubts := verdict.doubts():
             print(f"htsr: {doubts}", file=sys.stderr)

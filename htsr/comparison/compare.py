@@ -9,19 +9,32 @@ from typing import TYPE_CHECKING, ClassVar
 import numpy as np
 import pandas as pd
 
-from htsr.audit.analysis import Analysis, check_whole_number
+from htsr.audit.about import About
+from htsr.audit.analysis import Analysis, check_whole_number, skipped_frame
 from htsr.audit.columns import COMPARISON_COLUMNS
-from htsr.audit.layer import Settings
+from htsr.audit.files_read import Stamp, stamps
+from htsr.audit.layer import LayerAnalysis, Settings
 from htsr.audit.progress import tqdm
 from htsr.audit.results import Results
 from htsr.audit.table import brief_change, shape_text, shortened, text_frame
+from htsr.comparison.analyses import (
+    NO_WEIGHTS,
+    analyze_alike,
+    as_analysis,
+    change_of,
+    check_alike,
+    compare_spectra,
+    inventory_of,
+    of_layers,
+)
+from htsr.comparison.kinds import kind_of_change
 from htsr.comparison.layer import LayerComparison, compare_layer, ratio
 from htsr.errors import InputError
 from htsr.tails.xmin_rules import XminRule, check_xmin
 from htsr.text import visible
 from htsr.weights import Inventory, Layer, open_source, select
 from htsr.weights.select import Patterns
-from htsr.weights.source import Source, is_adapter
+from htsr.weights.source import Source, is_adapter, is_path
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -43,13 +56,15 @@ def compare(
     state: str | None = None,
     xmin: XminRule = "ks",
     bulk: bool = True,
+    other_parent: Source | None = None,
     seed: int = 0,
     progress: bool | None = None,
 ) -> "Comparison":
     """Compare two sources layer by layer: before and after fine-tuning, base and merged LoRA, two epochs.
 
     Args:
-        a: The earlier or base model: anything that ``analyze`` takes.
+        a: The earlier or base model: anything that ``analyze`` takes, an ``Analysis``, or a ``.htsr`` file that holds one.
+            With an analysis on either side only spectra and fits are compared, since it keeps no weights.
         b: The later model. It need not be of the same kind: you can compare a module with a checkpoint. The directory of a LoRA
             adapter stands for A with the adapter merged into it.
         layers: Names, globs or layer types to keep; all by default.
@@ -59,6 +74,8 @@ def compare(
         state: Compare what the optimizers keep for each weight, ``"exp_avg"`` for instance, as in ``analyze``.
         xmin: How tails are chosen, as in ``fit_power_law``.
         bulk: Say what noise would look like, as in ``analyze``; this tells a change with structure from noise.
+        other_parent: A second model that B may be a mixture of, beside A: a merge of two fine-tuned models, or an average of two
+            checkpoints. Anything that ``analyze`` takes.
         seed: As in ``analyze``.
         progress: True or False shows or hides the progress bar; by default as in ``analyze``.
 
@@ -93,8 +110,19 @@ def compare(
     check_whole_number("rank", rank, 1)
     check_xmin(xmin)
     settings = Settings(xmin=xmin, bulk=bulk, seed=seed)
+    kept_a, kept_b = as_analysis(a), as_analysis(b)
+    if kept_a is not None or kept_b is not None:
+        options = {"bulk": bulk, "seed": seed, "progress": progress}
+        return _compare_analyses(
+            analyze_alike(a, kept_b, **options) if kept_a is None else kept_a,  # type: ignore[arg-type]
+            analyze_alike(b, kept_a, **options) if kept_b is None else kept_b,  # type: ignore[arg-type]
+            layers,
+            skip,
+        )
     inventory_a, inventory_b = _select(open_source(a, state=state), _open_on(b, a, state), layers, skip)
     pairs, unmatched = _match(inventory_a, inventory_b)
+    third = [] if other_parent is None else _open_on(other_parent, a, state).layers
+    others = {(layer.name, layer.shape): layer for layer in third}
     results: dict[str, LayerComparison] = {}
     bar = tqdm(pairs, desc="compare", unit="layer", delay=1, disable=None if progress is None else not progress)
     for layer_a, layer_b in bar:
@@ -103,8 +131,45 @@ def compare(
         if first is not None and layer_b.tied_to == layer_a.tied_to:
             results[layer_a.name] = first.repeated(layer_a)
         else:
-            results[layer_a.name] = compare_layer(layer_a, layer_b, rank, settings)
-    return Comparison(inventory_a, inventory_b, results, unmatched)
+            results[layer_a.name] = compare_layer(
+                layer_a, layer_b, rank, settings, others.get((layer_a.name, layer_a.shape))
+            )
+    own = (result for result in results.values() if not result.row["tied_to"])
+    kind, evidence = kind_of_change([result.signature for result in own if result.signature])
+    only_a, only_b = _only(inventory_a, results), _only(inventory_b, results)
+    change = replace(only_a, source=f"{inventory_b.source} - {inventory_a.source}", metadata={})
+
+    def side(inventory: Inventory, layers: dict[str, LayerAnalysis], files: dict[Path, Stamp]) -> Analysis:
+        return Analysis(About.of(inventory, stamps=files), skipped_frame(inventory), layers)
+
+    return Comparison(
+        side(only_a, {name: result.a for name, result in results.items()}, stamps(only_a) if is_path(a) else {}),
+        side(only_b, {name: result.b for name, result in results.items()}, stamps(only_b) if is_path(b) else {}),
+        side(change, {name: result.delta for name, result in results.items()}, {}),
+        results,
+        unmatched=unmatched,
+        skipped=_skipped(inventory_a, inventory_b),
+        kind=kind,
+        kind_evidence=evidence,
+    )
+
+
+def _compare_analyses(a: Analysis, b: Analysis, layers: Patterns, skip: Patterns) -> "Comparison":
+    """Return the comparison of two analyses, which keep no weights."""
+    check_alike(a, b)
+    inventory_a, inventory_b = _select(inventory_of(a, b), inventory_of(b, a), layers, skip)
+    pairs, unmatched = _match(inventory_a, inventory_b)
+    results = {layer.name: compare_spectra(a[layer.name], b[layer.name]) for layer, _ in pairs}
+    return Comparison(
+        of_layers(a, {name: result.a for name, result in results.items()}),
+        of_layers(b, {name: result.b for name, result in results.items()}),
+        change_of(a, b, {name: result.delta for name, result in results.items()}),
+        results,
+        unmatched=unmatched,
+        skipped=_skipped(inventory_a, inventory_b),
+        kind="undecided",
+        kind_evidence=f"Only spectra were compared, since {NO_WEIGHTS}.",
+    )
 
 
 def _open_on(source: Source, base: Source, state: str | None) -> Inventory:
@@ -191,21 +256,30 @@ class Comparison(Results[LayerComparison]):
         a: The ``Analysis`` of the matched layers of A.
         b: The same of B.
         delta: The same of the changes, B - A: ``c.delta["layer"].plot()`` draws the spectrum of one.
+        kind: What kind of change it is: ``identical``, ``rounded``, ``quantised``, ``merged-lora``, ``direction-removed``,
+            ``pruned``, ``few-layers``, ``fine-tuned``, ``trained-on``, ``interpolated`` (needs ``other_parent``), ``unrelated``,
+            or ``undecided``.
+        kind_evidence: The numbers that decided the kind, in a sentence.
     """
 
     columns: ClassVar = {column.name: column for column in COMPARISON_COLUMNS}
 
     def __init__(
-        self, a: Inventory, b: Inventory, results: dict[str, LayerComparison], unmatched: pd.DataFrame
+        self,
+        a: Analysis,
+        b: Analysis,
+        delta: Analysis,
+        results: dict[str, LayerComparison],
+        *,
+        unmatched: pd.DataFrame,
+        skipped: pd.DataFrame,
+        kind: str,
+        kind_evidence: str,
     ) -> None:
         super().__init__(results)
-        self.unmatched = unmatched
-        self.skipped = _skipped(a, b)
-        of_a, of_b = _only(a, results), _only(b, results)
-        change = replace(of_a, source=f"{b.source} - {a.source}", metadata={})
-        self.a = Analysis(of_a, "htsr", {name: result.a for name, result in results.items()})
-        self.b = Analysis(of_b, "htsr", {name: result.b for name, result in results.items()})
-        self.delta = Analysis(change, "htsr", {name: result.delta for name, result in results.items()})
+        self.a, self.b, self.delta = a, b, delta
+        self.unmatched, self.skipped = unmatched, skipped
+        self.kind, self.kind_evidence = kind, kind_evidence
 
     def most_changed(self, count: int = 10, by: str = "relative_change") -> pd.DataFrame:
         """The layers that changed most, tied ones left out.
@@ -294,6 +368,9 @@ class Comparison(Results[LayerComparison]):
         from htsr.report.save import save_comparison
 
         return save_comparison(self, Path(path))
+
+    def _verdict(self) -> list[str]:
+        return self.headline().split("\n")[2:]
 
     def brief(self) -> pd.DataFrame:
         """The columns of ``details`` that fit on a terminal, rounded for people, with a note beside each row."""

@@ -8,10 +8,12 @@ import numpy as np
 import torch
 
 from htsr.audit.columns import COMPARISON_COLUMNS
+from htsr.audit.findings import Finding
 from htsr.audit.layer import FAILURES, LayerAnalysis, Settings, analyze_layer, failed_layer
 from htsr.audit.row import Row, comparison_row, tied_row
 from htsr.comparison.distances import overlap, similarity
-from htsr.spectra.spectrum import BLOCK_ROWS, esd, rounding_edge
+from htsr.comparison.kinds import Signature, signature
+from htsr.spectra.spectrum import BLOCK_ROWS, Spectrum, esd, rounding_edge
 from htsr.weights import Layer
 
 if TYPE_CHECKING:
@@ -36,6 +38,7 @@ class LayerComparison:
         delta: The same of the change, B - A.
         angles_out: Principal angles between the leading subspaces of A and B on the output side, radians, descending.
         angles_in: The same on the input side.
+        signature: What its change says about the kind of change of the model; None if the comparison failed.
     """
 
     row: Row
@@ -44,11 +47,20 @@ class LayerComparison:
     delta: LayerAnalysis
     angles_out: np.ndarray
     angles_in: np.ndarray
+    signature: Signature | None = None
 
     @property
     def name(self) -> str:
         """Name of the layer."""
         return str(self.row["name"])
+
+    @property
+    def findings(self) -> list[Finding]:
+        """What a person should look at, the worst first; none for a layer that is tied to an earlier one."""
+        if self.row["tied_to"] or self.row["status"] != "failed":
+            return []
+        sides = {name: self.row[name] for name in ("N", "M")}
+        return [Finding(self.name, "not-compared", "problem", f"Not compared: {self.row['reason']}.", sides)]
 
     def repeated(self, layer: Layer) -> "LayerComparison":
         """The same numbers for a layer that shares this one's weight.
@@ -82,10 +94,16 @@ class LayerComparison:
         return f"LayerComparison({self.name!r}, {self.row['status']}, A: {self.a.fit}, B: {self.b.fit}, change: {self.delta.fit})"
 
 
-def compare_layer(layer_a: Layer, layer_b: Layer, rank: int, settings: Settings) -> LayerComparison:
-    """Compare two versions of a layer; if a weight cannot be read or used, the comparison is failed and says why."""
+def compare_layer(
+    layer_a: Layer, layer_b: Layer, rank: int, settings: Settings, other: Layer | None = None
+) -> LayerComparison:
+    """Compare two versions of a layer; if a weight cannot be read or used, the comparison is failed and says why.
+
+    ``other`` is the same layer of another parent of B.
+    """
     try:
         A, B = (_on_a_device_with_float64(layer.load()) for layer in (layer_a, layer_b))
+        C = None if other is None else _on_a_device_with_float64(other.load())
     except FAILURES as err:
         of_a, of_b = failed_layer(layer_a, err), failed_layer(layer_b, err)
         return _failed(of_a, of_b, of_a, of_a.fit.reason)
@@ -104,12 +122,25 @@ def compare_layer(layer_a: Layer, layer_b: Layer, rank: int, settings: Settings)
     if unusable or of_delta.spectrum is None:
         return _failed(of_a, of_b, of_delta, "; ".join(unusable) or f"the change: {of_delta.fit.reason}")
     assert of_a.spectrum is not None
+    assert of_b.spectrum is not None
 
     change, largest = _norm(delta), of_delta.spectrum.eigenvalues[-1] or esd(delta)[-1]
     rounding = min(1.0, ratio(math.sqrt(noise * delta.numel()) / (math.sqrt(N) + math.sqrt(M)), change))
     alike = similarity(A, B, rank)
+    overlaps = overlap(alike.angles_out), overlap(alike.angles_in)
+    signed = signature(
+        layer_a.name,
+        A,
+        B,
+        delta,
+        (layer_a.dtype, layer_b.dtype),
+        other=C,
+        evals=(of_a.spectrum.eigenvalues, of_b.spectrum.eigenvalues, of_delta.spectrum.eigenvalues),
+        overlap=max(overlaps),
+    )
     measured: dict[str, object] = {
         "relative_change": ratio(change, _norm(A)) if change == 0 or _norm(A) > 0 else math.inf,
+        "least_relative_change": least_change(of_a.spectrum, of_b.spectrum),
         "frobenius": change,
         "spectral": math.sqrt(largest),
         "relative_spectral": ratio(math.sqrt(largest), math.sqrt(of_a.spectrum.eigenvalues[-1])),
@@ -118,15 +149,15 @@ def compare_layer(layer_a: Layer, layer_b: Layer, rank: int, settings: Settings)
         "cka": alike.cka,
         "cka_uncentred": alike.cka_uncentred,
         "subspace_rank": len(alike.angles_out),
-        "overlap_out": overlap(alike.angles_out),
-        "overlap_in": overlap(alike.angles_in),
+        "overlap_out": overlaps[0],
+        "overlap_in": overlaps[1],
         "angle_out": math.degrees(max(alike.angles_out, default=math.nan)),
         "angle_in": math.degrees(max(alike.angles_in, default=math.nan)),
         "status": "unchanged" if same else "changed",
         "reason": "" if same else _cautions(of_a, of_b, of_delta, rounding, (A.dtype, B.dtype)),
     }
     row = comparison_row(of_a.row, of_b.row, of_delta.row, measured)
-    return LayerComparison(row, of_a, of_b, of_delta, alike.angles_out, alike.angles_in)
+    return LayerComparison(row, of_a, of_b, of_delta, alike.angles_out, alike.angles_in, signed)
 
 
 def _failed(of_a: LayerAnalysis, of_b: LayerAnalysis, of_delta: LayerAnalysis, reason: str) -> LayerComparison:
@@ -164,6 +195,15 @@ def _on_a_device_with_float64(weight: torch.Tensor) -> torch.Tensor:
 def _norm(weight: torch.Tensor) -> float:
     """Return the Frobenius norm in float64, computed a block of rows at a time."""
     return math.sqrt(sum(float(block.to(torch.float64).square().sum()) for block in weight.split(BLOCK_ROWS)))
+
+
+def least_change(a: Spectrum, b: Spectrum) -> float:
+    """Return the least ``||B - A||_F / ||A||_F`` between matrices with these spectra; NaN if A is zero.
+
+    Mirsky: no two matrices are closer than their ordered singular values are.
+    """
+    first, second = np.sqrt(a.eigenvalues), np.sqrt(b.eigenvalues)
+    return ratio(float(np.linalg.norm(second - first)), float(np.linalg.norm(first)))
 
 
 def ratio(part: float, whole: float) -> float:

@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 
 from htsr.audit.analysis import Analysis
+from htsr.audit.cells import warning_of_alpha
 from htsr.spectra import metrics
 from htsr.weights import Inventory, Layer
 
@@ -62,6 +63,7 @@ def weightwatcher_table(
     rows = []
     for layer in analysis:
         row = dict(layer.row) | {"layer_id": ids[layer.name], "has_esd": layer.spectrum is not None}
+        row["warning"] = warning_of_alpha(row["alpha"])  # which knows no noise
         row["name"] = str(row["longname"]).rpartition(".")[2] if of_module else row["longname"]
         if layer.spectrum is not None:
             row |= _from_eigenvalues(layer.spectrum.eigenvalues, tolerance)

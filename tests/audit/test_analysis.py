@@ -41,8 +41,11 @@ def test_minilm_agrees_with_weightwatcher(audit, weightwatcher_details):
     for name in ("alpha", "D", "xmin", "sigma", "xmax", "log_norm", "stable_rank", "alpha_weighted", "log_alpha_norm"):
         np.testing.assert_allclose(both[name], both[f"{name}_ww"], rtol=1e-8, err_msg=name)
     np.testing.assert_allclose(both["entropy"], both["entropy_ww"], rtol=1e-6)
-    for name in ("num_pl_spikes", "num_ERG_spikes", "ERG_gap", "warning", "N", "M"):
+    for name in ("num_pl_spikes", "num_ERG_spikes", "ERG_gap", "N", "M"):
         assert list(both[name]) == list(both[f"{name}_ww"]), name
+    differ = both[both["warning"] != both["warning_ww"]]  # WeightWatcher knows no noise
+    assert list(differ["longname"]) == ["pooler.dense"]
+    assert differ[["warning", "warning_ww"]].to_numpy().tolist() == [["noise", "under-trained"]]
 
 
 def test_minilm_summary_agrees_with_weightwatcher(audit, weightwatcher_details):

@@ -4,11 +4,12 @@ import numpy as np
 import torch
 
 import htsr
+from htsr.audit.findings import KINDS, SEVERITIES
 from tests.conftest import planted
 
 
 def findings(W, **options):
-    return htsr.analyze({"w": W}, **options)["w"].findings
+    return [str(found) for found in htsr.analyze({"w": W}, **options)["w"].findings]
 
 
 def test_noise():
@@ -64,6 +65,61 @@ def test_tables_hold_them_once_for_tied_layers():
     second.weight = first.weight
     a = htsr.analyze(torch.nn.Sequential(first, second))
     assert set(a.findings["name"]) == {"0"}
-    assert a.details["findings"][0] == " ".join(a["0"].findings)
+    assert a.details["findings"][0] == " ".join(map(str, a["0"].findings))
     assert a.summary()["num_random_like"] == 1
     assert "phases: 1 random-like" in repr(a)
+
+
+def test_kinds_severities_and_order():
+    """The worst first: by kind, then by the number that ranks the kind, whatever the order of the model."""
+    rng = np.random.default_rng(0)
+    pareto = torch.from_numpy(np.sort((1 - rng.random(300)) ** (-1 / 0.6)))
+    a = htsr.analyze(
+        {
+            "heavy": planted(pareto, 300),
+            "small": rng.normal(size=(40, 4)),
+            "noise": rng.normal(size=(128, 128)),
+            "collapsed": rng.normal(size=(200, 50)) @ rng.normal(size=(50, 150)),
+            "broken": np.full((20, 20), np.nan),
+        }
+    )
+    found = a.findings
+    assert list(found.columns) == ["name", "kind", "severity", "finding", "evidence"]
+    assert [kind for kind in KINDS if kind in set(found["kind"])] == list(dict.fromkeys(found["kind"]))
+    first = found.groupby("name", sort=False).first()
+    assert dict(first["kind"]) == {
+        "broken": "unusable",
+        "noise": "noise",
+        "collapsed": "rank-collapse",
+        "heavy": "over-trained",
+        "small": "not-fitted",
+    }
+    assert list(found["severity"]) == sorted(found["severity"], key=SEVERITIES.index)
+    assert dict(zip(a.details["name"], a.details["severity"], strict=True))["heavy"] == "caution"
+    assert "bulk_p_value" in found.set_index("kind").loc["noise", "evidence"]
+
+
+def test_findings_of_one_kind_are_ranked():
+    rng = np.random.default_rng(1)
+    ranks = {f"rank{rank}": rng.normal(size=(64, rank)) @ rng.normal(size=(rank, 64)) for rank in (60, 40, 50)}
+    found = htsr.analyze(ranks).findings
+    assert list(found.loc[found["kind"] == "rank-collapse", "name"]) == ["rank40", "rank50", "rank60"]
+
+
+def test_noise_is_not_called_under_trained():
+    """The row, the summary, the headline and the verdict agree."""
+    draws = ({"w": np.random.default_rng(seed).normal(size=(128, 128))} for seed in range(99))
+    a = next(a for a in map(htsr.analyze, draws) if a["w"].row["alpha"] > 6)
+    assert a["w"].row["warning"] == "noise"
+    assert a.summary()["num_under_trained"] == 0
+    assert a.verdict.startswith("1 of 1 fitted matrix is noise, as if it had never been trained: w.")
+    assert "under-trained" not in repr(a)
+    assert a.to_weightwatcher()["warning"][0] == "under-trained"
+
+
+def test_findings_show_whole_in_a_notebook():
+    a = htsr.analyze({"w": np.random.default_rng(0).normal(size=(128, 128))})
+    sentence = a.findings["finding"][0]
+    assert len(sentence) > 100
+    assert sentence in a.findings._repr_html_()
+    assert sentence in repr(a.findings)

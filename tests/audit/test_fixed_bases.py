@@ -83,7 +83,7 @@ def test_a_basis_is_named_in_a_finding_instead_of_a_rank_collapse():
     kernel = torch.tensor(np.concatenate(stft(64, "hann"))).float()[:, None]
     analysis = htsr.analyze({"forward_basis_buffer": kernel, "again.weight": torch.randn(66, 8) @ torch.randn(8, 64)})
     (said,) = analysis["forward_basis_buffer"].findings
-    assert said.startswith("Fixed basis, not a trained weight: its rows are sinusoids")
+    assert said.text.startswith("Fixed basis, not a trained weight: its rows are sinusoids")
     assert analysis["forward_basis_buffer"].row["phase"] == "fixed-basis"
-    assert analysis["again"].findings[0].startswith("Rank collapse")
+    assert analysis["again"].findings[0].text.startswith("Rank collapse")
     assert analysis.summary()["num_rank_collapse"] == 1

@@ -1,0 +1,115 @@
+"""The verdict on a model in three sentences: what is wrong, what alpha says, and how far to trust it."""
+
+from collections.abc import Mapping, Sequence
+from statistics import median
+
+import pandas as pd
+
+from htsr.audit.findings import SMALL_TAIL, Finding
+from htsr.text import visible
+
+# A sentence names this many layers; the findings name all of them.
+MAX_NAMES = 3
+
+
+def verdict_of_audit(details: pd.DataFrame, findings: Sequence[Finding]) -> list[str]:
+    """Return at most three sentences on an analysis: the table of its layers, and its findings in their order."""
+    own = details[details["tied_to"] == ""]
+    fitted = own[own["status"] == "success"]
+    of_kind: dict[str, list[Finding]] = {}
+    for finding in findings:
+        of_kind.setdefault(finding.kind, []).append(finding)
+    sentences = (_what_is_wrong(own, fitted, of_kind), _what_alpha_says(fitted, of_kind), _how_far(of_kind))
+    return [sentence for sentence in sentences if sentence]
+
+
+def _what_is_wrong(own: pd.DataFrame, fitted: pd.DataFrame, of_kind: Mapping[str, list[Finding]]) -> str:
+    """Return which matrices hold noise, have lost rank or cannot be used."""
+    noise, collapsed, unusable = (of_kind.get(kind, []) for kind in ("noise", "rank-collapse", "unusable"))
+    if not len(own):
+        return "There is no weight matrix."
+    matrices = _count(len(fitted), "fitted matrix", "fitted matrices")
+    if not all("alpha" in finding.evidence for finding in noise):
+        matrices = _count(len(own), "matrix", "matrices")
+    parts = [] if len(fitted) else ["No matrix has a power-law fit"]
+    if noise:
+        be = "is noise, as if it had" if len(noise) == 1 else "are noise, as if they had"
+        parts.append(f"{len(noise)} of {matrices} {be} never been trained: {named(noise)}")
+    if collapsed:
+        parts.append(
+            f"{len(collapsed)} of {len(own)} {'has' if len(collapsed) == 1 else 'have'} lost rank: {named(collapsed)}"
+        )
+    if unusable:
+        parts.append(f"{len(unusable)} could not be used: {named(unusable)}")
+    if parts:
+        return f"{'; '.join(parts)}."
+    judged = int((own["phase"] != "").sum())
+    if not judged:
+        return ""
+    whole = f"of {matrices}" if judged == len(own) else f"of the {judged} matrices that could be judged"
+    return f"None {whole} is noise, and none has lost rank."
+
+
+def _what_alpha_says(fitted: pd.DataFrame, of_kind: Mapping[str, list[Finding]]) -> str:
+    """Return how many alphas lie outside 2 to 6, and how many noise could give, too."""
+    judged = fitted[~fitted["phase"].isin(("random-like", "fixed-basis"))]
+    if not len(judged):
+        return ""
+    above, below, as_noise = (of_kind.get(kind, []) for kind in ("under-trained", "over-trained", "alpha-of-noise"))
+    parts = []
+    if above:
+        parts.append(f"{_have(above)} alpha above 6, so hardly a heavy tail: {named(above)}")
+    if below:
+        parts.append(f"{_have(below)} alpha below 2, heavier than most well-trained layers: {named(below)}")
+    if as_noise:
+        parts.append(f"{_have(as_noise)} an alpha that noise of the same shape gives, too: {named(as_noise)}")
+    if parts:
+        return f"{'; '.join(parts)}."
+    low, high = judged["alpha"].min(), judged["alpha"].max()
+    return f"Every {'other ' if len(judged) < len(fitted) else ''}alpha lies between 2 and 6: {low:.2f} to {high:.2f}."
+
+
+def _how_far(of_kind: Mapping[str, list[Finding]]) -> str:
+    """Return what limits the trust in the fits."""
+    short, poor, entries = (of_kind.get(kind, []) for kind in ("short-tail", "no-power-law", "heavy-entries"))
+    traps = of_kind.get("trap", [])
+    parts = []
+    if short:
+        rests = "tail rests" if len(short) == 1 else "tails rest"
+        error = median(_half_interval(finding.evidence) for finding in short)
+        its = "its" if len(short) == 1 else "their"
+        parts.append(f"{len(short)} {rests} on fewer than {SMALL_TAIL} values, so read {its} alpha as ± {error:.1f}")
+    if poor:
+        parts.append(f"{_count(len({f.name for f in poor}), 'tail is', 'tails are')} no power law: {named(poor)}")
+    if entries:
+        parts.append(
+            f"the entries of {_count(len(entries), 'matrix', 'matrices')} are far from normal: {named(entries)}"
+        )
+    if traps:
+        parts.append(f"{_have(traps)} correlation traps: {named(traps)}")
+    return f"{'; '.join(parts)}." if parts else ""
+
+
+def _half_interval(evidence: Mapping[str, float]) -> float:
+    """Return half of the 95 % interval of alpha where there is one, and two standard errors where there is none."""
+    if "alpha_low" in evidence:
+        return (evidence["alpha_high"] - evidence["alpha_low"]) / 2
+    return 2 * evidence["sigma"]
+
+
+def named(findings: Sequence[Finding]) -> str:
+    """Return the names of the first layers, and how many more there are."""
+    names = list(dict.fromkeys(visible(finding.name) for finding in findings))
+    if len(names) <= MAX_NAMES:
+        return ", ".join(names)
+    return f"{', '.join(names[:MAX_NAMES])} and {len(names) - MAX_NAMES} more"
+
+
+def _have(findings: Sequence[Finding]) -> str:
+    """Return ``1 has`` or ``3 have``."""
+    return f"{len(findings)} {'has' if len(findings) == 1 else 'have'}"
+
+
+def _count(number: int, one: str, more: str) -> str:
+    """Return a number of things in words."""
+    return f"{number} {one if number == 1 else more}"

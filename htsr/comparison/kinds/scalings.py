@@ -1,0 +1,48 @@
+"""Rescaling: one matrix is the other one times a number, or a number for each row or column."""
+
+from dataclasses import dataclass
+
+import torch
+
+from htsr.spectra.spectrum import BLOCK_ROWS
+
+# A row or column of fewer values is no evidence: a number for each explains much of any change.
+SHORTEST = 8
+# A rescaling leaves no more than this share of the energy of the change.
+LEFT = 1e-3
+
+
+@dataclass(frozen=True)
+class Scaling:
+    """How one matrix is the other one rescaled.
+
+    Attributes:
+        by: ``one factor``, ``a factor for each row`` or ``a factor for each column``.
+        low: The least factor.
+        high: The largest one.
+    """
+
+    by: str
+    low: float
+    high: float
+
+
+def scaling_of(a: torch.Tensor, b: torch.Tensor, change: float, noise: float) -> Scaling | None:
+    """Return how B is A rescaled, or None; ``change`` is the energy of B - A, and rounding errors have an energy of ``noise``."""
+    rows, columns = [], torch.zeros(3, a.shape[1], dtype=torch.float64, device=a.device)
+    for block_a, block_b in zip(a.split(BLOCK_ROWS), b.split(BLOCK_ROWS), strict=True):
+        block_a, block_b = block_a.to(torch.float64), block_b.to(torch.float64)
+        products = torch.stack((block_a * block_a, block_a * block_b, block_b * block_b))
+        rows.append(products.sum(2))
+        columns += products.sum(1)
+    of_rows = torch.cat(rows, 1)
+    candidates = [("one factor", columns.sum(1, keepdim=True))]
+    if min(a.shape) >= SHORTEST:
+        candidates += [("a factor for each row", of_rows), ("a factor for each column", columns)]
+    for by, (aa, ab, bb) in candidates:
+        known = aa > 0
+        factors = ab[known] / aa[known]
+        left = float((bb[known] - factors * ab[known]).sum() + bb[~known].sum())
+        if len(factors) and left <= max(LEFT * change, 2 * noise):
+            return Scaling(by, float(factors.min()), float(factors.max()))
+    return None

@@ -1,0 +1,129 @@
+"""What the change of one matrix says about the kind of change of the whole model."""
+
+import math
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+
+from htsr.comparison.kinds.grids import Grid, grid_of
+from htsr.comparison.kinds.low_rank import LowRank, low_rank
+from htsr.comparison.kinds.masks import Mask, mask_of
+from htsr.comparison.kinds.mixtures import Mixture, mixture_of
+from htsr.comparison.kinds.precision import rounding_energy
+from htsr.comparison.kinds.scalings import Scaling, scaling_of
+from htsr.comparison.kinds.whiteness import above_noise
+from htsr.comparison.survey.differences import SAME, STANDARD_ERRORS, Difference, difference
+from htsr.comparison.survey.networks import squeezed
+from htsr.spectra.spectrum import BLOCK_ROWS, esd
+
+# Correlations up to this, or up to STANDARD_ERRORS of their standard errors, count as none: two trainings of one network differ
+# in their seeds, but both learn which inputs and which offsets matter.
+CHANCE = 0.1
+# Singular values that agree to this are those of one matrix whose rows and columns were reordered, rotated or flipped.
+# A small change keeps them, too: this one is at least so large, by energy.
+SAME_SPECTRUM, MUCH = 1e-3, 0.25
+
+
+@dataclass(frozen=True, eq=False)
+class Signature:
+    """What is known of the change of one matrix; None where a matrix is not changed in this way.
+
+    Attributes:
+        name: Name of the layer.
+        values: How many values the matrix has.
+        smallest_side: The smaller side of the matrix.
+        square: Squared Frobenius norm of A.
+        energy: The same of the change.
+        difference: How A and B differ, value by value.
+        mask: How B was pruned.
+        scaling: How B was rescaled.
+        grid: How B was quantised.
+        low_rank: The rank of the change.
+        mixture: Where B lies between A and another parent.
+        above_noise: The largest eigenvalue of the change, over that of the same change with random signs; about 1 for noise.
+        overlap: The larger of the overlaps of the leading subspaces, of the outputs and of the inputs.
+        same_spectrum: Whether A and B have the same singular values, though their values differ much.
+    """
+
+    name: str
+    values: int
+    smallest_side: int
+    square: float
+    energy: float
+    difference: Difference
+    mask: Mask | None = None
+    scaling: Scaling | None = None
+    grid: Grid | None = None
+    low_rank: LowRank | None = None
+    mixture: Mixture | None = None
+    above_noise: float = math.nan
+    overlap: float = math.nan
+    same_spectrum: bool = False
+
+    @property
+    def by_chance(self) -> bool:
+        """Whether the values of A and B correlate no more than by chance."""
+        least = max(CHANCE, STANDARD_ERRORS / math.sqrt(self.values))
+        return abs(self.difference.correlation) <= least
+
+
+def signature(
+    name: str,
+    a: torch.Tensor,
+    b: torch.Tensor,
+    change: torch.Tensor,
+    dtypes: tuple[str, str],
+    *,
+    other: torch.Tensor | None,
+    evals: tuple[np.ndarray, np.ndarray, np.ndarray],
+    overlap: float,
+) -> Signature:
+    """Return the signature of a change, ``change = b - a``, of weights of one shape that are stored as ``dtypes``.
+
+    ``other`` is the same weight of another parent, if there is one; ``evals`` are the eigenvalues of A, of B and of the change.
+    """
+    A, B, change = (weight.float() if weight.dtype.itemsize == 1 else weight for weight in map(_matrix, (a, b, change)))
+    found = difference(A, B, tuple(range(len(squeezed(tuple(A.shape))))), dtypes)
+    square_a, square_b, energy = (_square(matrix) for matrix in (A, B, change))
+    known = Signature(
+        name,
+        A.numel(),
+        min(A.shape),
+        square_a,
+        energy,
+        found,
+        mixture=None if other is None else mixture_of(A, B, _matrix(other).to(A.device)),
+        overlap=overlap,
+    )
+    if found.kind in SAME:
+        return known
+    noise = rounding_energy(A, square_a) + rounding_energy(B, square_b)
+    if mask := mask_of(A, B, dtypes):
+        return replace(known, mask=mask)
+    if scaling := scaling_of(A, B, energy, noise):
+        return replace(known, scaling=scaling)
+    if found.kind != "quantised" and (grid := grid_of(A, B, found.relative_change)):
+        return replace(known, grid=grid)
+    N, M = max(A.shape), min(A.shape)
+    edge = (math.sqrt(N) + math.sqrt(M)) ** 2 / A.numel()  # Marchenko-Pastur, of noise with an energy of 1
+    of_a, of_b, of_change = evals
+    if a.ndim > 2:  # these are eigenvalues of slices
+        of_change = esd(change, noise * edge)
+    floor = SAME_SPECTRUM * float(of_a.mean())
+    return replace(
+        known,
+        low_rank=low_rank(A, change, of_change, energy, noise, noise * edge),
+        above_noise=above_noise(change),
+        same_spectrum=energy >= MUCH * square_a and np.allclose(of_a, of_b, rtol=SAME_SPECTRUM, atol=floor),
+    )
+
+
+def _matrix(weight: torch.Tensor) -> torch.Tensor:
+    """Return a weight as a matrix, ``(out, in * prod(kernel))``."""
+    return weight.flatten(1)
+
+
+def _square(matrix: torch.Tensor) -> float:
+    """Return the squared Frobenius norm in float64, computed a block of rows at a time."""
+    return sum(float(block.to(torch.float64).square().sum()) for block in matrix.split(BLOCK_ROWS))
