@@ -39,6 +39,8 @@ from htsr.weights.source import Source, is_adapter, is_path
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
+    from htsr.plots.style import ManyAxes
+
 
 # Columns of what only one of the sources has, or what is analysed in neither.
 ONE_SIDED = ("name", "source", "shape", "reason")
@@ -326,28 +328,29 @@ class Comparison(Results[LayerComparison]):
             },
         }
 
-    def plot(self, kind: str = "change") -> "Figure":
+    def plot(self, kind: str = "change", *, ax: "ManyAxes | None" = None) -> "Figure":
         """Draw the comparison.
 
         Args:
             kind: ``"change"``: size of the change, alpha of A and B, and overlap of the leading subspaces, layer by layer.
                 The name of a layer: the ESDs of A, B and the change.
+            ax: Where to draw: three matplotlib axes for ``"change"``, one for a layer. A figure of its own by default.
 
         Returns:
-            A matplotlib Figure.
+            The matplotlib Figure.
 
         Raises:
-            ValueError: If ``kind`` is neither, or there is nothing to draw.
+            ValueError: If ``kind`` is neither, there is nothing to draw, or ``ax`` holds too few axes.
         """
-        from htsr.plots import plot_change, plot_esd_of_change
+        from htsr.plots import figure_of, plot_change
 
         if kind == "change":
-            return plot_change(self)
+            return figure_of(plot_change(self, ax=ax))
         if kind not in self:
             raise ValueError(
                 f"expected kind='change' or one of the layers {shortened(list(self.keys()))}, got {kind!r}"
             )
-        return plot_esd_of_change(self[kind])
+        return self[kind].plot(ax=ax)
 
     def save(self, path: str | Path) -> Path:
         """Write the comparison.

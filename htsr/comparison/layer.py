@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -14,6 +15,11 @@ from htsr.comparison.distances import overlap, similarity
 from htsr.comparison.kinds import Signature, signature
 from htsr.spectra.spectrum import BLOCK_ROWS, Spectrum, esd, rounding_edge
 from htsr.weights import Layer
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+    from htsr.plots.style import ManyAxes
 
 __all__ = ["COMPARISON_COLUMNS", "LayerComparison", "compare_layer"]
 
@@ -67,6 +73,22 @@ class LayerComparison:
         """
         a, b, delta = (side.repeated(layer) for side in (self.a, self.b, self.delta))
         return replace(self, row=tied_row(self.row, layer), a=a, b=b, delta=delta)
+
+    def plot(self, *, ax: "ManyAxes | None" = None) -> "Figure":
+        """Draw the layer before and after: the ESDs of A, of B and of the change.
+
+        Args:
+            ax: Where to draw: matplotlib axes. A figure of its own by default.
+
+        Returns:
+            The matplotlib Figure.
+
+        Raises:
+            ValueError: If there is no eigenvalue to draw.
+        """
+        from htsr.plots import figure_of, plot_esd_of_change
+
+        return figure_of(plot_esd_of_change(self, ax=ax))
 
     def __repr__(self) -> str:
         return f"LayerComparison({self.name!r}, {self.row['status']}, A: {self.a.fit}, B: {self.b.fit}, change: {self.delta.fit})"
