@@ -377,8 +377,8 @@ def main() -> None:
         "",
         *table(["done \\ said", *shown, "pairs"], rows),
         "",
-        f"{right} of {total} pairs right ({right / total:.1%}), {total - right - wrong} undecided, {wrong} wrong. Of the pairs of "
-        f"a kind, {named:.1%} are named.",
+        f"{right} of {total} pairs right ({right / total:.1%}), {total - right - wrong} undecided, {wrong} wrong. Of the pairs "
+        f"of a kind, {named:.1%} are named.",
         "",
         *table(["network", "right", "undecided", "wrong"], [[name, *counts] for name, counts in by_network.items()]),
         "",
