@@ -267,6 +267,13 @@ OF_DELTA = (
     "alpha", "sigma", "D", "num_pl_spikes", "null_alpha", "null_p_value", "num_spikes", "stable_rank", "hard_rank",
     "phase",
 )  # fmt: skip
+# A change of low rank has lost nothing: a merged LoRA is one.
+LOW_RANK = "low-rank"
+PHASES_OF_CHANGE = tuple(LOW_RANK if name == "rank-collapse" else name for name in PHASES)
+_OF_CHANGE = {
+    **_ANALYSED,
+    "phase": replace(_ANALYSED["phase"], meaning=", ".join(PHASES_OF_CHANGE), values=PHASES_OF_CHANGE),
+}
 COMPARISON_COLUMNS = (
     *(_ANALYSED[name] for name in OF_LAYER),
     Column("relative_change", "float64", "Frobenius norm of the change B - A / Frobenius norm of A", ".2g"),
@@ -286,7 +293,9 @@ COMPARISON_COLUMNS = (
         for name in OF_EACH
     ),
     *(
-        replace(_ANALYSED[name], name=f"{name}_delta", meaning=f"of the change: {_ANALYSED[name].meaning}", axis="")
+        replace(
+            _OF_CHANGE[name], name=f"{name}_of_delta", meaning=f"of the change: {_OF_CHANGE[name].meaning}", axis=""
+        )
         for name in OF_DELTA
     ),
     Column(

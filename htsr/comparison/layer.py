@@ -6,19 +6,17 @@ from dataclasses import dataclass, replace
 import numpy as np
 import torch
 
-from htsr.audit.columns import COMPARISON_COLUMNS
-from htsr.audit.findings import Finding
+from htsr.audit.columns import COMPARISON_COLUMNS, LOW_RANK
+from htsr.audit.findings import Finding, findings_of_row
 from htsr.audit.layer import FAILURES, LayerAnalysis, Settings, analyze_layer, failed_layer
 from htsr.audit.row import Row, comparison_row, tied_row
 from htsr.comparison.distances import overlap, similarity
+from htsr.comparison.findings import MOSTLY_ROUNDING, findings_of_change
 from htsr.comparison.kinds import Signature, signature
 from htsr.spectra.spectrum import BLOCK_ROWS, esd, rounding_edge
 from htsr.weights import Layer
 
 __all__ = ["COMPARISON_COLUMNS", "LayerComparison", "compare_layer"]
-
-# If the rounding of the stored weights can account for more than this share of the change, the row says so.
-MOSTLY_ROUNDING = 0.5
 
 
 @dataclass(frozen=True)
@@ -51,10 +49,7 @@ class LayerComparison:
     @property
     def findings(self) -> list[Finding]:
         """What a person should look at, the worst first; none for a layer that is tied to an earlier one."""
-        if self.row["tied_to"] or self.row["status"] != "failed":
-            return []
-        sides = {name: self.row[name] for name in ("N", "M")}
-        return [Finding(self.name, "not-compared", "problem", f"Not compared: {self.row['reason']}.", sides)]
+        return [] if self.row["tied_to"] else findings_of_change(self.row, self.signature)
 
     def repeated(self, layer: Layer) -> "LayerComparison":
         """The same numbers for a layer that shares this one's weight.
@@ -95,7 +90,7 @@ def compare_layer(
 
     of_a = analyze_layer(replace(layer_a, load=lambda: A), settings)
     of_b = of_a if same else analyze_layer(replace(layer_b, load=lambda: B), settings)
-    of_delta = analyze_layer(replace(layer_a, load=lambda: delta), settings, floor=noise)
+    of_delta = _of_change(analyze_layer(replace(layer_a, load=lambda: delta), settings, floor=noise))
     unusable = [f"{side}: {of.fit.reason}" for side, of in (("A", of_a), ("B", of_b)) if of.spectrum is None]
     if unusable or of_delta.spectrum is None:
         return _failed(of_a, of_b, of_delta, "; ".join(unusable) or f"the change: {of_delta.fit.reason}")
@@ -135,6 +130,14 @@ def compare_layer(
     }
     row = comparison_row(of_a.row, of_b.row, of_delta.row, measured)
     return LayerComparison(row, of_a, of_b, of_delta, alike.angles_out, alike.angles_in, signed)
+
+
+def _of_change(analysis: LayerAnalysis) -> LayerAnalysis:
+    """Return the analysis of a change, in which a low rank is no damage."""
+    if analysis.row["phase"] != "rank-collapse":
+        return analysis
+    row = analysis.row | {"phase": LOW_RANK}
+    return replace(analysis, row=row | {"findings": " ".join(map(str, findings_of_row(row)))})
 
 
 def _failed(of_a: LayerAnalysis, of_b: LayerAnalysis, of_delta: LayerAnalysis, reason: str) -> LayerComparison:

@@ -10,6 +10,8 @@ from htsr.spectra.spectrum import BLOCK_ROWS
 SHORTEST = 8
 # A rescaling leaves no more than this share of the energy of the change.
 LEFT = 1e-3
+# Where rounding errors are larger than that, it still explains this much of the change.
+MOST = 0.9
 
 
 @dataclass(frozen=True)
@@ -43,6 +45,6 @@ def scaling_of(a: torch.Tensor, b: torch.Tensor, change: float, noise: float) ->
         known = aa > 0
         factors = ab[known] / aa[known]
         left = float((bb[known] - factors * ab[known]).sum() + bb[~known].sum())
-        if len(factors) and left <= max(LEFT * change, 2 * noise):
+        if len(factors) and left <= max(LEFT * change, 2 * noise) and change - left >= MOST * change:
             return Scaling(by, float(factors.min()), float(factors.max()))
     return None

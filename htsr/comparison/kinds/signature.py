@@ -23,6 +23,11 @@ CHANCE = 0.1
 # Singular values that agree to this are those of one matrix whose rows and columns were reordered, rotated or flipped.
 # A small change keeps them, too: this one is at least so large, by energy.
 SAME_SPECTRUM, MUCH = 1e-3, 0.25
+# Leading subspaces that agree so well are those of one matrix, even if its values were put into another order.
+SHARED = 0.9
+# A change is noise, by all that its spectrum says, if its largest eigenvalue is at most 1 + NOISE * M^(-2/3) times that of noise:
+# four standard deviations of the largest eigenvalue of an M x M matrix (Tracy-Widom), for two of them.
+NOISE = 3.0
 
 
 @dataclass(frozen=True, eq=False)
@@ -67,6 +72,16 @@ class Signature:
         least = max(CHANCE, STANDARD_ERRORS / math.sqrt(self.values))
         return abs(self.difference.correlation) <= least
 
+    @property
+    def is_reordered(self) -> bool:
+        """Whether B has other values than A and the same singular values or leading directions."""
+        return self.same_spectrum or (self.by_chance and self.overlap >= SHARED)
+
+    @property
+    def is_noise(self) -> bool:
+        """Whether no direction of the change is stronger than in noise."""
+        return self.above_noise <= 1 + NOISE * self.smallest_side ** (-2 / 3)
+
 
 def signature(
     name: str,
@@ -110,13 +125,19 @@ def signature(
     of_a, of_b, of_change = evals
     if a.ndim > 2:  # these are eigenvalues of slices
         of_change = esd(change, noise * edge)
-    floor = SAME_SPECTRUM * float(of_a.mean())
+        if known.by_chance:
+            of_a, of_b = esd(A), esd(B)
     return replace(
         known,
         low_rank=low_rank(A, change, of_change, energy, noise, noise * edge),
         above_noise=above_noise(change),
-        same_spectrum=energy >= MUCH * square_a and np.allclose(of_a, of_b, rtol=SAME_SPECTRUM, atol=floor),
+        same_spectrum=energy >= MUCH * square_a and _are_equal(of_a, of_b),
     )
+
+
+def _are_equal(of_a: np.ndarray, of_b: np.ndarray) -> bool:
+    """Return whether two spectra are equal, up to rounding."""
+    return np.allclose(of_a, of_b, rtol=SAME_SPECTRUM, atol=SAME_SPECTRUM * float(of_a.mean()))
 
 
 def _matrix(weight: torch.Tensor) -> torch.Tensor:
