@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from htsr.comparison.layer import LayerComparison
     from htsr.comparison.survey.survey import Survey, survey
     from htsr.compat.crosscheck import crosscheck
+    from htsr.report.load import load
     from htsr.spectra.spectrum import Spectrum, esd
     from htsr.spectra.vectors import localization
     from htsr.tails.power_law import PowerLawFit, fit_power_law
@@ -36,6 +37,7 @@ else:  # loading torch, pandas and scipy takes seconds, so each name loads its m
             "comparison.layer": ["LayerComparison"],
             "comparison.survey.survey": ["Survey", "survey"],
             "compat.crosscheck": ["crosscheck"],
+            "report.load": ["load"],
             "spectra.spectrum": ["Spectrum", "esd"],
             "spectra.vectors": ["localization"],
             "tails.power_law": ["PowerLawFit", "fit_power_law"],
@@ -49,6 +51,8 @@ __all__ = [  # noqa: RUF022 - grouped by what they are for
     "analyze", "Analysis", "LayerAnalysis", "crosscheck",
     # compare two models
     "compare", "Comparison", "LayerComparison",
+    # read what was saved
+    "load",
     # survey many files
     "survey", "Survey",
     # spectra and fits

@@ -5,5 +5,6 @@ from typing import Literal
 # How convolutions are decomposed, and whose scaling and cut-offs an analysis uses.
 Conv = Literal["pool", "slices", "unfold"]
 Convention = Literal["htsr", "weightwatcher"]
-# Suffixes of the files that a result can be saved to.
+# Suffixes of the files that a table can be saved to, and those of an analysis and a comparison: .htsr keeps all of it.
 FORMATS = (".html", ".csv", ".json", ".parquet")
+RESULT_FORMATS = (".htsr", ".html", ".md", ".csv", ".json", ".parquet")

@@ -1,6 +1,8 @@
 """From a source to an analysis of every weight matrix in it."""
 
 import math
+from collections.abc import Mapping
+from inspect import signature
 from numbers import Integral
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
@@ -8,8 +10,9 @@ from typing import TYPE_CHECKING, ClassVar
 import pandas as pd
 import torch
 
+from htsr.audit.about import About, plain_settings
 from htsr.audit.columns import COLUMNS
-from htsr.audit.files_read import FilesRead
+from htsr.audit.files_read import FilesRead, stamps
 from htsr.audit.jobs import analyze_layers, draw_nulls
 from htsr.audit.journal import Journal, JournalFolder, opened_folder
 from htsr.audit.layer import Convention, LayerAnalysis, Settings
@@ -137,6 +140,7 @@ def analyze(
         0  0.bias    64  1-D: not a matrix
         1  2.bias     1  1-D: not a matrix
     """
+    asked = plain_settings({name: value for name, value in locals().items() if name in DEFAULTS}, DEFAULTS)
     if convention not in ("htsr", "weightwatcher"):
         raise ValueError(f"expected convention='htsr' or 'weightwatcher', got {convention!r}")
     check_xmin(xmin)
@@ -180,6 +184,7 @@ def analyze(
             )
         if not is_path(source):
             raise InputError("journal= needs a source of one path")
+    about = About.of(inventory, convention, asked, stamps(inventory) if of_paths else {})
     with opened_folder(journal) as folder:
         kept = None
         if folder is not None:
@@ -205,7 +210,20 @@ def analyze(
         layer.name: done[layer.name] if layer.tied_to is None else done[layer.tied_to].repeated(layer)
         for layer in inventory.layers
     }
-    return Analysis(inventory, convention, results)
+    return Analysis(about, skipped_frame(inventory), results)
+
+
+# The options that an analysis remembers; ``progress``, ``journal``, ``n_jobs`` and ``device`` change no number.
+DEFAULTS = {
+    name: parameter.default
+    for name, parameter in signature(analyze).parameters.items()
+    if name not in ("source", "n_jobs", "device", "journal", "progress")
+}
+
+
+def skipped_frame(inventory: Inventory) -> pd.DataFrame:
+    """Return name, shape and reason of every tensor that is not analysed."""
+    return text_frame(((item.name, shape_text(item.shape), item.reason) for item in inventory.skipped), SKIPPED)
 
 
 def check_whole_number(name: str, value: object, least: int | None = None) -> int:
@@ -224,30 +242,43 @@ class Analysis(Results[LayerAnalysis]):
     layers, not over their names, and ``in`` takes a name or a layer.
 
     Attributes:
-        source: What was analysed, in words.
-        convention: ``"htsr"`` or ``"weightwatcher"``.
+        about: Where the numbers come from: source, settings, versions, time, and the digests of its files once it is saved.
         details: One row for each matrix, in the order of the model or of the mapping; files keep no such order, so their rows
             are sorted by name.
         columns: Type, meaning and unit of each column of ``details``, by name.
         skipped: Name, shape and reason of every tensor that has no row in ``details``.
-        state: The optimizer state that was analysed, ``"exp_avg"`` for instance; empty for weights.
-        metadata: What the file says about itself, text by name: the metadata of safetensors, the ``general`` fields of GGUF,
-            the producer and properties of ONNX. Long texts are cut, and of many only the first are kept.
     """
 
     columns: ClassVar = {column.name: column for column in COLUMNS}
     expendable: ClassVar = ("N", "M", "tail", "stable_rank", "D", "spikes", "goodness_of_fit", "layer_type")
 
-    def __init__(self, inventory: Inventory, convention: Convention, results: dict[str, LayerAnalysis]) -> None:
-        self.source = inventory.source
-        self.state = inventory.state
-        self.metadata = dict(inventory.metadata)
-        self.convention = convention
-        skipped = [(item.name, shape_text(item.shape), item.reason) for item in inventory.skipped]
-        self.skipped = text_frame(skipped, SKIPPED)
-        self._num_params_analyzed = sum(layer.num_params for layer in inventory.layers)
-        self._num_params_skipped = sum(item.num_params for item in inventory.skipped)
+    def __init__(self, about: About, skipped: pd.DataFrame, results: dict[str, LayerAnalysis]) -> None:
+        self.about, self.skipped = about, skipped
         super().__init__(results)
+
+    @property
+    def source(self) -> str:
+        """What was analysed, in words."""
+        return self.about.source
+
+    @property
+    def state(self) -> str:
+        """The optimizer state that was analysed, ``"exp_avg"`` for instance; empty for weights."""
+        return self.about.state
+
+    @property
+    def metadata(self) -> Mapping[str, str]:
+        """What the file says about itself, text by name.
+
+        That is the metadata of safetensors, the ``general`` fields of GGUF, the producer and properties of ONNX. Long texts are
+        cut, and of many only the first are kept.
+        """
+        return self.about.metadata
+
+    @property
+    def convention(self) -> str:
+        """``"htsr"`` or ``"weightwatcher"``."""
+        return self.about.convention
 
     @property
     def spectra(self) -> dict[str, Spectrum]:
@@ -274,9 +305,9 @@ class Analysis(Results[LayerAnalysis]):
             "num_failed": int((failed & ~tied).sum()),
             "num_tied": int(tied.sum()),
             "num_skipped": len(self.skipped),
-            "num_params": self._num_params_analyzed + self._num_params_skipped,
-            "num_params_analyzed": self._num_params_analyzed,
-            "num_params_skipped": self._num_params_skipped,
+            "num_params": self.about.num_params_analyzed + self.about.num_params_skipped,
+            "num_params_analyzed": self.about.num_params_analyzed,
+            "num_params_skipped": self.about.num_params_skipped,
             "num_over_trained": int((used["warning"] == "over-trained").sum()),
             "num_under_trained": int((used["warning"] == "under-trained").sum()),
             "num_random_like": int((used["phase"] == "random-like").sum()),

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from htsr.bulk import MarchenkoPasturFit, NoiseNull, density_distance, noise_null, rand_distance, shuffle
+from htsr.bulk import MarchenkoPasturFit, NoiseNull, Shuffled, density_distance, noise_null, rand_distance
 from htsr.bulk.bbp import bbp_threshold
 from htsr.spectra import metrics
 from htsr.spectra.spectrum import Spectrum
@@ -81,9 +81,8 @@ def null_cells(spectrum: Spectrum, row: Mapping[str, Any], xmin: XminRule) -> Ce
     return cells
 
 
-def shuffled_cells(spectrum: Spectrum, weight: torch.Tensor, seed: int) -> Cells:
+def shuffled_cells(spectrum: Spectrum, shuffled: Shuffled) -> Cells:
     """Return what survives a shuffle of the entries: correlation traps, their causes, and how far the spectrum moved."""
-    shuffled = shuffle(weight, seed=seed)
     evals, first = spectrum.eigenvalues, shuffled.spectra[0].eigenvalues
     named = [f"{place} = {value:.3g}" for place, value in zip(shuffled.elements, shuffled.values, strict=True)]
     cells: Cells = {

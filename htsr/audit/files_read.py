@@ -5,7 +5,7 @@ import io
 import os
 import pickle
 import stat
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path, PurePath
 
@@ -19,6 +19,9 @@ from htsr.weights.readers.onnx.files import external_files
 MAX_FILES = 10_000
 # Threads that read and hash; hashlib lets go of the GIL.
 THREADS = min(4, os.cpu_count() or 1)
+
+# What stands in place of the digest of a file that is not what was audited any more.
+CHANGED = "changed since the analysis"
 
 Stamp = tuple[int, ...]
 
@@ -65,6 +68,30 @@ class FilesRead:
                 hashed, total=len(paths), desc="compare files", unit="file", delay=1, leave=False, disable=disable
             )
             return dict(zip(paths, bar, strict=True))
+
+
+def stamps(inventory: Inventory) -> dict[Path, Stamp]:
+    """Return the files that hold the weights of an inventory, each with what changes when it is written or replaced."""
+    loaded = _paths_in([layer.load for layer in inventory.layers])
+    files = {path for path in loaded if _is_file(path)}
+    for folder in filter(Path.is_dir, loaded):  # torch.distributed.checkpoint
+        files.update(_listed(folder))
+    found = {path: _stamp(path) for path in sorted(files)}
+    return {path: stamp for path, stamp in found.items() if stamp is not None}
+
+
+def digests(stamps: Mapping[Path, Stamp]) -> dict[str, str]:
+    """Return the BLAKE2b digest of each file by its path; of one that changed since its stamp, that it did."""
+
+    def digest(path: Path) -> str:
+        try:
+            stamp, digest = _hash(path)
+        except (InputError, OSError):
+            return CHANGED
+        return digest if stamp == stamps[path] else CHANGED
+
+    with ThreadPoolExecutor(THREADS) as pool:
+        return dict(zip(map(str, stamps), pool.map(digest, stamps), strict=True))
 
 
 def _changed(path: Path) -> InputError:

@@ -168,7 +168,7 @@ def _traps(r: dict[str, Any]) -> list[Finding]:
     causes = []
     if r["trap_elements"]:
         causes.append(f"element{'s' if ';' in r['trap_elements'] else ''} {r['trap_elements']}")
-    if r["trap_mean_strength"] > 1:
+    if r.get("trap_mean_strength", 0) > 1:  # it is missing where the shuffled matrix has no noise bulk
         causes.append(
             f"a mean of {r['trap_mean']:.3g}, {r['trap_mean_strength']:.2f} times what noise of this size can hide"
         )

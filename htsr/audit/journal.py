@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -112,9 +113,10 @@ class Journal:
                     row = json.loads(parts["row"].tobytes())
                     shape = row.pop("shape", None)
                     spectrum = None if shape is None else Spectrum(parts["eigenvalues"], shape)
+                    shuffled = Spectrum(parts["shuffled"], shape) if "shuffled" in parts else None
             except (OSError, ValueError):  # what has an intact seal is what add() wrote
                 continue
-            found[name] = restore_layer(finished(row), spectrum, self._settings)
+            found[name] = restore_layer(finished(row), spectrum, self._settings, shuffled)
         self._folder.restored = len(found)
         return found
 
@@ -123,8 +125,11 @@ class Journal:
         row, evals = known_cells(result.row), np.empty(0)
         if result.spectrum is not None:
             row["shape"], evals = list(result.spectrum.shape), result.spectrum.eigenvalues
+        arrays: dict[str, Any] = {"row": np.frombuffer(json.dumps(row).encode(), dtype=np.uint8), "eigenvalues": evals}
+        if result.shuffled is not None:
+            arrays["shuffled"] = result.shuffled.eigenvalues
         content = io.BytesIO()
-        np.savez(content, row=np.frombuffer(json.dumps(row).encode(), dtype=np.uint8), eigenvalues=evals)
+        np.savez(content, **arrays)
         self._files.check()
         path = self._file(result.name)
         with written_aside(path) as file:

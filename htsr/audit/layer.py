@@ -13,7 +13,7 @@ from htsr.audit.findings import Finding, findings_of_row, worst_severity
 from htsr.audit.fixed_bases import fixed_basis
 from htsr.audit.phases import phase
 from htsr.audit.row import Row, finished, tied_row
-from htsr.bulk import MarchenkoPasturFit, excess_kurtosis, fit_marchenko_pastur
+from htsr.bulk import MarchenkoPasturFit, excess_kurtosis, fit_marchenko_pastur, shuffle
 from htsr.choices import Convention
 from htsr.spectra.spectrum import Spectrum, esd
 from htsr.tails import PowerLawFit, fit_power_law
@@ -51,6 +51,7 @@ class LayerAnalysis:
         spectrum: Its eigenvalues; None where the weight is not finite.
         fit: Its power-law fit, possibly a failed one.
         bulk: Its noise bulk; None where there is none, or none was asked for.
+        shuffled: The spectrum of the first shuffled copy; None unless ``analyze`` was asked to randomize.
     """
 
     name: str
@@ -58,6 +59,7 @@ class LayerAnalysis:
     spectrum: Spectrum | None
     fit: PowerLawFit
     bulk: MarchenkoPasturFit | None
+    shuffled: Spectrum | None = None
 
     @property
     def findings(self) -> list[Finding]:
@@ -169,7 +171,7 @@ def analyze_eigenvalues(layer: Layer, weight: torch.Tensor, evals: np.ndarray, s
             row |= cells.resampled_cells(fit, settings.bootstrap, seed)
         if settings.alternatives:
             row |= cells.alternative_cells(fit)
-    noise = None
+    noise, shuffled = None, None
     if spectrum.eigenvalues[-1] > 0:
         if settings.bulk:
             kurtosis = excess_kurtosis(weight)
@@ -177,23 +179,27 @@ def analyze_eigenvalues(layer: Layer, weight: torch.Tensor, evals: np.ndarray, s
             row |= {"kurtosis": kurtosis} | (cells.bulk_cells(spectrum, noise) if noise is not None else {})
             row |= cells.null_cells(spectrum, row, settings.xmin)
         if settings.randomize:
-            row |= cells.shuffled_cells(spectrum, weight, seed)
+            copies = shuffle(weight, seed=seed)
+            shuffled = copies.spectra[0]
+            row |= cells.shuffled_cells(spectrum, copies)
         if settings.vectors:
             row |= cells.vector_cells(weight)
     if settings.bulk:
         name, evidence = phase(row, fixed_basis(weight))
         row |= {"phase": name, "phase_evidence": evidence}
-    return LayerAnalysis(layer.name, _finished(row), spectrum, fit, noise)
+    return LayerAnalysis(layer.name, _finished(row), spectrum, fit, noise, shuffled)
 
 
-def restore_layer(row: Row, spectrum: Spectrum | None, settings: Settings) -> LayerAnalysis:
-    """Return what ``analyze_layer`` gave from its row and spectrum: the same eigenvalues have the same fits."""
+def restore_layer(
+    row: Row, spectrum: Spectrum | None, settings: Settings, shuffled: Spectrum | None = None
+) -> LayerAnalysis:
+    """Return what ``analyze_layer`` gave from its row and spectra: the same eigenvalues have the same fits."""
     fit, noise = PowerLawFit.failed(row["reason"]), None
     if spectrum is not None and row["status"] == "success":
         fit = _fit(spectrum, settings, MIN_SPREAD)
     if spectrum is not None and not math.isnan(row["bulk_max"]):
         noise = fit_marchenko_pastur(spectrum, spectrum.N, spectrum.M, kurtosis=row["kurtosis"])
-    return LayerAnalysis(row["name"], row, spectrum, fit, noise)
+    return LayerAnalysis(row["name"], row, spectrum, fit, noise, shuffled)
 
 
 def _known_before(layer: Layer) -> cells.Cells:

@@ -2,10 +2,11 @@
 
 import argparse
 import math
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from htsr.choices import FORMATS
+from htsr.choices import FORMATS, RESULT_FORMATS
 
 if TYPE_CHECKING:
     Commands = argparse._SubParsersAction[argparse.ArgumentParser]
@@ -13,7 +14,7 @@ if TYPE_CHECKING:
 
 def add_table_options(parser: argparse.ArgumentParser, condition: str) -> None:
     """Add the options of a command that makes a table of layers; the help of ``--fail-on`` shows ``condition``."""
-    add_result_options(parser)
+    add_result_options(parser, RESULT_FORMATS)
     parser.add_argument(
         "--layers", action="append", metavar="GLOB", help="only layers with these names, globs or types; may repeat"
     )
@@ -35,9 +36,9 @@ def add_table_options(parser: argparse.ArgumentParser, condition: str) -> None:
     )
 
 
-def add_result_options(parser: argparse.ArgumentParser) -> None:
-    """Add the options of a command that writes a result."""
-    add_output(parser, f"write the result; may repeat; the suffix picks the format ({', '.join(FORMATS)})")
+def add_result_options(parser: argparse.ArgumentParser, formats: Sequence[str] = FORMATS) -> None:
+    """Add the options of a command that writes a result in one of these formats."""
+    add_output(parser, f"write the result; may repeat; the suffix picks the format ({', '.join(formats)})")
     parser.add_argument(
         "--json", action="store_true", help="write JSON to stdout; the text for people then goes to stderr"
     )

@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, TextIO, TypeVar
 
+from htsr.choices import RESULT_FORMATS
 from htsr.cli import terminal
 from htsr.cli.terminal import check_sort
 from htsr.errors import InputError
@@ -24,12 +25,12 @@ Result = TypeVar("Result", "Analysis", "Comparison")
 Saved = TypeVar("Saved", "Analysis", "Comparison", "Survey")
 
 
-def check_outputs(outputs: Sequence[Path], sources: Sequence[str]) -> None:
+def check_outputs(outputs: Sequence[Path], sources: Sequence[str], formats: Sequence[str] = RESULT_FORMATS) -> None:
     """Refuse outputs that cannot be written, and those that would replace a file of the sources."""
     from htsr.report import check_output
 
     for path in outputs:
-        check_output(path)
+        check_output(path, formats)
         for source in filter(Path.exists, map(Path, sources)):
             inside = source.resolve() in path.resolve().parents and path.suffix.lower() == ".json"
             if path.exists() and (path.samefile(source) or (inside and not _is_our_json(path))):

@@ -3,6 +3,7 @@
 import argparse
 from typing import TYPE_CHECKING
 
+from htsr.choices import FORMATS
 from htsr.cli.arguments import add_result_options
 
 if TYPE_CHECKING:
@@ -28,7 +29,7 @@ def run(options: argparse.Namespace) -> int:
     from htsr.comparison.survey.survey import survey
     from htsr.report.save import survey_json
 
-    check_outputs(options.output, options.paths)
+    check_outputs(options.output, options.paths, FORMATS)
     found = survey(options.paths)
     show(options, found, repr(found), survey_json)
     return 0

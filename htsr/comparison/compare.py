@@ -9,10 +9,12 @@ from typing import TYPE_CHECKING, ClassVar
 import numpy as np
 import pandas as pd
 
-from htsr.audit.analysis import Analysis, check_whole_number
+from htsr.audit.about import About
+from htsr.audit.analysis import Analysis, check_whole_number, skipped_frame
 from htsr.audit.columns import COMPARISON_COLUMNS
+from htsr.audit.files_read import Stamp, stamps
 from htsr.audit.findings import Finding, ranked
-from htsr.audit.layer import Settings
+from htsr.audit.layer import LayerAnalysis, Settings
 from htsr.audit.progress import tqdm
 from htsr.audit.results import Results
 from htsr.audit.table import brief_change, shape_text, shortened, text_frame
@@ -25,7 +27,7 @@ from htsr.tails.xmin_rules import XminRule, check_xmin
 from htsr.text import visible
 from htsr.weights import Inventory, Layer, open_source, select
 from htsr.weights.select import Patterns
-from htsr.weights.source import Source, is_adapter
+from htsr.weights.source import Source, is_adapter, is_path
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -113,7 +115,24 @@ def compare(
             results[layer_a.name] = compare_layer(
                 layer_a, layer_b, rank, settings, others.get((layer_a.name, layer_a.shape))
             )
-    return Comparison(inventory_a, inventory_b, results, unmatched)
+    own = (result for result in results.values() if not result.row["tied_to"])
+    kind, evidence = kind_of_change([result.signature for result in own if result.signature])
+    only_a, only_b = _only(inventory_a, results), _only(inventory_b, results)
+    change = replace(only_a, source=f"{inventory_b.source} - {inventory_a.source}", metadata={})
+
+    def side(inventory: Inventory, layers: dict[str, LayerAnalysis], files: dict[Path, Stamp]) -> Analysis:
+        return Analysis(About.of(inventory, stamps=files), skipped_frame(inventory), layers)
+
+    return Comparison(
+        side(only_a, {name: result.a for name, result in results.items()}, stamps(only_a) if is_path(a) else {}),
+        side(only_b, {name: result.b for name, result in results.items()}, stamps(only_b) if is_path(b) else {}),
+        side(change, {name: result.delta for name, result in results.items()}, {}),
+        results,
+        unmatched=unmatched,
+        skipped=_skipped(inventory_a, inventory_b),
+        kind=kind,
+        kind_evidence=evidence,
+    )
 
 
 def _open_on(source: Source, base: Source, state: str | None) -> Inventory:
@@ -209,18 +228,21 @@ class Comparison(Results[LayerComparison]):
     columns: ClassVar = {column.name: column for column in COMPARISON_COLUMNS}
 
     def __init__(
-        self, a: Inventory, b: Inventory, results: dict[str, LayerComparison], unmatched: pd.DataFrame
+        self,
+        a: Analysis,
+        b: Analysis,
+        delta: Analysis,
+        results: dict[str, LayerComparison],
+        *,
+        unmatched: pd.DataFrame,
+        skipped: pd.DataFrame,
+        kind: str,
+        kind_evidence: str,
     ) -> None:
         super().__init__(results)
-        self.unmatched = unmatched
-        self.skipped = _skipped(a, b)
-        own = (result for result in results.values() if not result.row["tied_to"])
-        self.kind, self.kind_evidence = kind_of_change([result.signature for result in own if result.signature])
-        of_a, of_b = _only(a, results), _only(b, results)
-        change = replace(of_a, source=f"{b.source} - {a.source}", metadata={})
-        self.a = Analysis(of_a, "htsr", {name: result.a for name, result in results.items()})
-        self.b = Analysis(of_b, "htsr", {name: result.b for name, result in results.items()})
-        self.delta = Analysis(change, "htsr", {name: result.delta for name, result in results.items()})
+        self.a, self.b, self.delta = a, b, delta
+        self.unmatched, self.skipped = unmatched, skipped
+        self.kind, self.kind_evidence = kind, kind_evidence
 
     def most_changed(self, count: int = 10, by: str = "relative_change") -> pd.DataFrame:
         """The layers that changed most, tied ones left out.

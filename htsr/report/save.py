@@ -3,20 +3,23 @@
 import json
 import math
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
 from htsr._version import __version__
-from htsr.choices import FORMATS
+from htsr.audit.layout import markdown
+from htsr.choices import FORMATS, RESULT_FORMATS
 from htsr.errors import InputError
 from htsr.files import through_links, written_aside
+from htsr.files.archive import write_archive
 from htsr.text import csv_cell
 
 if TYPE_CHECKING:
     from htsr.audit.analysis import Analysis
+    from htsr.audit.saved import Arrays, Document
     from htsr.comparison.compare import Comparison
     from htsr.comparison.survey.survey import Survey
     from htsr.training import History
@@ -30,7 +33,12 @@ def save_analysis(analysis: "Analysis", path: Path) -> Path:
 
         return analysis_page(analysis)
 
-    return _write(path, analysis.details, page, lambda: analysis_json(analysis))
+    def result() -> "tuple[Document, Arrays]":
+        from htsr.audit.saved import analysis_document
+
+        return analysis_document(analysis)
+
+    return _write(path, analysis, page, lambda: analysis_json(analysis), result)
 
 
 def save_comparison(comparison: "Comparison", path: Path) -> Path:
@@ -41,7 +49,12 @@ def save_comparison(comparison: "Comparison", path: Path) -> Path:
 
         return comparison_page(comparison)
 
-    return _write(path, comparison.details, page, lambda: comparison_json(comparison))
+    def result() -> "tuple[Document, Arrays]":
+        from htsr.comparison.saved import comparison_document
+
+        return comparison_document(comparison)
+
+    return _write(path, comparison, page, lambda: comparison_json(comparison), result)
 
 
 def save_survey(survey: "Survey", path: Path) -> Path:
@@ -52,7 +65,8 @@ def save_survey(survey: "Survey", path: Path) -> Path:
 
         return survey_page(survey)
 
-    return _write(path, survey.files, page, lambda: survey_json(survey))
+    check_output(path, FORMATS)
+    return _write_table(path, survey.files, page, lambda: survey_json(survey))
 
 
 def save_history(history: "History", path: Path) -> Path:
@@ -63,12 +77,38 @@ def save_history(history: "History", path: Path) -> Path:
 
         return history_page(history)
 
-    return _write(path, history.details, page, lambda: history_json(history))
+    check_output(path, FORMATS)
+    return _write_table(path, history.details, page, lambda: history_json(history))
 
 
-def _write(path: Path, details: pd.DataFrame, page: Callable[[], str], document: Callable[[], str]) -> Path:
-    """Write the page, the table or the document, whichever the suffix names, and return the path."""
+def _write(
+    path: Path,
+    result: "Analysis | Comparison",
+    page: Callable[[], str],
+    document: Callable[[], str],
+    parts: "Callable[[], tuple[Document, Arrays]]",
+) -> Path:
+    """Write a result in the format that the suffix names, and return the path."""
     check_output(path)
+    match path.suffix.lower():
+        case ".htsr":
+            from htsr.audit.saved import SCHEMA
+
+            about, arrays = parts()
+            kind = "analysis" if "about" in about else "comparison"
+            write_archive(path, {"htsr": __version__, "schema": SCHEMA, "result": kind, **about}, arrays)
+            return path
+        case ".md":
+            first, *lines = result.headline().split("\n")
+            text = markdown(first, lines, result.brief(), result.ranked_findings())
+            with written_aside(through_links(path)) as file:
+                file.write(text.encode())
+            return path
+    return _write_table(path, result.details, page, document)
+
+
+def _write_table(path: Path, details: pd.DataFrame, page: Callable[[], str], document: Callable[[], str]) -> Path:
+    """Write the page, the table or the document, whichever the suffix names, and return the path."""
     content: str | bytes
     match path.suffix.lower():
         case ".html":
@@ -89,10 +129,10 @@ def csv_table(details: pd.DataFrame) -> pd.DataFrame:
     return details.assign(**{name: details[name].map(csv_cell) for name in details.select_dtypes("str")})
 
 
-def check_output(path: Path) -> None:
+def check_output(path: Path, formats: Sequence[str] = RESULT_FORMATS) -> None:
     """Refuse a path that cannot be written; callers check before the work, too, so that it is not lost."""
-    if path.suffix.lower() not in FORMATS:
-        raise InputError(f"{path}: expected a suffix among {', '.join(FORMATS)}, got {path.suffix!r}")
+    if path.suffix.lower() not in formats:
+        raise InputError(f"{path}: expected a suffix among {', '.join(formats)}, got {path.suffix!r}")
     if not path.absolute().parent.is_dir():
         raise InputError(f"{path}: the directory {path.absolute().parent} does not exist")
     if not os.access(through_links(path).parent, os.W_OK) or (path.exists() and not os.access(path, os.W_OK)):
@@ -111,7 +151,9 @@ def analysis_json(analysis: "Analysis") -> str:
         "state": analysis.state or None,
         "metadata": analysis.metadata,
         "convention": analysis.convention,
+        "verdict": analysis.verdict,
         "summary": {key: _plain(value) for key, value in analysis.summary().items()},
+        "findings": findings_records(analysis),
         "details": _records(analysis.details),
         "skipped": _records(analysis.skipped),
     }
@@ -125,12 +167,30 @@ def comparison_json(comparison: "Comparison") -> str:
         "a": comparison.a.source,
         "b": comparison.b.source,
         "state": comparison.a.state or None,
+        "kind": comparison.kind,
+        "kind_evidence": comparison.kind_evidence,
+        "verdict": comparison.verdict,
+        "findings": findings_records(comparison),
         "summary": {key: _plain(value) for key, value in comparison.summary().items()},
         "details": _records(comparison.details),
         "unmatched": _records(comparison.unmatched),
         "skipped": _records(comparison.skipped),
     }
     return json.dumps(document, indent=1, allow_nan=False)
+
+
+def findings_records(result: "Analysis | Comparison") -> list[dict[str, Any]]:
+    """Return the findings, the worst first, with their evidence as numbers."""
+    return [
+        {
+            "name": found.name,
+            "kind": found.kind,
+            "severity": found.severity,
+            "finding": found.text,
+            "evidence": {name: _plain(value) for name, value in found.evidence.items()},
+        }
+        for found in result.ranked_findings()
+    ]
 
 
 def survey_json(survey: "Survey") -> str:

@@ -65,6 +65,8 @@ def test_only_what_is_missing_is_analysed(file, tmp_path, monkeypatch, options):
     pd.testing.assert_frame_equal(resumed.details, whole.details)
     assert repr(resumed["w0"].fit) == repr(whole["w0"].fit)
     assert resumed["w0"].bulk.spike_threshold == whole["w0"].bulk.spike_threshold
+    assert (whole["w0"].shuffled is not None) == options.get("randomize", False)
+    assert np.array_equal(*(np.asarray(a["w0"].shuffled) for a in (resumed, whole)))
     names.clear()
     again = htsr.analyze(file, journal=tmp_path / "kept", **options)
     assert names == []
