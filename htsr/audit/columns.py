@@ -267,6 +267,10 @@ OF_DELTA = (
     "alpha", "sigma", "D", "num_pl_spikes", "null_alpha", "null_p_value", "num_spikes", "stable_rank", "hard_rank",
     "phase",
 )  # fmt: skip
+# What can be said of the change of one layer; empty if it is none of these.
+CHANGES = (
+    "", "equal", "rounding", "pruned", "rescaled", "quantised", "direction-removed", "low-rank", "reordered", "replaced", "noise",
+)  # fmt: skip
 # A change of low rank has lost nothing: a merged LoRA is one.
 LOW_RANK = "low-rank"
 PHASES_OF_CHANGE = tuple(LOW_RANK if name == "rank-collapse" else name for name in PHASES)
@@ -286,6 +290,8 @@ COMPARISON_COLUMNS = (
         "share of frobenius that the rounding of the stored weights can account for",
         ".1g",
     ),
+    Column("change", "str", "what the values of A and B say about the change of this layer, or empty", values=CHANGES),
+    Column("change_evidence", "str", "the numbers that decided change, in a sentence"),
     Column("alpha_change", "float64", "alpha_b - alpha_a", ".2f"),
     *(
         replace(_ANALYSED[name], name=f"{name}_{side}", meaning=f"{name} of {side.upper()}", axis="")

@@ -15,7 +15,7 @@ from htsr.comparison.kinds.scalings import Scaling, scaling_of
 from htsr.comparison.kinds.whiteness import above_noise
 from htsr.comparison.survey.differences import SAME, STANDARD_ERRORS, Difference, difference
 from htsr.comparison.survey.networks import squeezed
-from htsr.spectra.spectrum import BLOCK_ROWS, esd
+from htsr.spectra.spectrum import esd
 
 # Correlations up to this, or up to STANDARD_ERRORS of their standard errors, count as none: two trainings of one network differ
 # in their seeds, but both learn which inputs and which offsets matter.
@@ -91,16 +91,19 @@ def signature(
     dtypes: tuple[str, str],
     *,
     other: torch.Tensor | None,
+    norms: tuple[float, float, float],
     evals: tuple[np.ndarray, np.ndarray, np.ndarray],
     overlap: float,
 ) -> Signature:
     """Return the signature of a change, ``change = b - a``, of weights of one shape that are stored as ``dtypes``.
 
-    ``other`` is the same weight of another parent, if there is one; ``evals`` are the eigenvalues of A, of B and of the change.
+    ``other`` is the same weight of another parent, if there is one; ``norms`` and ``evals`` are those of A, of B
+    and of the change.
     """
     A, B, change = (weight.float() if weight.dtype.itemsize == 1 else weight for weight in map(_matrix, (a, b, change)))
-    found = difference(A, B, tuple(range(len(squeezed(tuple(A.shape))))), dtypes)
-    square_a, square_b, energy = (_square(matrix) for matrix in (A, B, change))
+    axes = tuple(range(len(squeezed(tuple(A.shape)))))
+    found = Difference("equal", "", 0.0, 0.0, 1.0) if norms[2] == 0 else difference(A, B, axes, dtypes)
+    square_a, square_b, energy = (norm**2 for norm in norms)
     known = Signature(
         name,
         A.numel(),
@@ -130,7 +133,7 @@ def signature(
     return replace(
         known,
         low_rank=low_rank(A, change, of_change, energy, noise, noise * edge),
-        above_noise=above_noise(change),
+        above_noise=above_noise(change, float(of_change[-1])),
         same_spectrum=energy >= MUCH * square_a and _are_equal(of_a, of_b),
     )
 
@@ -143,8 +146,3 @@ def _are_equal(of_a: np.ndarray, of_b: np.ndarray) -> bool:
 def _matrix(weight: torch.Tensor) -> torch.Tensor:
     """Return a weight as a matrix, ``(out, in * prod(kernel))``."""
     return weight.flatten(1)
-
-
-def _square(matrix: torch.Tensor) -> float:
-    """Return the squared Frobenius norm in float64, computed a block of rows at a time."""
-    return sum(float(block.to(torch.float64).square().sum()) for block in matrix.split(BLOCK_ROWS))
