@@ -270,7 +270,7 @@ def test_8_bit_floats_fill_every_cell(dtype, shape, options):
         assert {name for name, cell in wide.items() if not pd.isna(cell)} <= {
             name for name, cell in narrow.items() if not pd.isna(cell)
         }
-        assert htsr.compare({"w": values.to(dtype)}, {"w": values.to(dtype)}).details.loc[0, "hard_rank_delta"] == 0
+        assert htsr.compare({"w": values.to(dtype)}, {"w": values.to(dtype)}).details.loc[0, "hard_rank_of_delta"] == 0
 
 
 W = torch.randn(30, 20, generator=torch.Generator().manual_seed(0))
