@@ -118,7 +118,7 @@ def put_legend(
     *,
     own: bool,
     crowded: bool = False,
-    loc: str = "best",
+    loc: Any = "best",
     **options: Any,
 ) -> None:
     """Explain what is labelled: on the axes if the legend is small there, else beside them.
@@ -144,7 +144,7 @@ def put_legend(
     if own or len(each) > 1:
         ncols = _columns(labels, int(72 * figure.get_figwidth() / (CHARACTER * SMALL)))
         settings |= {"ncols": ncols, "loc": "outside upper left" if own else "outside lower left"}
-        cast(Any, figure).legend(handles, labels, **settings)
+        figure.legend(handles, labels, **settings)
         return
     box = each[-1].get_tightbbox()
     labels_below = 0.0 if box is None else float(each[-1].bbox.y0 - box.y0) / each[-1].figure.dpi

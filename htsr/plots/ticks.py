@@ -50,12 +50,18 @@ class LogTicks(Locator):
 class LogLabels(Formatter):
     """Plain numbers if all lie between a thousandth and ten thousand, else powers of ten; enough digits to tell ticks apart."""
 
+    _ticks: Sequence[float] = ()
+
+    def set_locs(self, locs: Sequence[float]) -> None:
+        """Take notice of all ticks that will have a label."""
+        self._ticks = [tick for tick in locs if tick > 0]
+
     def __call__(self, x: float, pos: int | None = None) -> str:
         """Return the label of a tick."""
         if x <= 0:
             return ""
         digits = self._digits()
-        ticks = [tick for tick in self.locs if tick > 0] or [x]
+        ticks = self._ticks or [x]
         if 0.999e-3 < min(ticks) and max(ticks) < 1.001e4:
             return f"{x:.{digits}g}" if digits > 4 or x < 1e4 else f"{x:.0f}"
         exponent = math.floor(math.log10(x) + 1e-9)
@@ -65,11 +71,10 @@ class LogLabels(Formatter):
 
     def _digits(self) -> int:
         """Return how many digits tell the ticks apart."""
-        locs = np.sort(np.asarray(self.locs, dtype=float))
-        locs = locs[locs > 0]
-        if len(locs) < 2:
+        ticks = np.sort(np.asarray(self._ticks, dtype=float))
+        if len(ticks) < 2:
             return 4
-        step = float(np.min(np.diff(locs) / locs[1:]))
+        step = float(np.min(np.diff(ticks) / ticks[1:]))
         return int(np.clip(math.ceil(-math.log10(max(step, 1e-12))) + 1, 4, 12))
 
 

@@ -64,7 +64,7 @@ def plot_hill(
     axes: Axes = axes_for(ax, width=6, height=3.6)[0, 0]
     error = 1.96 * (alpha - 1) / np.sqrt(k)
     axes.fill_between(
-        k, alpha - error, alpha + error, color=BLUE, alpha=0.2, linewidth=0, label="$\\pm$ 1.96 standard errors"
+        k, alpha - error, alpha + error, color=BLUE, alpha=0.3, linewidth=0, label="$\\pm$ 1.96 standard errors"
     )
     axes.plot(k, alpha, color=BLUE, linewidth=1.4, label="Hill")
     if isinstance(spectrum, Spectrum):
