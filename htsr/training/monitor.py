@@ -277,6 +277,11 @@ class Monitor:
     ) -> None:
         self.close()
 
+    def _repr_html_(self) -> str:
+        from htsr.report.notebook import monitor_html
+
+        return monitor_html(self)
+
     def __repr__(self) -> str:
         return (
             f"Monitor({self._model_name}, step={self.step_count}, captures={self._capturer.count}, "

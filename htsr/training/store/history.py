@@ -1,7 +1,6 @@
 """The History of a run: what a Monitor wrote, as tables and spectra, also while the run goes on."""
 
 from collections.abc import Iterable, Mapping
-from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
@@ -297,13 +296,15 @@ class History:
         return len(self._reader.headers())
 
     def __repr__(self) -> str:
-        return f"{self._headline()}\n{self._table().to_string(max_cols=12, max_rows=30, float_format='{:.2f}'.format)}"
+        return f"{self.headline()}\n{self._table().to_string(max_cols=12, max_rows=30, float_format='{:.2f}'.format)}"
 
     def _repr_html_(self) -> str:
-        table = self._table().to_html(max_cols=12, max_rows=30, float_format="{:.2f}".format, border=0)
-        return f"<p>{escape(self._headline())}</p>{table}"
+        from htsr.report.notebook import history_html
 
-    def _headline(self) -> str:
+        return history_html(self)
+
+    def headline(self) -> str:
+        """What was watched, where it is kept, and how many captures there are."""
         damaged = f", {len(self.damaged)} damaged" if self.damaged else ""
         return (
             f"History of {visible(self.about.get('model'))} in {visible(self.run_dir)}: {len(self)} captures{damaged}; "
