@@ -34,8 +34,8 @@ class WholeTexts(pd.DataFrame):
     """A table whose texts a notebook or a terminal shows whole, where pandas would cut them at 50 characters."""
 
     @property
-    def _constructor(self) -> type[pd.DataFrame]:
-        return pd.DataFrame
+    def _constructor(self) -> type["WholeTexts"]:
+        return WholeTexts
 
     def _repr_html_(self) -> str | None:
         with pd.option_context("display.max_colwidth", None):
