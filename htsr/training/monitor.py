@@ -74,6 +74,9 @@ class Monitor:
         raise_at_close: Let ``close()`` raise if something failed.
         timeout: Seconds that the ranks of a distributed training wait for each other at a capture. If one does not come, the
             others stop capturing and go on training.
+        about: Settings of the run to keep in ``run.json``, by name: numbers, texts, truth values or None. ``History.settings``
+            has them beside ``lr``, ``power`` and ``weight_decay`` of the optimizer and torch's ``seed``, if the training has set
+            one; a setting that is given here replaces one that the Monitor found. Tables and labels of runs show all of them.
 
     Attributes:
         step_count: Training steps done, or begun if there are several optimizers.
@@ -125,8 +128,9 @@ class Monitor:
         first_step: int = 0,
         raise_at_close: bool = False,
         timeout: float = 300.0,
+        about: Mapping[str, object] | None = None,
     ) -> None:
-        check_arguments(model, every, run_dir, log, budget, background, bootstrap, first_step, timeout)
+        check_arguments(model, every, run_dir, log, budget, background, bootstrap, first_step, timeout, about)
         optimizers = optimizers_of(optimizer)
         refuse_strangers(model, optimizers)
         quantities = quantities_of(capture, bool(optimizers))
@@ -145,7 +149,7 @@ class Monitor:
         )  # refuse patterns without a match before anything is written
         ranks = Ranks(timeout) if is_distributed() else None
         opened = open_run_directory(
-            run_dir, describe_run(model, optimizers, every, budget, quantities), first_step, ranks
+            run_dir, describe_run(model, optimizers, every, budget, quantities, about), first_step, ranks
         )
         self.run_dir, self._history, self._writer = opened.path, opened.history, opened.writer
         self._failures = Failures(self._writer, keep_first=raise_at_close)

@@ -14,6 +14,7 @@ from htsr.spectra.spectrum import Spectrum
 from htsr.text import encodable, visible
 from htsr.training.store.capture import QUANTITIES, WEIGHTS
 from htsr.training.store.files import EVENTS, SCALARS, capture_name
+from htsr.training.store.labels import settings_text
 from htsr.training.store.reader import RunReader
 from htsr.training.store.tables import rows_frame
 
@@ -35,6 +36,8 @@ class History:
     Attributes:
         run_dir: The directory.
         about: When and with what the run was made.
+        settings: ``lr``, ``power``, ``weight_decay`` and ``seed``, as far as the run has them, and what ``Monitor(about=...)``
+            got. A learning rate is the one that schedules start from.
         columns: Type, meaning and unit of each column of ``details``, by name.
         damaged: Why a capture or a line of scalars could not be read, by file name. Everything else leaves them out.
 
@@ -49,6 +52,8 @@ class History:
         self.run_dir = Path(run_dir)
         self._reader = RunReader(self.run_dir)
         self.about = self._reader.about
+        known = self.about.get("settings")
+        self.settings: dict[str, Any] = dict(known) if isinstance(known, dict) else {}  # older runs have none
         self.damaged = self._reader.damaged
 
     @staticmethod
@@ -56,7 +61,8 @@ class History:
         """Open several runs to compare them side by side.
 
         Args:
-            run_dirs: Run directories; or a mapping from label to directory; or one directory that holds run directories.
+            run_dirs: Run directories; or a mapping from label to directory; or one directory that holds run directories, also in
+                folders inside it.
 
         Returns:
             The histories by label. By default the label is the shortest unique end of the path.
@@ -101,6 +107,25 @@ class History:
             last |= {encodable(name): values[name] for name in values}
         last.pop("step", None)
         return last
+
+    def mean_of_last_tenth(self, name: str) -> float:
+        """The mean of the last tenth of a scalar's recorded values, which says more of a noisy loss than the last value.
+
+        Args:
+            name: A column of ``scalars``.
+
+        Returns:
+            The mean; NaN if the scalar has no value.
+
+        Raises:
+            KeyError: If nothing was recorded under that name.
+        """
+        scalars = self.scalars
+        if name not in scalars or name == "step":
+            known = ", ".join(repr(known) for known in scalars if known != "step")
+            raise KeyError(f"expected a recorded scalar, one of {known or '(none yet)'}, got {name!r}")
+        values = scalars[name].dropna()
+        return float(values.tail(max(1, len(values) // 10)).mean())
 
     @property
     def events(self) -> pd.DataFrame:
@@ -277,8 +302,9 @@ class History:
 
     def _headline(self) -> str:
         damaged = f", {len(self.damaged)} damaged" if self.damaged else ""
+        settings = f" ({visible(settings_text(self.settings))})" if self.settings else ""
         return (
-            f"History of {visible(self.about.get('model'))} in {visible(self.run_dir)}: {len(self)} captures{damaged}; "
+            f"History of {visible(self.about.get('model'))} in {visible(self.run_dir)}{settings}: {len(self)} captures{damaged}; "
             "alpha by step and layer"
         )
 
