@@ -217,6 +217,8 @@ class Monitor:
         if numbers:
             with self.surviving("record"):
                 self._writer.record(self.step_count, numbers)
+            with self.surviving("record"):
+                self._reporter.recorded(self.step_count, numbers, self)
 
     def on(self, condition: str | Condition, action: str | Action, *, every_time: bool = False) -> None:
         """Do something when a condition comes true.
@@ -224,6 +226,9 @@ class Monitor:
         Args:
             condition: A condition as for ``htsr audit --fail-on``, such as ``"median(alpha) < 2"`` or
                 ``"phase == 'rank-collapse'"``. The Monitor judges it on the rows of the weights at each capture.
+                A name that is no column is a scalar that ``record`` gets: the Monitor judges ``"loss < 0.1"`` whenever a loss
+                is recorded, and ``"loss < 0.1 and median(alpha) < 2"`` at each capture, with the last loss. In a distributed
+                training, record the same value on every rank.
                 ``previous_phase`` is the phase at the capture before, so that ``"phase != previous_phase"`` holds where a
                 phase changed (for no layer at the first capture).
             action: ``"stop"`` sets ``should_stop``, which the training loop must read (the callbacks for Trainer and Lightning
@@ -234,7 +239,7 @@ class Monitor:
                 that names ``previous_phase``.
 
         Raises:
-            InputError: If the condition cannot be read or names an unknown column.
+            InputError: If the condition cannot be read or names what seems to be a misspelt column.
             TypeError: If the condition is neither a text nor a ``Condition``, or the action neither a name nor a function.
             ValueError: If the action's name is unknown.
         """
@@ -256,6 +261,7 @@ class Monitor:
             self._hand_over()
             if self._capturer.last_step != self.step_count and self._permission.has_room(self.step_count):
                 self._capture(between_steps=True)
+        self._reporter.finish(self.step_count)
         self._writer.event(self.step_count, "closed", f"{self.spent_seconds:.3f} s spent on monitoring")
         self._writer.close()
         if self._raise_at_close:
