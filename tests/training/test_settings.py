@@ -10,6 +10,7 @@ from torch import nn
 
 import htsr
 from htsr.optim import CosinePower, HTMuon, parameter_groups
+from htsr.training.live import screen
 from htsr.training.settings import TORCH_DEFAULT_SEED, settings_of
 from htsr.training.store.labels import labels, settings_text
 
@@ -104,7 +105,7 @@ def test_labels_say_what_differs():
 def test_runs_are_found_in_folders_of_folders_and_named_by_their_settings(tmp_path):
     for seed in (0, 1):
         torch.manual_seed(seed)
-        run(tmp_path / "sweep" / f"lr-0.1" / f"seed-{seed}")
+        run(tmp_path / "sweep" / "lr-0.1" / f"seed-{seed}")
     (tmp_path / "other").mkdir()
     (tmp_path / "other" / "run.json").write_text("{}")  # of another program
     (tmp_path / "sweep" / "again").symlink_to(tmp_path, target_is_directory=True)
@@ -112,8 +113,9 @@ def test_runs_are_found_in_folders_of_folders_and_named_by_their_settings(tmp_pa
     assert runs.legend == {"seed-0": "seed = 0", "seed-1": "seed = 1"}
     named = htsr.History.load_many({"mine": tmp_path / "sweep" / "lr-0.1" / "seed-0"})
     assert named.legend == {"mine": "mine"}
-    with pytest.raises(htsr.InputError, match="found no run.json beside a folder captures"):
-        htsr.History.load_many(tmp_path / "other")
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(htsr.InputError, match=r"found no run\.json beside a folder captures"):
+        htsr.History.load_many(tmp_path / "empty")
 
 
 def test_a_noisy_scalar_is_told_by_the_mean_of_its_last_tenth(tmp_path):
@@ -122,9 +124,10 @@ def test_a_noisy_scalar_is_told_by_the_mean_of_its_last_tenth(tmp_path):
         monitor._writer.record(step, {"loss": float(step)})
     monitor._writer.record(40, {"accuracy": 0.5})
     history = monitor.history
-    assert history.mean_of_last_tenth("loss") == (36 + 37 + 38 + 39) / 4
+    assert history.last_tenths() == {"loss": (36 + 37 + 38 + 39) / 4}
+    assert history.last_tenths(at_least=1) == {"loss": 37.5, "accuracy": 0.5}
+    assert "loss 39 (mean of the last tenth 37.5), accuracy 0.5" in screen(history)
+    assert f"{history.run_dir} (lr = 0.1, weight_decay = 0" in screen(history)
     row = htsr.History.load_many(tmp_path).summary().iloc[0]
     assert (row["loss"], row["loss_last_tenth"], row["accuracy"]) == (39, 37.5, 0.5)
     assert "accuracy_last_tenth" not in row
-    with pytest.raises(KeyError, match="one of 'loss', 'accuracy', got 'los'"):
-        history.mean_of_last_tenth("los")

@@ -108,24 +108,22 @@ class History:
         last.pop("step", None)
         return last
 
-    def mean_of_last_tenth(self, name: str) -> float:
-        """The mean of the last tenth of a scalar's recorded values, which says more of a noisy loss than the last value.
+    def last_tenths(self, at_least: int = 20) -> dict[str, float]:
+        """The mean of the last tenth of each scalar's values, which says more of a noisy loss than its last value.
 
         Args:
-            name: A column of ``scalars``.
+            at_least: Scalars with fewer values are left out.
 
         Returns:
-            The mean; NaN if the scalar has no value.
-
-        Raises:
-            KeyError: If nothing was recorded under that name.
+            The means by name.
         """
         scalars = self.scalars
-        if name not in scalars or name == "step":
-            known = ", ".join(repr(known) for known in scalars if known != "step")
-            raise KeyError(f"expected a recorded scalar, one of {known or '(none yet)'}, got {name!r}")
-        values = scalars[name].dropna()
-        return float(values.tail(max(1, len(values) // 10)).mean())
+        values = {str(name): scalars[name].dropna() for name in scalars if name != "step"}
+        return {
+            name: float(one.tail(max(1, len(one) // 10)).mean())
+            for name, one in values.items()
+            if len(one) >= max(1, at_least)
+        }
 
     @property
     def events(self) -> pd.DataFrame:

@@ -19,9 +19,6 @@ from htsr.weights.names import distinct_ends
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-# With at least so many values the last tenth of them is more than one.
-MANY_VALUES = 20
-
 
 class Runs(Mapping[str, History]):
     """Histories by label; ``History.load_many`` makes them.
@@ -88,11 +85,11 @@ class Runs(Mapping[str, History]):
                 row["last_step"] = history.steps[-1]
                 for metric in ("alpha", "stable_rank"):
                     row[f"{metric}_median"] = history.over_steps(metric).iloc[-1].median()
-            counts = history.scalars.count()
+            means = history.last_tenths()
             for name, value in history.last_scalars.items():
                 row[name] = value
-                if counts[name] >= MANY_VALUES:
-                    row[f"{name}_last_tenth"] = history.mean_of_last_tenth(name)
+                if name in means:
+                    row[f"{name}_last_tenth"] = means[name]
             rows.append(row)
         return pd.DataFrame(rows)
 
