@@ -65,7 +65,7 @@ def curves(runs: Mapping[str, "History"], name: str, by: str | None = None) -> l
     for value in distinct:
         tables = [single[label] for label in single if values[label] == value]
         text = f"{value:.4g}" if are_numbers([value]) else str(value)
-        found.append(Curve(f"{by} = {text}", value, len(tables), tables[0] if len(tables) == 1 else _together(tables)))
+        found.append(Curve(f"{by} = {text}", value, len(tables), tables[0] if len(tables) == 1 else together(tables)))
     return found
 
 
@@ -106,7 +106,7 @@ def _of_one_run(history: "History", name: str) -> pd.DataFrame:
     return pd.DataFrame(quantiles).dropna(subset="middle")
 
 
-def _together(tables: list[pd.DataFrame]) -> pd.DataFrame:
+def together(tables: list[pd.DataFrame]) -> pd.DataFrame:
     """Return mean and range of the middles of several runs, at every step between the first and last of each."""
     middles = pd.concat([table["middle"] for table in tables], axis=1).sort_index()
     middles = middles.interpolate(method="index", limit_area="inside")
