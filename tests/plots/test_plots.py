@@ -152,7 +152,7 @@ def test_a_picture_fits_a_column_of_a_dark_page(analysis, history, picture):
     assert drawn.y0 > -0.02
     assert drawn.x1 < 3.52
     assert drawn.y1 < 2.62
-    for axis in (ax.xaxis, ax.yaxis):
+    for axis in (ax.yaxis,) if picture == "phases" else (ax.xaxis, ax.yaxis):  # without blocks there is but one column
         low, high = sorted(axis.get_view_interval())
         assert sum(low <= place <= high for place in axis.get_ticklocs()) >= 2
 
