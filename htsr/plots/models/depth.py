@@ -201,7 +201,7 @@ def _apart(blocks: pd.Series) -> pd.Series:
 
 def _number_blocks(ax: Axes, blocks: int, *, outside: int = 0) -> None:
     """Number as many blocks as fit, and mark layers behind them."""
-    fitting = max(2, int(room(ax, NORMAL) / 5))
+    fitting = max(2, int(room(ax, NORMAL) / (len(str(blocks)) + 2.5)))
     stride = next(s for s in (1, 2, 3, 4, 5, 8, 10, 16, 20, 25, 50, 100, 10**9) if blocks / s <= fitting)
     ticks = list(range(0, blocks, stride))
     ax.set_xticks([*ticks, *range(blocks, blocks + outside)], [*map(str, ticks), *["out"] * outside])

@@ -53,7 +53,9 @@ def curves(runs: Mapping[str, "History"], name: str, by: str | None = None) -> l
     if not single:
         raise ValueError(f"no run has a value of {name!r}")
     if by is None:
-        names: Mapping[str, str] = getattr(runs, "legend", {})  # ``Runs`` names a run by its settings, a dictionary does not
+        names: Mapping[str, str] = getattr(
+            runs, "legend", {}
+        )  # ``Runs`` names a run by its settings, a dictionary does not
         return [Curve(names.get(label, label), label, 1, table) for label, table in single.items()]
     values = {label: setting(runs[label], by) for label in single}
     missing = [label for label, value in values.items() if value is None]
