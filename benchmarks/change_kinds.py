@@ -263,7 +263,7 @@ def planted(name: str, weights: Weights, writes: tuple[str, ...], count: int, se
         narrow = (torch.bfloat16, torch.float16, torch.float8_e4m3fn)[draw.randrange(3)]
         some = draw.sample(matrices, max(1, len(matrices) // 2)) if number % 2 else matrices
         rounded = weights | {key: weights[key].to(narrow) for key in some}
-        if number % 4 == 3:
+        if number % 4 == 3 and narrow != torch.float8_e4m3fn:
             rounded = stored(rounded, torch.float32)
         ends = (rounded, weights) if number % 3 == 2 else (weights, rounded)
         yield Pair("rounded", name, f"{narrow}, {len(some)} matrices", *ends)
@@ -377,8 +377,8 @@ def main() -> None:
         "",
         *table(["done \\ said", *shown, "pairs"], rows),
         "",
-        f"{right} of {total} pairs right ({right / total:.1%}), {total - right - wrong} undecided, {wrong} wrong. Of the pairs of "
-        f"a kind, {named:.1%} are named.",
+        f"{right} of {total} pairs right ({right / total:.1%}), {total - right - wrong} undecided, {wrong} wrong. Of the pairs "
+        f"of a kind, {named:.1%} are named.",
         "",
         *table(["network", "right", "undecided", "wrong"], [[name, *counts] for name, counts in by_network.items()]),
         "",

@@ -159,7 +159,7 @@ def test_reprs_and_headlines(analysis, comparison, history):
         assert_safe(repr(result))
     for result in (analysis, comparison):
         assert_safe(result.headline())
-        assert len(result.headline().split("\n")) <= 5
+        assert len(result.headline().split("\n")) <= 7
     assert len(repr(analysis).split("\n")) == len(analysis.headline().split("\n")) + 1 + len(analysis)
 
 

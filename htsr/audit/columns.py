@@ -267,6 +267,17 @@ OF_DELTA = (
     "alpha", "sigma", "D", "num_pl_spikes", "null_alpha", "null_p_value", "num_spikes", "stable_rank", "hard_rank",
     "phase",
 )  # fmt: skip
+# What can be said of the change of one layer; empty if it is none of these.
+CHANGES = (
+    "", "equal", "rounding", "pruned", "rescaled", "quantised", "direction-removed", "low-rank", "reordered", "replaced", "noise",
+)  # fmt: skip
+# A change of low rank has lost nothing: a merged LoRA is one.
+LOW_RANK = "low-rank"
+PHASES_OF_CHANGE = tuple(LOW_RANK if name == "rank-collapse" else name for name in PHASES)
+_OF_CHANGE = {
+    **_ANALYSED,
+    "phase": replace(_ANALYSED["phase"], meaning=", ".join(PHASES_OF_CHANGE), values=PHASES_OF_CHANGE),
+}
 COMPARISON_COLUMNS = (
     *(_ANALYSED[name] for name in OF_LAYER),
     Column("relative_change", "float64", "Frobenius norm of the change B - A / Frobenius norm of A", ".2g"),
@@ -285,6 +296,8 @@ COMPARISON_COLUMNS = (
         "share of frobenius that the rounding of the stored weights can account for",
         ".1g",
     ),
+    Column("change", "str", "what the values of A and B say about the change of this layer, or empty", values=CHANGES),
+    Column("change_evidence", "str", "the numbers that decided change, in a sentence"),
     Column("alpha_change", "float64", "alpha_b - alpha_a", ".2f"),
     *(
         replace(_ANALYSED[name], name=f"{name}_{side}", meaning=f"{name} of {side.upper()}", axis="")
@@ -292,7 +305,9 @@ COMPARISON_COLUMNS = (
         for name in OF_EACH
     ),
     *(
-        replace(_ANALYSED[name], name=f"{name}_delta", meaning=f"of the change: {_ANALYSED[name].meaning}", axis="")
+        replace(
+            _OF_CHANGE[name], name=f"{name}_of_delta", meaning=f"of the change: {_OF_CHANGE[name].meaning}", axis=""
+        )
         for name in OF_DELTA
     ),
     Column(

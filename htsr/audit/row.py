@@ -30,7 +30,7 @@ def tied_row(row: Row, layer: Layer) -> Row:
 def comparison_row(a: Row, b: Row, delta: Row, cells: Mapping[str, object]) -> Row:
     """Return the row of a comparison from the rows of A, of B and of the change, and the cells measured on both weights."""
     taken = {name: a[name] for name in OF_LAYER}
-    for side, row, names in (("a", a, OF_EACH), ("b", b, OF_EACH), ("delta", delta, OF_DELTA)):
+    for side, row, names in (("a", a, OF_EACH), ("b", b, OF_EACH), ("of_delta", delta, OF_DELTA)):
         taken |= {f"{name}_{side}": row[name] for name in names}
     return finished({**taken, **cells}, COMPARISON_COLUMNS)
 

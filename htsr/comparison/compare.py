@@ -13,6 +13,7 @@ from htsr.audit.about import About
 from htsr.audit.analysis import Analysis, check_whole_number, skipped_frame
 from htsr.audit.columns import COMPARISON_COLUMNS
 from htsr.audit.files_read import Stamp, stamps
+from htsr.audit.findings import Finding, ranked
 from htsr.audit.layer import LayerAnalysis, Settings
 from htsr.audit.progress import tqdm
 from htsr.audit.results import Results
@@ -27,8 +28,10 @@ from htsr.comparison.analyses import (
     inventory_of,
     of_layers,
 )
+from htsr.comparison.findings import KINDS
 from htsr.comparison.kinds import kind_of_change
 from htsr.comparison.layer import LayerComparison, compare_layer, ratio
+from htsr.comparison.verdict import verdict_of_comparison
 from htsr.errors import InputError
 from htsr.tails.xmin_rules import XminRule, check_xmin
 from htsr.text import visible
@@ -93,17 +96,17 @@ def compare(
         weights can account for them: a merged LoRA of rank 8 changes a layer by hard rank 8 whatever the precision.
 
         Be careful with the alpha of a change. A change that looks like noise has an alpha, too, and for small matrices it
-        often lies between 2 and 6. ``null_alpha_delta`` is the alpha of noise of this shape; ``null_p_value_delta`` and
-        ``phase_delta`` say whether the change differs from noise.
+        often lies between 2 and 6. ``null_alpha_of_delta`` is the alpha of noise of this shape; ``null_p_value_of_delta`` and
+        ``phase_of_delta`` say whether the change differs from noise.
 
     Example:
         >>> import torch
         >>> _ = torch.manual_seed(0)
         >>> base, noise = torch.randn(80, 60), torch.randn(80, 60)
         >>> c = compare({"w": base}, {"w": base + 0.1 * noise + 0.1})
-        >>> c.details[["name", "status", "num_spikes_delta", "hard_rank_delta"]]
-          name   status  num_spikes_delta  hard_rank_delta
-        0    w  changed                 1               60
+        >>> c.details[["name", "status", "num_spikes_of_delta", "hard_rank_of_delta"]]
+          name   status  num_spikes_of_delta  hard_rank_of_delta
+        0    w  changed                    1                  60
         >>> print(f"{c['w'].row['relative_change']:.2f}")
         0.14
     """
@@ -324,7 +327,7 @@ class Comparison(Results[LayerComparison]):
             "alpha_b_median": float(used["alpha_b"].median()),
             **{
                 f"{name}_median": float(changed[name].median())
-                for name in ("relative_change", "alpha_change", "alpha_delta", "cka", "overlap_out", "overlap_in")
+                for name in ("relative_change", "alpha_change", "alpha_of_delta", "cka", "overlap_out", "overlap_in")
             },
         }
 
@@ -369,30 +372,25 @@ class Comparison(Results[LayerComparison]):
 
         return save_comparison(self, Path(path))
 
+    def ranked_findings(self) -> list[Finding]:
+        """The findings of all layers, the worst first."""
+        return ranked((finding for result in self for finding in result.findings), KINDS)
+
     def _verdict(self) -> list[str]:
-        return self.headline().split("\n")[2:]
+        return verdict_of_comparison(self)
 
     def brief(self) -> pd.DataFrame:
         """The columns of ``details`` that fit on a terminal, rounded for people, with a note beside each row."""
         return brief_change(self.details)
 
     def headline(self) -> str:
-        """A few lines: what was compared, how much changed, and what changed most."""
+        """What was compared, the verdict, and the alpha of A and B, one line each."""
         s = self.summary()
         counts = (
             f"{s['num_layers']} layers in both ({s['num_unchanged']} unchanged, {s['num_failed']} failed, {s['num_tied']} "
             f"tied), {s['num_unmatched']} without a partner, {s['num_skipped']} tensors skipped"
         )
-        lines = [f"A: {visible(self.a.source)}; B: {visible(self.b.source)}", counts]
-        changed = self.most_changed(3)
-        changed = changed[changed["relative_change"] > 0]
-        if len(changed):
-            first = ", ".join(
-                f"{visible(row['name'])} ({row['relative_change']:.2g})" for row in changed.to_dict("records")
-            )
-            lines.append(f"change / weight: {s['relative_change']:.2g} of the whole; largest in {first}")
-        elif s["num_failed"] < s["num_layers"]:
-            lines.append("nothing changed")
+        lines = [f"A: {visible(self.a.source)}; B: {visible(self.b.source)}", counts, *self._verdict()]
         if not math.isnan(s["alpha_a_median"] + s["alpha_b_median"]):
             lines.append(f"alpha: median {s['alpha_a_median']:.2f} in A, {s['alpha_b_median']:.2f} in B")
         return "\n".join(lines)

@@ -11,7 +11,7 @@ import numpy as np
 import scipy
 import torch
 
-from htsr.spectra.spectrum import BLOCK_ROWS, binary_exponent, rounding_edge, times_power_of_two
+from htsr.spectra.spectrum import BLOCK_ROWS, Gram, Spectrum, binary_exponent, rounding_edge, times_power_of_two
 
 # CKA multiplies squares of squares: entries beyond 2^-60 to 2^60 are divided by a power of two first, so that none over- or
 # underflows. Ordinary weights never are.
@@ -35,8 +35,11 @@ class Similarity(NamedTuple):
     angles_in: np.ndarray
 
 
-def similarity(a: torch.Tensor, b: torch.Tensor, rank: int) -> Similarity:
-    """Return the CKA and the principal angles of two weights of one shape, finite, ``(out, in)`` or ``(out, in, *kernel)``."""
+def similarity(a: torch.Tensor, b: torch.Tensor, rank: int, grams: tuple[Gram, Gram] | None = None) -> Similarity:
+    """Return the CKA and the principal angles of two weights of one shape, finite, ``(out, in)`` or ``(out, in, *kernel)``.
+
+    ``grams`` are their Gram matrices, if the caller has them.
+    """
     # CKA's examples are the rows, one for each output unit. The Gram matrices are accumulated in float64, a block of rows at a
     # time, and only the leading eigenvectors are computed: ``rank`` of them, or fewer where a matrix has a lower rank. If the
     # singular values number rank and rank + 1 are nearly equal, the subspace is arbitrary and its largest angle too; the mean
@@ -44,22 +47,23 @@ def similarity(a: torch.Tensor, b: torch.Tensor, rank: int) -> Similarity:
     # of k / n.
     if a.shape != b.shape or a.ndim < 2:
         raise ValueError(f"expected two weights of one shape, got {tuple(a.shape)} and {tuple(b.shape)}")
-    A, B = _ordinary(a.flatten(1)), _ordinary(b.flatten(1))
+    if grams is not None and a.ndim == 2 and all(map(_is_ordinary, grams)):
+        A, B = a, b
+        aa_MM, bb_MM = (gram.stack[0] for gram in grams)
+    else:
+        A, B = _ordinary(a.flatten(1)), _ordinary(b.flatten(1))
+        aa_MM, bb_MM = (Gram.of(W).stack[0] for W in (A, B))
     tall = A.shape[0] >= A.shape[1]
     A_NM, B_NM = (A, B) if tall else (A.mT, B.mT)
     M = A_NM.shape[1]
-    aa_MM, bb_MM, ab_MM = (torch.zeros(M, M, dtype=torch.float64, device=A.device) for _ in range(3))
-    sum_a_M, sum_b_M = (torch.zeros(M, dtype=torch.float64, device=A.device) for _ in range(2))
-    for a_BM, b_BM in zip(A_NM.split(BLOCK_ROWS), B_NM.split(BLOCK_ROWS), strict=True):
-        a_BM, b_BM = a_BM.to(torch.float64), b_BM.to(torch.float64)
-        aa_MM += a_BM.mT @ a_BM
-        bb_MM += b_BM.mT @ b_BM
-        if tall:
+    if tall:
+        ab_MM = torch.zeros(M, M, dtype=torch.float64, device=A.device)
+        sum_a_M, sum_b_M = (torch.zeros(M, dtype=torch.float64, device=A.device) for _ in range(2))
+        for a_BM, b_BM in zip(A_NM.split(BLOCK_ROWS), B_NM.split(BLOCK_ROWS), strict=True):
+            a_BM, b_BM = a_BM.to(torch.float64), b_BM.to(torch.float64)
             ab_MM += a_BM.mT @ b_BM
             sum_a_M += a_BM.sum(0)
             sum_b_M += b_BM.sum(0)
-
-    if tall:
         n = A_NM.shape[0]
         uncentred = _cka(_square(ab_MM), aa_MM, bb_MM)
         centred = _cka(
@@ -79,6 +83,21 @@ def similarity(a: torch.Tensor, b: torch.Tensor, rank: int) -> Similarity:
     angles = [_angles(short_a, short_b), _angles(long_a, long_b)]
     angles_out, angles_in = angles[::-1] if tall else angles
     return Similarity(centred, uncentred, angles_out, angles_in)
+
+
+def similarity_of_equal(a: torch.Tensor, rank: int, spectrum: Spectrum) -> Similarity:
+    """Return what ``similarity`` does for a weight and itself, up to rounding, from its spectrum."""
+    if a.ndim > 2:  # the spectrum is that of slices
+        return similarity(a, a, rank)
+    constant = bool((a == a[:1]).all())  # rows that are all equal have no variance
+    angles = np.zeros(min(rank, len(spectrum.nonzero)))
+    return Similarity(math.nan if constant else 1.0, 1.0 if len(spectrum.nonzero) else math.nan, angles, angles)
+
+
+def _is_ordinary(gram: Gram) -> bool:
+    """Return whether squares of the squares of the weight's entries neither over- nor underflow."""
+    largest = float(gram.stack.diagonal(dim1=-2, dim2=-1).max())  # up to N times the square of the largest entry
+    return not gram.exponent and gram.N * 2.0 ** (-2 * MAX_EXPONENT) < largest < 2.0 ** (2 * MAX_EXPONENT)
 
 
 def _ordinary(W: torch.Tensor) -> torch.Tensor:

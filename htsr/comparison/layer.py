@@ -7,13 +7,14 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
-from htsr.audit.columns import COMPARISON_COLUMNS
-from htsr.audit.findings import Finding
-from htsr.audit.layer import FAILURES, LayerAnalysis, Settings, analyze_layer, failed_layer
+from htsr.audit.columns import COMPARISON_COLUMNS, LOW_RANK
+from htsr.audit.findings import Finding, findings_of_row
+from htsr.audit.layer import FAILURES, LayerAnalysis, Settings, analyze_eigenvalues, failed_layer
 from htsr.audit.row import Row, comparison_row, tied_row
-from htsr.comparison.distances import overlap, similarity
+from htsr.comparison.distances import Similarity, overlap, similarity, similarity_of_equal
+from htsr.comparison.findings import MOSTLY_ROUNDING, change_of_layer, findings_of_change
 from htsr.comparison.kinds import Signature, signature
-from htsr.spectra.spectrum import BLOCK_ROWS, Spectrum, esd, rounding_edge
+from htsr.spectra.spectrum import BLOCK_ROWS, Gram, Spectrum, esd, esds, rounding_edge
 from htsr.weights import Layer
 
 if TYPE_CHECKING:
@@ -22,9 +23,6 @@ if TYPE_CHECKING:
     from htsr.plots.style import ManyAxes
 
 __all__ = ["COMPARISON_COLUMNS", "LayerComparison", "compare_layer"]
-
-# If the rounding of the stored weights can account for more than this share of the change, the row says so.
-MOSTLY_ROUNDING = 0.5
 
 
 @dataclass(frozen=True)
@@ -57,10 +55,7 @@ class LayerComparison:
     @property
     def findings(self) -> list[Finding]:
         """What a person should look at, the worst first; none for a layer that is tied to an earlier one."""
-        if self.row["tied_to"] or self.row["status"] != "failed":
-            return []
-        sides = {name: self.row[name] for name in ("N", "M")}
-        return [Finding(self.name, "not-compared", "problem", f"Not compared: {self.row['reason']}.", sides)]
+        return [] if self.row["tied_to"] else findings_of_change(self.row)
 
     def repeated(self, layer: Layer) -> "LayerComparison":
         """The same numbers for a layer that shares this one's weight.
@@ -109,25 +104,26 @@ def compare_layer(
         return _failed(of_a, of_b, of_a, of_a.fit.reason)
     B = B.to(A.device)
     # torch compares no 8-bit floats that share memory
-    same = A.dtype == B.dtype and torch.equal(*(W.float() if W.dtype.itemsize == 1 else W for W in (A, B)))
+    if A.dtype == B.dtype and torch.equal(*(W.float() if W.dtype.itemsize == 1 else W for W in (A, B))):
+        return _unchanged(layer_a, layer_b, A, C, rank, settings)
     wide = torch.float64 if torch.float64 in (A.dtype, B.dtype) else torch.float32
     delta = B.to(wide) - A.to(wide)
     N, M = max(A.shape[:2]), min(A.shape[:2])
-    noise = sum(rounding_edge(torch.finfo(W.dtype).eps, _norm(W) ** 2 / W.numel(), N, M) for W in (A, B))
-
-    of_a = analyze_layer(replace(layer_a, load=lambda: A), settings)
-    of_b = of_a if same else analyze_layer(replace(layer_b, load=lambda: B), settings)
-    of_delta = analyze_layer(replace(layer_a, load=lambda: delta), settings, floor=noise)
+    of_a, gram_a = _analysis(layer_a, A, settings)
+    of_b, gram_b = _analysis(layer_b, B, settings)
+    norm_a, norm_b, change = (_norm(W, gram) for W, gram in ((A, gram_a), (B, gram_b), (delta, None)))
+    edges = (rounding_edge(torch.finfo(W.dtype).eps, n**2 / W.numel(), N, M) for W, n in ((A, norm_a), (B, norm_b)))
+    noise = sum(edges)
+    of_delta = _of_change(_analysis(layer_a, delta, settings, noise)[0])
     unusable = [f"{side}: {of.fit.reason}" for side, of in (("A", of_a), ("B", of_b)) if of.spectrum is None]
     if unusable or of_delta.spectrum is None:
         return _failed(of_a, of_b, of_delta, "; ".join(unusable) or f"the change: {of_delta.fit.reason}")
     assert of_a.spectrum is not None
     assert of_b.spectrum is not None
 
-    change, largest = _norm(delta), of_delta.spectrum.eigenvalues[-1] or esd(delta)[-1]
+    largest = of_delta.spectrum.eigenvalues[-1] or esd(delta)[-1]
     rounding = min(1.0, ratio(math.sqrt(noise * delta.numel()) / (math.sqrt(N) + math.sqrt(M)), change))
-    alike = similarity(A, B, rank)
-    overlaps = overlap(alike.angles_out), overlap(alike.angles_in)
+    alike = similarity(A, B, rank, None if gram_a is None or gram_b is None else (gram_a, gram_b))
     signed = signature(
         layer_a.name,
         A,
@@ -135,29 +131,103 @@ def compare_layer(
         delta,
         (layer_a.dtype, layer_b.dtype),
         other=C,
+        norms=(norm_a, norm_b, change),
         evals=(of_a.spectrum.eigenvalues, of_b.spectrum.eigenvalues, of_delta.spectrum.eigenvalues),
-        overlap=max(overlaps),
+        overlap=max(overlap(alike.angles_out), overlap(alike.angles_in)),
     )
-    measured: dict[str, object] = {
-        "relative_change": ratio(change, _norm(A)) if change == 0 or _norm(A) > 0 else math.inf,
+    kind, evidence = change_of_layer(signed, rounding)
+    measured = {
+        "relative_change": ratio(change, norm_a) if change == 0 or norm_a > 0 else math.inf,
         "least_relative_change": least_change(of_a.spectrum, of_b.spectrum),
         "frobenius": change,
         "spectral": math.sqrt(largest),
         "relative_spectral": ratio(math.sqrt(largest), math.sqrt(of_a.spectrum.eigenvalues[-1])),
         "rounding": rounding,
+        "change": kind,
+        "change_evidence": evidence,
         "alpha_change": of_b.fit.alpha - of_a.fit.alpha,
+        "status": "changed",
+        "reason": _cautions(of_a, of_b, of_delta, rounding, evidence, (A.dtype, B.dtype)),
+    }
+    return _compared(of_a, of_b, of_delta, measured, alike, signed)
+
+
+def _unchanged(
+    layer_a: Layer, layer_b: Layer, A: torch.Tensor, C: torch.Tensor | None, rank: int, settings: Settings
+) -> LayerComparison:
+    """Return the comparison of a layer that is equal in A and B: its spectrum is computed once, and no singular vector."""
+    of_a, gram = _analysis(layer_a, A, settings)
+    zero = torch.zeros_like(A, dtype=torch.float64 if A.dtype == torch.float64 else torch.float32)
+    of_delta = _of_change(analyze_eigenvalues(layer_a, zero, np.zeros(layer_a.num_evals), settings))
+    if of_a.spectrum is None:
+        return _failed(of_a, of_a, of_delta, "; ".join(f"{side}: {of_a.fit.reason}" for side in "AB"))
+    norm = _norm(A, gram)
+    dtypes = (layer_a.dtype, layer_b.dtype)
+    signed = signature(
+        layer_a.name,
+        A,
+        A,
+        zero,
+        dtypes,
+        other=C,
+        norms=(norm, norm, 0.0),
+        evals=(of_a.spectrum.eigenvalues,) * 3,
+        overlap=1.0,
+    )
+    measured = {
+        "relative_change": ratio(0.0, norm) if norm else 0.0,
+        "least_relative_change": 0.0,
+        "frobenius": 0.0,
+        "spectral": 0.0,
+        "relative_spectral": ratio(0.0, of_a.spectrum.eigenvalues[-1]),
+        "rounding": math.nan,
+        "change": "equal",
+        "alpha_change": of_a.fit.alpha - of_a.fit.alpha,
+        "status": "unchanged",
+    }
+    return _compared(of_a, of_a, of_delta, measured, similarity_of_equal(A, rank, of_a.spectrum), signed)
+
+
+def _compared(
+    of_a: LayerAnalysis,
+    of_b: LayerAnalysis,
+    of_delta: LayerAnalysis,
+    measured: dict[str, object],
+    alike: Similarity,
+    signed: Signature,
+) -> LayerComparison:
+    """Return the comparison of a pair, with its similarity in the row."""
+    cells = measured | {
         "cka": alike.cka,
         "cka_uncentred": alike.cka_uncentred,
         "subspace_rank": len(alike.angles_out),
-        "overlap_out": overlaps[0],
-        "overlap_in": overlaps[1],
+        "overlap_out": overlap(alike.angles_out),
+        "overlap_in": overlap(alike.angles_in),
         "angle_out": math.degrees(max(alike.angles_out, default=math.nan)),
         "angle_in": math.degrees(max(alike.angles_in, default=math.nan)),
-        "status": "unchanged" if same else "changed",
-        "reason": "" if same else _cautions(of_a, of_b, of_delta, rounding, (A.dtype, B.dtype)),
     }
-    row = comparison_row(of_a.row, of_b.row, of_delta.row, measured)
+    row = comparison_row(of_a.row, of_b.row, of_delta.row, cells)
     return LayerComparison(row, of_a, of_b, of_delta, alike.angles_out, alike.angles_in, signed)
+
+
+def _analysis(
+    layer: Layer, weight: torch.Tensor, settings: Settings, floor: float = 0.0
+) -> tuple[LayerAnalysis, Gram | None]:
+    """Return the analysis of a weight of a layer, and its Gram matrices; None if it has no spectrum."""
+    try:
+        gram = Gram.of(weight)
+        (evals,) = esds([replace(gram, stack=gram.stack.clone())], floor)  # LAPACK overwrites the copy
+    except FAILURES as err:
+        return failed_layer(layer, err), None
+    return analyze_eigenvalues(layer, weight, evals, settings), gram
+
+
+def _of_change(analysis: LayerAnalysis) -> LayerAnalysis:
+    """Return the analysis of a change, in which a low rank is no damage."""
+    if analysis.row["phase"] != "rank-collapse":
+        return analysis
+    row = analysis.row | {"phase": LOW_RANK}
+    return replace(analysis, row=row | {"findings": " ".join(map(str, findings_of_row(row)))})
 
 
 def _failed(of_a: LayerAnalysis, of_b: LayerAnalysis, of_delta: LayerAnalysis, reason: str) -> LayerComparison:
@@ -172,6 +242,7 @@ def _cautions(
     of_b: LayerAnalysis,
     of_delta: LayerAnalysis,
     rounding: float,
+    evidence: str,
     dtypes: tuple[torch.dtype, torch.dtype],
 ) -> str:
     """Return what to be careful about when reading the row."""
@@ -180,10 +251,12 @@ def _cautions(
         found.append(f"stored as {dtypes[0]} in A, as {dtypes[1]} in B".replace("torch.", ""))
     if rounding > MOSTLY_ROUNDING:
         found.append("most of the change may be rounding")
-    elif of_delta.fit.reason:
-        found.append(f"the change: {of_delta.fit.reason}")
     elif of_delta.row["phase"] == "random-like":
         found.append("the change looks like noise, whatever its alpha")
+    elif evidence:
+        found.append(evidence.rstrip("."))
+    elif of_delta.fit.reason:
+        found.append(f"the change: {of_delta.fit.reason}")
     return "; ".join(found)
 
 
@@ -192,8 +265,10 @@ def _on_a_device_with_float64(weight: torch.Tensor) -> torch.Tensor:
     return weight.cpu() if weight.device.type == "mps" else weight
 
 
-def _norm(weight: torch.Tensor) -> float:
-    """Return the Frobenius norm in float64, computed a block of rows at a time."""
+def _norm(weight: torch.Tensor, gram: Gram | None = None) -> float:
+    """Return the Frobenius norm in float64, from the Gram matrices or computed a block of rows at a time."""
+    if gram is not None and not gram.exponent:
+        return math.sqrt(float(gram.stack.diagonal(dim1=-2, dim2=-1).sum()))
     return math.sqrt(sum(float(block.to(torch.float64).square().sum()) for block in weight.split(BLOCK_ROWS)))
 
 

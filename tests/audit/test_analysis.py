@@ -201,7 +201,7 @@ def test_json_is_strict_and_exact(audit, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("name", "message"), [("a.xlsx", "expected a suffix among .html"), ("no/a.csv", "does not exist")]
+    ("name", "message"), [("a.xlsx", "expected a suffix among .htsr"), ("no/a.csv", "does not exist")]
 )
 def test_save_refuses_what_it_cannot_write(audit, tmp_path, name, message):
     with pytest.raises(htsr.InputError, match=message):
@@ -270,7 +270,7 @@ def test_8_bit_floats_fill_every_cell(dtype, shape, options):
         assert {name for name, cell in wide.items() if not pd.isna(cell)} <= {
             name for name, cell in narrow.items() if not pd.isna(cell)
         }
-        assert htsr.compare({"w": values.to(dtype)}, {"w": values.to(dtype)}).details.loc[0, "hard_rank_delta"] == 0
+        assert htsr.compare({"w": values.to(dtype)}, {"w": values.to(dtype)}).details.loc[0, "hard_rank_of_delta"] == 0
 
 
 W = torch.randn(30, 20, generator=torch.Generator().manual_seed(0))

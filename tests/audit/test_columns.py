@@ -87,13 +87,17 @@ def test_texts_for_people(column, value, text):
     assert column.text(value) == text
 
 
-@pytest.mark.parametrize("side", ["a", "b", "delta"])
+@pytest.mark.parametrize("side", ["a", "b", "of_delta"])
 def test_columns_of_a_comparison_are_those_of_an_analysis(side):
     derived = {name.removesuffix(f"_{side}"): column for name, column in BY_NAME.items() if name.endswith(f"_{side}")}
     assert "alpha" in derived
     for name, column in derived.items():
         base = BY_NAME[name]
-        assert (column.dtype, column.digits, column.values) == (base.dtype, base.digits, base.values), name
+        assert (column.dtype, column.digits) == (base.dtype, base.digits), name
+        values = tuple(
+            value.replace("rank-collapse", "low-rank") if side == "of_delta" else value for value in base.values
+        )
+        assert column.values == values, name
 
 
 def test_a_meaning_is_understood_alone():

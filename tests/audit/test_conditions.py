@@ -186,7 +186,7 @@ def test_a_text_that_a_column_never_holds_is_refused(column, form):
 
 @pytest.mark.parametrize("column", CLOSED)
 def test_an_empty_text_is_a_missing_value_unless_the_column_lists_it(column):
-    assert {"phase", "phase_a", "phase_b", "phase_delta", "previous_phase", "warning"} <= set(CLOSED)
+    assert {"phase", "phase_a", "phase_b", "phase_of_delta", "previous_phase", "warning"} <= set(CLOSED)
     values = BY_NAME[column].values
     verdict = Condition(f"{column} != {values[-1]!r}").check(
         pd.DataFrame({"name": ["a", "b"], column: [values[-1], ""]})

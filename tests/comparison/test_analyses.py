@@ -59,7 +59,7 @@ def test_selection_and_unmatched(pair):
     c = htsr.compare(before, other)
     assert list(c.keys()) == ["b"]
     assert dict(zip(c.unmatched["name"], c.unmatched["source"], strict=True)) == {"a": "both", "c": "A"}
-    with pytest.raises(htsr.InputError, match="no layer of .* has a partner"):
+    with pytest.raises(htsr.InputError, match=r"no layer of .* has a partner"):
         htsr.compare(before, htsr.analyze({"z": torch.randn(30, 20)}))
 
 

@@ -34,7 +34,7 @@ def test_a_planted_change():
     assert row["spectral"] == pytest.approx(math.sqrt(evals.max()), rel=1e-9)
     assert row["relative_spectral"] == pytest.approx(row["spectral"] / float(torch.linalg.matrix_norm(W, 2)), rel=1e-9)
     np.testing.assert_allclose(c.delta.spectra["w"].eigenvalues, evals, rtol=1e-6)
-    assert row["alpha_delta"] == pytest.approx(htsr.fit_power_law(evals.numpy()).alpha, rel=1e-4)
+    assert row["alpha_of_delta"] == pytest.approx(htsr.fit_power_law(evals.numpy()).alpha, rel=1e-4)
     assert row["alpha_a"] == htsr.analyze({"w": W})["w"].row["alpha"]
     assert row["alpha_b"] == htsr.analyze({"w": W + change})["w"].row["alpha"]
     assert row["alpha_change"] == row["alpha_b"] - row["alpha_a"]
@@ -47,21 +47,43 @@ def test_a_merged_lora_changes_by_its_rank_whatever_the_precision():
         merged = {name: tensor.clone() for name, tensor in base.state_dict().items()}
         merged["0.weight"] += 0.1 * normal(90, 6) @ normal(6, 120, seed=1)
         c = htsr.compare(base.to(dtype), {name: tensor.to(dtype) for name, tensor in merged.items()})
-        assert c["0"].row["hard_rank_delta"] == 6, dtype
+        assert c["0"].row["hard_rank_of_delta"] == 6, dtype
         assert list(c.details["status"]) == ["changed", "unchanged"]
         base.float()
+
+
+def test_a_low_rank_is_no_alarm():
+    """A merged LoRA, and the gradient steps of a small batch, change a weight by a low rank: that is no rank collapse."""
+    base = {"w": normal(120, 90), "v": normal(120, 90, seed=3)}
+    c = htsr.compare(base, base | {"w": base["w"] + 0.1 * normal(120, 6, seed=1) @ normal(6, 90, seed=2)})
+    assert c["w"].row["phase_of_delta"] == "low-rank"
+    assert set(c.findings["severity"]) == {"note"}
+    assert set(c.findings["kind"]) == {"low-rank"}
+    assert not any("ollapse" in text for text in (c.verdict, repr(c), c.delta.verdict, str(c.delta.findings)))
+    assert c.verdict.startswith("merged-lora: 1 of 2 matrices changed by exactly rank 6")
+    assert "most in w" in c.verdict
+
+
+def test_the_verdict_names_what_was_left_out():
+    bad = normal(30, 20)
+    bad[0, 0] = math.nan
+    a = {"x": normal(30, 20), "y": normal(30, 20), "z": normal(40, 20)}
+    c = htsr.compare(a, {"x": bad, "y": normal(30, 20, seed=1)}, bulk=False)
+    assert c.findings["kind"].tolist() == ["not-compared", "replaced"]  # the worst first
+    assert c.verdict.endswith("1 could not be compared: x; 1 has no partner of the same name and shape.")
+    assert len(c.verdict.splitlines()) == 1
 
 
 def test_a_change_that_is_noise_is_called_so():
     W = normal(200, 150)
     noise = htsr.compare({"w": W}, {"w": W + 0.01 * normal(200, 150, seed=2)})
-    assert noise["w"].row["num_spikes_delta"] == 0
-    assert noise["w"].row["phase_delta"] == "random-like"
-    assert noise["w"].row["null_p_value_delta"] > 0.05
-    assert noise["w"].row["null_alpha_delta"] == htsr.analyze({"w": W})["w"].row["null_alpha"]
+    assert noise["w"].row["num_spikes_of_delta"] == 0
+    assert noise["w"].row["phase_of_delta"] == "random-like"
+    assert noise["w"].row["null_p_value_of_delta"] > 0.05
+    assert noise["w"].row["null_alpha_of_delta"] == htsr.analyze({"w": W})["w"].row["null_alpha"]
     assert "looks like noise" in noise["w"].row["reason"]
     spiked = htsr.compare({"w": W}, {"w": W + 0.01 * normal(200, 150, seed=2) + 0.01})
-    assert spiked["w"].row["num_spikes_delta"] == 1
+    assert spiked["w"].row["num_spikes_of_delta"] == 1
     assert spiked["w"].row["reason"] == ""
 
 
@@ -69,7 +91,7 @@ def test_a_change_that_is_rounding_is_called_so():
     W = normal(200, 150)
     row = htsr.compare({"w": W}, {"w": W.bfloat16()})["w"].row
     assert row["rounding"] == 1
-    assert row["hard_rank_delta"] == 0
+    assert row["hard_rank_of_delta"] == 0
     assert row["frobenius"] == pytest.approx(float((W - W.bfloat16().float()).norm()), rel=1e-6)
     assert row["spectral"] == pytest.approx(float(torch.linalg.matrix_norm(W - W.bfloat16().float(), 2)), rel=1e-6)
     assert "stored as float32 in A, as bfloat16 in B" in row["reason"]
@@ -83,9 +105,10 @@ def test_nothing_changed():
     assert list(c.details["relative_change"]) == [0, 0]
     np.testing.assert_allclose(c.details[["cka", "cka_uncentred", "overlap_out", "overlap_in"]], 1)
     np.testing.assert_allclose(c.details[["angle_out", "angle_in"]], 0, atol=1e-5)
-    assert c.details["alpha_delta"].isna().all()
+    assert c.details["alpha_of_delta"].isna().all()
     assert c.summary()["relative_change"] == 0
-    assert "nothing changed" in repr(c)
+    assert c.verdict.startswith("identical: All 2 matrices are equal in A and B")
+    assert c.findings.empty
 
 
 def test_convolutions_by_slices_and_unfolded():
@@ -255,7 +278,7 @@ def test_formats(comparison, tmp_path):
     document = json.loads(paths[".json"].read_text())
     assert [row["name"] for row in document["details"]] == ["x", "y", "z"]
     assert document["unmatched"][0]["reason"] == "no such name in A"
-    assert document["details"][2]["alpha_delta"] is None
+    assert document["details"][2]["alpha_of_delta"] is None
     assert "no such name in A" in paths[".html"].read_text()
     with pytest.raises(InputError, match="expected a suffix"):
         comparison.save(tmp_path / "c.docx")
@@ -288,5 +311,5 @@ def test_an_adapter_stands_for_what_it_makes_of_its_base(tmp_path):
     c = htsr.compare(base, tmp_path)
     assert list(c.details["name"]) == ["q_proj", "head"]
     assert list(c.details["status"]) == ["changed", "unchanged"]
-    assert c["q_proj"].row["hard_rank_delta"] == 3
+    assert c["q_proj"].row["hard_rank_of_delta"] == 3
     assert c["q_proj"].row["frobenius"] == pytest.approx(float((2 * B @ A).norm()), rel=1e-5)

@@ -26,11 +26,6 @@ SAME_DIRECTION = 0.95
 # Changes up to the first, relative to the weights, are fine-tuning, and from the second on training; between them the kind is
 # open.
 FINE_TUNED, TRAINED_ON = 0.2, 0.3
-# A change is noise, by all that its spectrum says, if its largest eigenvalue is at most 1 + NOISE * M^(-2/3) times that of noise:
-# four standard deviations of the largest eigenvalue of an M x M matrix (Tracy-Widom), for two of them.
-NOISE = 3.0
-# Leading subspaces that agree so well are those of one matrix, even if its values were put into another order.
-SHARED = 0.9
 # A mixture of two parents takes a share of each that differs from none by more than this, and from layer to layer by less.
 LEAST_SHARE = 0.005
 
@@ -235,7 +230,7 @@ def _merged_lora(c: Change) -> Kind | None:
 
 
 def _reordered(c: Change) -> Kind | None:
-    moved = [s for s in c.core if s.same_spectrum or (s.by_chance and s.overlap >= SHARED)]
+    moved = [s for s in c.core if s.is_reordered]
     if c.share(moved) < SOME:
         return None
     return Kind(
@@ -264,7 +259,7 @@ def _few_layers(c: Change) -> Kind | None:
 
 
 def _trained(c: Change) -> Kind:
-    noise = [s for s in c.core if s.above_noise <= 1 + NOISE * s.smallest_side ** (-2 / 3)]
+    noise = [s for s in c.core if s.is_noise]
     size = f"{c.count(c.core)} changed, by {100 * c.relative:.2g} % together"
     least = min(s.difference.correlation for s in c.core)
     overlap = float(np.nanmedian([s.overlap for s in c.core]))

@@ -18,7 +18,7 @@ BLOCK, MAX_BLOCKS = 64, 512
 REPEATED, TIMES = 0.04, 3.0
 # Where 8 bits belong to 16 values, few repeat. The errors are then known by their uniform distribution: a kurtosis of 1.8 (1 if
 # all have one size, 3 if they are normal), and by an order that is kept where an independent change would break it so often.
-UNIFORM, BROKEN, KEPT = (1.5, 2.1), 10.0, 0.1
+UNIFORM, UNIFORM_OF, BROKEN, KEPT = (1.5, 2.1), 2**14, 10.0, 0.1
 # A change that rounding to levels makes is no larger than this, relative to the matrix: a normal matrix on 3 levels.
 LARGEST_CHANGE = 0.8
 MAX_VALUES = NEIGHBOURS * MOST
@@ -62,7 +62,7 @@ def _uniform(a: torch.Tensor, b: torch.Tensor) -> bool:
     usable = columns - columns % NEIGHBOURS
     if not usable:
         return False
-    step = -(-a.numel() // MAX_VALUES)
+    step = -(-a.numel() // UNIFORM_OF)
     apart = (b[::step, :usable].double() - a[::step, :usable].double()).reshape(-1, NEIGHBOURS)
     squares = apart.square()
     second = squares.mean(1)

@@ -58,16 +58,15 @@ def low_rank(
     ``evals`` are the eigenvalues of ``change^T change``, ascending, with 0 for those that rounding can make, up to ``edge``.
     ``energy`` is the squared norm of the change, and ``noise`` that of all rounding errors.
     """
-    could = min(int((change != 0).any(axis).sum()) for axis in (0, 1))
-    total = energy
     strongest = evals[evals > 0][::-1]
-    left = total - np.cumsum(strongest)
-    found = np.flatnonzero(left <= max(LEFT * total, noise))
-    if could < SMALLEST_SIDE or not len(found):
+    left = energy - np.cumsum(strongest)
+    found = np.flatnonzero(left <= max(LEFT * energy, noise))
+    if not len(found) or found[0] + 1 > LARGEST_SHARE * min(change.shape):
         return None
     rank = int(found[0]) + 1
+    could = min(int((change != 0).any(axis).sum()) for axis in (0, 1))
     following = strongest[rank] if rank < len(strongest) else edge
-    if rank > LARGEST_SHARE * could or strongest[rank - 1] < GAP * following:
+    if could < SMALLEST_SIDE or rank > LARGEST_SHARE * could or strongest[rank - 1] < GAP * following:
         return None
     return LowRank(rank, could, _projections(a, change, rank) if rank <= MOST_DIRECTIONS else [])
 

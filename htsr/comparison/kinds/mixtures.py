@@ -19,7 +19,7 @@ class Mixture:
     """Where on the line from A to C the matrix B lies.
 
     Attributes:
-        t: 0 at A, 1 at C; NaN if A and C are equal.
+        t: 0 at A, 1 at C; NaN if A and C are equal, or B differs from A by no more than rounding.
         residual: Norm of what is left of B - A, over that of B - A.
         fits: Whether so little is left that rounding can account for it.
     """
@@ -43,6 +43,8 @@ def mixture_of(a: torch.Tensor, b: torch.Tensor, c: torch.Tensor) -> Mixture:
         )
     if moved == 0:
         return Mixture(0.0 if apart else math.nan, 0.0, True)
+    noise = ROUNDINGS * rounding_energy(b, square)
+    if moved <= noise:
+        return Mixture(math.nan, 0.0, True)
     left = max(moved - along**2 / apart, 0.0) if apart else moved
-    fits = left <= max(LEFT * moved, ROUNDINGS * rounding_energy(b, square))
-    return Mixture(along / apart if apart else math.nan, math.sqrt(left / moved), fits)
+    return Mixture(along / apart if apart else math.nan, math.sqrt(left / moved), left <= max(LEFT * moved, noise))

@@ -15,7 +15,7 @@ from htsr.comparison.kinds.scalings import Scaling, scaling_of
 from htsr.comparison.kinds.whiteness import above_noise
 from htsr.comparison.survey.differences import SAME, STANDARD_ERRORS, Difference, difference
 from htsr.comparison.survey.networks import squeezed
-from htsr.spectra.spectrum import BLOCK_ROWS, esd
+from htsr.spectra.spectrum import esd
 
 # Correlations up to this, or up to STANDARD_ERRORS of their standard errors, count as none: two trainings of one network differ
 # in their seeds, but both learn which inputs and which offsets matter.
@@ -23,6 +23,11 @@ CHANCE = 0.1
 # Singular values that agree to this are those of one matrix whose rows and columns were reordered, rotated or flipped.
 # A small change keeps them, too: this one is at least so large, by energy.
 SAME_SPECTRUM, MUCH = 1e-3, 0.25
+# Leading subspaces that agree so well are those of one matrix, even if its values were put into another order.
+SHARED = 0.9
+# A change is noise, by all that its spectrum says, if its largest eigenvalue is at most 1 + NOISE * M^(-2/3) times that of noise:
+# four standard deviations of the largest eigenvalue of an M x M matrix (Tracy-Widom), for two of them.
+NOISE = 3.0
 
 
 @dataclass(frozen=True, eq=False)
@@ -67,6 +72,16 @@ class Signature:
         least = max(CHANCE, STANDARD_ERRORS / math.sqrt(self.values))
         return abs(self.difference.correlation) <= least
 
+    @property
+    def is_reordered(self) -> bool:
+        """Whether B has other values than A and the same singular values or leading directions."""
+        return self.same_spectrum or (self.by_chance and self.overlap >= SHARED)
+
+    @property
+    def is_noise(self) -> bool:
+        """Whether no direction of the change is stronger than in noise."""
+        return self.above_noise <= 1 + NOISE * self.smallest_side ** (-2 / 3)
+
 
 def signature(
     name: str,
@@ -76,16 +91,19 @@ def signature(
     dtypes: tuple[str, str],
     *,
     other: torch.Tensor | None,
+    norms: tuple[float, float, float],
     evals: tuple[np.ndarray, np.ndarray, np.ndarray],
     overlap: float,
 ) -> Signature:
     """Return the signature of a change, ``change = b - a``, of weights of one shape that are stored as ``dtypes``.
 
-    ``other`` is the same weight of another parent, if there is one; ``evals`` are the eigenvalues of A, of B and of the change.
+    ``other`` is the same weight of another parent, if there is one; ``norms`` and ``evals`` are those of A, of B
+    and of the change.
     """
     A, B, change = (weight.float() if weight.dtype.itemsize == 1 else weight for weight in map(_matrix, (a, b, change)))
-    found = difference(A, B, tuple(range(len(squeezed(tuple(A.shape))))), dtypes)
-    square_a, square_b, energy = (_square(matrix) for matrix in (A, B, change))
+    axes = tuple(range(len(squeezed(tuple(A.shape)))))
+    found = Difference("equal", "", 0.0, 0.0, 1.0) if norms[2] == 0 else difference(A, B, axes, dtypes)
+    square_a, square_b, energy = (norm**2 for norm in norms)
     known = Signature(
         name,
         A.numel(),
@@ -110,20 +128,21 @@ def signature(
     of_a, of_b, of_change = evals
     if a.ndim > 2:  # these are eigenvalues of slices
         of_change = esd(change, noise * edge)
-    floor = SAME_SPECTRUM * float(of_a.mean())
+        if known.by_chance:
+            of_a, of_b = esd(A), esd(B)
     return replace(
         known,
         low_rank=low_rank(A, change, of_change, energy, noise, noise * edge),
-        above_noise=above_noise(change),
-        same_spectrum=energy >= MUCH * square_a and np.allclose(of_a, of_b, rtol=SAME_SPECTRUM, atol=floor),
+        above_noise=above_noise(change, float(of_change[-1])),
+        same_spectrum=energy >= MUCH * square_a and _are_equal(of_a, of_b),
     )
+
+
+def _are_equal(of_a: np.ndarray, of_b: np.ndarray) -> bool:
+    """Return whether two spectra are equal, up to rounding."""
+    return np.allclose(of_a, of_b, rtol=SAME_SPECTRUM, atol=SAME_SPECTRUM * float(of_a.mean()))
 
 
 def _matrix(weight: torch.Tensor) -> torch.Tensor:
     """Return a weight as a matrix, ``(out, in * prod(kernel))``."""
     return weight.flatten(1)
-
-
-def _square(matrix: torch.Tensor) -> float:
-    """Return the squared Frobenius norm in float64, computed a block of rows at a time."""
-    return sum(float(block.to(torch.float64).square().sum()) for block in matrix.split(BLOCK_ROWS))
