@@ -43,6 +43,8 @@ SMALL, NORMAL = 7, 8
 CHARACTER = 0.56
 # A legend that covers more than this share of its axes goes beside them, below with a gap of this many inches.
 MOST_COVERED, GAP = 0.14, 0.06
+# Axes and the names beside them are at least this wide, in widths of matplotlib's default axes.
+WITH_NAMES = 1.18
 # What stands before a label, and the gap to the next one, take this many characters.
 HANDLE = 6
 
@@ -148,20 +150,15 @@ def put_legend(
         settings |= {"ncols": ncols, "loc": "outside upper left" if own else "outside lower left"}
         figure.legend(handles, labels, **settings)
         return
-    box = each[-1].get_tightbbox()
-    labels_below = 0.0 if box is None else float(each[-1].bbox.y0 - box.y0) / each[-1].figure.dpi
-    below = each[-1].transAxes + ScaledTranslation(0, -labels_below - GAP, each[-1].figure.dpi_scale_trans)
-    ncols = _columns(labels, int(1.1 * room(each[-1], SMALL)))
-    each[-1].legend(
-        handles,
-        labels,
-        **settings,
-        ncols=ncols,
-        loc="upper left",
-        bbox_to_anchor=(0, 0),
-        bbox_transform=below,
-        borderaxespad=0,
+    last = each[-1]
+    box = last.get_tightbbox() or last.bbox
+    beside, under = (
+        float(inner - outer) / last.figure.dpi for inner, outer in zip(last.bbox.min, box.min, strict=True)
     )
+    # it begins below the names of the rows, so that it has the width of axes and names together
+    below = last.transAxes + ScaledTranslation(-beside, -under - GAP, last.figure.dpi_scale_trans)
+    settings |= {"ncols": _columns(labels, int(WITH_NAMES * room(last, SMALL))), "borderaxespad": 0}
+    last.legend(handles, labels, loc="upper left", bbox_to_anchor=(0, 0), bbox_transform=below, **settings)
 
 
 def _columns(labels: Sequence[str], room: int) -> int:
