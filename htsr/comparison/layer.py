@@ -134,8 +134,8 @@ def _unchanged(
 ) -> LayerComparison:
     """Return the comparison of a layer that is equal in A and B: its spectrum is computed once, and no singular vector."""
     of_a, gram = _analysis(layer_a, A, settings)
-    zero = torch.zeros_like(A, dtype=torch.float64 if A.dtype == torch.float64 else torch.float32)
-    of_delta = _of_change(analyze_eigenvalues(layer_a, zero, np.zeros(layer_a.num_evals), settings))
+    zero = torch.zeros((), device=A.device).expand(A.shape)
+    of_delta = analyze_eigenvalues(layer_a, zero, np.zeros(layer_a.num_evals), replace(settings, bulk=False))
     if of_a.spectrum is None:
         return _failed(of_a, of_a, of_delta, "; ".join(f"{side}: {of_a.fit.reason}" for side in "AB"))
     norm = _norm(A, gram)
