@@ -22,7 +22,7 @@ from htsr.bulk.bbp import bbp_threshold
 from htsr.bulk.marchenko_pastur import edges
 from htsr.bulk.wishart import wishart_eigenvalues
 from htsr.demo.run import trained_transformer
-from htsr.plots.style import BLUE, VERMILION, new_figure
+from htsr.plots.style import BLUE, VERMILION, axes_for, figure_of
 
 SHAPES = [(64, 64), (128, 128), (256, 128), (256, 256), (1024, 512)]
 Generator = np.random.Generator
@@ -203,7 +203,7 @@ def cost(quick: bool) -> list[str]:
 
 
 def picture(noise: list[list[object]], confusion: list[list[object]]) -> None:
-    figure, axes = new_figure(1, 2, width=10, height=4)
+    axes = axes_for(None, 1, 2, width=10, height=4)
     left, right = axes[0]
     y = np.arange(len(noise))[::-1]
     left.barh(y + 0.2, [line[2] for line in noise], 0.38, color=VERMILION, label="alpha between 2 and 6")
@@ -223,7 +223,7 @@ def picture(noise: list[list[object]], confusion: list[list[object]]) -> None:
     right.set_yticks(range(len(confusion)), [str(line[0]) for line in confusion], fontsize=8)
     right.set_xlabel("called", fontsize=9)
     right.set_ylabel("generated as", fontsize=9)
-    figure.savefig(RESULTS / "noise_calibration.png", dpi=130)
+    figure_of(axes).savefig(RESULTS / "noise_calibration.png", dpi=130)
 
 
 def main() -> None:

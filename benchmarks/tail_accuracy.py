@@ -20,7 +20,7 @@ from provenance import RESULTS, alternate, median_ratio, provenance, table, writ
 
 from htsr import fit_power_law
 from htsr.compat.crosscheck import quiet_weightwatcher
-from htsr.plots.style import BLUE, GREY, VERMILION, new_figure
+from htsr.plots.style import BLUE, GREY, VERMILION, axes_for, figure_of
 from htsr.tails import hill
 from htsr.tails.xmin_scan import scan_best
 
@@ -146,7 +146,7 @@ def timings(quick: bool) -> list[str]:
 def picture(rows: list[list[object]]) -> None:
     exact = [row for row in rows if str(row[0]).startswith("Pareto n")]
     n = [int(str(row[0]).split("=")[1]) for row in exact]
-    figure, axes = new_figure(1, 2, width=9, height=3.4)
+    axes = axes_for(None, 1, 2, width=9, height=3.4)
     left, right = axes[0]
     left.axhspan(0.93, 0.97, color="#eeeeee")
     left.axhline(0.95, color=GREY, linewidth=0.8, linestyle=":")
@@ -161,7 +161,7 @@ def picture(rows: list[list[object]]) -> None:
         ax.set_xscale("log")
         ax.set_xlabel("number of values", fontsize=9)
         ax.legend(fontsize=8, frameon=False)
-    figure.savefig(RESULTS / "tail_accuracy.png", dpi=130)
+    figure_of(axes).savefig(RESULTS / "tail_accuracy.png", dpi=130)
 
 
 def main() -> None:

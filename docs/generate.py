@@ -1,4 +1,4 @@
-"""Write docs/columns.md from the records of the columns.
+"""Write docs/columns.md from the records of the columns, and docs/explanations.md from the texts of ``htsr explain``.
 
 python docs/generate.py
 """
@@ -7,8 +7,11 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from htsr.audit.columns import COLUMNS, COMPARISON_COLUMNS, HISTORY_COLUMNS, Column
+from htsr.audit.explanations import EXPLANATIONS
+from htsr.audit.phases import MEANINGS
 
 PAGE = Path(__file__).with_name("columns.md")
+EXPLAINED = Path(__file__).with_name("explanations.md")
 OF_HISTORIES = [column for column in HISTORY_COLUMNS if column not in COLUMNS]
 INTRODUCTION = """\
 # Columns
@@ -43,5 +46,20 @@ def page() -> str:
     return "\n".join(lines)
 
 
+def explanations() -> str:
+    """The text of docs/explanations.md."""
+    lines = [
+        "# What the numbers mean",
+        "",
+        "*`python docs/generate.py` writes this page from the texts of `htsr explain`.*",
+        "",
+    ]
+    for name, text in EXPLANATIONS.items():
+        lines += [f"## `{name}`", "", text, ""]
+    lines += ["## Phases", "", *(f"- `{name}`: {text}" for name, text in MEANINGS.items()), ""]
+    return "\n".join(lines)
+
+
 if __name__ == "__main__":
     PAGE.write_text(page(), encoding="utf-8")
+    EXPLAINED.write_text(explanations(), encoding="utf-8")

@@ -162,6 +162,7 @@ FLOORS = [
 ]  # fmt: skip
 # Imports that point up, inside the methods that a person calls on a result.
 UPWARD = {
+    ("tails.power_law", "plots"),  # PowerLawFit.plot
     ("audit.analysis", "report"),  # Analysis.save
     ("audit.analysis", "compat"),  # Analysis.to_weightwatcher
     ("comparison.compare", "report"),  # Comparison.save

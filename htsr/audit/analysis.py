@@ -36,6 +36,8 @@ from htsr.weights.source import Source, is_path
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
+    from htsr.plots.style import ManyAxes
+
 
 SKIPPED = ("name", "shape", "reason")
 # The terminal and the report show this many characters of the metadata; JSON holds all that is kept.
@@ -318,24 +320,30 @@ class Analysis(Results[LayerAnalysis]):
             **{name: float(used[name].mean()) for name in means},
         }
 
-    def plot(self, kind: str = "alpha") -> "Figure":
+    def plot(self, kind: str = "alpha", *, ax: "ManyAxes | None" = None) -> "Figure":
         """Draw the model.
 
         Args:
-            kind: ``"esd"`` for the ESD of every layer, or the name of a numeric column of ``details``, drawn against
-                depth.
+            kind: The name of a numeric column of ``details``, drawn against depth with a panel for each role in a block;
+                ``"histogram"`` for the distribution of alpha over the layers; ``"phase"`` for the phase of each layer; or
+                ``"esd"`` for the ESD of every layer.
+            ax: Where to draw: matplotlib axes. With one axes, a column has all roles in one panel. A figure of its own by
+                default.
 
         Returns:
-            A matplotlib Figure.
+            The matplotlib Figure.
 
         Raises:
-            ValueError: If ``kind`` is neither, or there is nothing to draw.
+            ValueError: If ``kind`` is none of these, there is nothing to draw, or ``ax`` holds too few axes.
         """
-        from htsr.plots import plot_depth, plot_esds
+        from htsr import plots
 
         if kind == "esd":
-            return plot_esds(self)
-        return plot_depth(self.details, kind)
+            return plots.figure_of(plots.plot_esds(self, ax=ax))
+        if kind in ("histogram", "phase"):
+            draw = plots.plot_histogram if kind == "histogram" else plots.plot_phases
+            return plots.figure_of(draw(self.details, ax=ax))
+        return plots.figure_of(plots.plot_depth(self.details, kind, ax=ax))
 
     def to_weightwatcher(self, *, mp_fit: bool = False, ERG: bool = False, randomize: bool = False) -> pd.DataFrame:
         """The details under WeightWatcher's own column names, in its order.

@@ -281,6 +281,12 @@ _OF_CHANGE = {
 COMPARISON_COLUMNS = (
     *(_ANALYSED[name] for name in OF_LAYER),
     Column("relative_change", "float64", "Frobenius norm of the change B - A / Frobenius norm of A", ".2g"),
+    Column(
+        "least_relative_change",
+        "float64",
+        "the least relative_change between matrices with the spectra of A and of B (Mirsky)",
+        ".2g",
+    ),
     Column("frobenius", "float64", "Frobenius norm of the change"),
     Column("spectral", "float64", "largest singular value of the change (of one slice, for a convolution)"),
     Column("relative_spectral", "float64", "spectral / the largest singular value of A", ".2g"),

@@ -3,7 +3,7 @@
 import math
 import zlib
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, get_args
 
 import numpy as np
 import torch
@@ -25,6 +25,10 @@ from htsr.weights import Layer
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
+    from htsr.plots.spectra.density import Scale
+    from htsr.plots.style import ManyAxes
+
+LayerPicture = Literal["esd", "bulk", "ccdf", "qq", "xmin", "hill"]
 
 # WeightWatcher 0.7.7: fits leave out eigenvalues below this, whatever the scale of the weights, ...
 WEIGHTWATCHER_CUTOFF = 1e-5
@@ -86,34 +90,46 @@ class LayerAnalysis:
     def __repr__(self) -> str:
         return f"LayerAnalysis({self.name!r}, {self.spectrum}, {self.fit})"
 
-    def plot(self, kind: Literal["esd", "xmin", "bulk"] = "esd") -> "Figure":
+    def plot(self, kind: LayerPicture = "esd", *, scale: "Scale" = "log-log", ax: "ManyAxes | None" = None) -> "Figure":
         """Draw the layer.
 
         Args:
-            kind: ``"esd"``: the ESD on log-log axes, with the fitted tail, xmin and the edge of the noise bulk. ``"xmin"``: D
-                and alpha of every candidate for xmin. ``"bulk"``: the density with the Marchenko-Pastur law fitted to it.
+            kind: ``"esd"``: the ESD with the fitted tail, xmin, the noise bulk, its edge and spikes, and the ESD of the
+                shuffled weight if ``analyze`` was asked to randomize. ``"bulk"``: the density of the singular values with the
+                Marchenko-Pastur law fitted to it. ``"ccdf"`` and ``"qq"``: how well the power law fits the tail, with the band
+                of its bootstrap. ``"xmin"``: D and alpha of every candidate for xmin. ``"hill"``: Hill's alpha for every number
+                of values in the tail.
+            scale: The axes of ``"esd"``: ``"log-log"``, ``"lin"`` or ``"log-lin"``.
+            ax: Where to draw: matplotlib axes, two of them for ``"xmin"``. A figure of its own by default.
 
         Returns:
-            A matplotlib Figure.
+            The matplotlib Figure.
 
         Raises:
-            ValueError: If ``kind`` is none of these, or the layer has no spectrum, or no fit or bulk where one is needed.
+            ValueError: If ``kind`` or ``scale`` is none of these, or the layer has no spectrum, or no fit or bulk where one is
+                needed.
         """
-        from htsr.plots import plot_bulk, plot_esd, plot_xmin_scan
+        from htsr import plots
 
-        if kind not in ("esd", "xmin", "bulk"):
-            raise ValueError(f"expected kind='esd', 'xmin' or 'bulk', got {kind!r}")
+        if kind not in get_args(LayerPicture):
+            raise ValueError(f"expected kind to be one of {', '.join(get_args(LayerPicture))}, got {kind!r}")
         if self.spectrum is None:
             raise ValueError(f"layer {self.name!r} has no spectrum to draw: {self.fit.reason}")
-        if kind == "xmin":
-            return plot_xmin_scan(self.fit, title=self.name)
         if kind == "bulk":
             if self.bulk is None:
                 raise ValueError(
                     f"layer {self.name!r} has no noise bulk to draw: at least half of its eigenvalues stand out"
                 )
-            return plot_bulk(self.spectrum, self.bulk, title=self.name)
-        return plot_esd(self.spectrum, self.fit, title=self.name, bulk_max=self.bulk_max)
+            return plots.figure_of(plots.plot_bulk(self.spectrum, self.bulk, title=self.name, ax=ax))
+        if kind == "hill":
+            return plots.figure_of(plots.plot_hill(self.spectrum, self.fit, title=self.name, ax=ax))
+        if kind != "esd":
+            return self.fit.plot(kind, title=self.name, ax=ax)
+        drawn = plots.plot_esd(
+            self.spectrum, self.fit, title=self.name, bulk_max=self.bulk_max, bulk=self.bulk, shuffled=self.shuffled,
+            scale=scale, ax=ax,
+        )  # fmt: skip
+        return plots.figure_of(drawn)
 
 
 @dataclass(frozen=True)

@@ -14,6 +14,18 @@ PHASES = (
     "random-like", "bleeding-out", "bulk+spikes", "bulk-decay", "heavy-tailed", "rank-collapse", "fixed-basis", "undecided",
 )  # fmt: skip
 
+# What each phase says of a spectrum.
+MEANINGS: Mapping[str, str] = {
+    "random-like": "The spectrum is that of noise: a Marchenko-Pastur bulk without an eigenvalue above its edge.",
+    "bleeding-out": "A bulk of noise from which a few weak eigenvalues begin to come out, as early in training.",
+    "bulk+spikes": "A bulk of noise with eigenvalues that stand well apart: a small model that has learned a few directions.",
+    "bulk-decay": "The bulk is not noise any more and its upper end decays, but no power law fits over a wide range.",
+    "heavy-tailed": "A power law fits the upper part of the spectrum over a factor of at least 4, as in well-trained models.",
+    "rank-collapse": "At least 1 % of the eigenvalues are zero or as good as zero.",
+    "fixed-basis": "The matrix is a basis that somebody wrote down, such as that of a Fourier transform, and was not trained.",
+    "undecided": "The matrix is too small, or has no fit, for a phase to be named.",
+}
+
 # The papers name the phases and show them in plots; these bounds are ours. We set and checked them on generated ensembles
 # (benchmarks/noise_calibration.py has the confusion matrix).
 #

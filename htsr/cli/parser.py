@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from typing import Any, NoReturn
 
 from htsr._version import __version__
-from htsr.cli import audit, compare, demo, report, survey, watch
+from htsr.cli import audit, compare, demo, explain, report, survey, watch
 from htsr.text import escaped
 
 EPILOG = (
@@ -30,7 +30,7 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     parser = Parser(prog="htsr", description="See and steer the weight spectra of neural networks.", epilog=EPILOG)
     parser.add_argument("--version", action="version", version=f"htsr {__version__}")
     commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
-    for command in (audit, compare, survey, report, watch, demo):
+    for command in (audit, compare, survey, report, watch, explain, demo):
         added = command.add_parser(commands)
         added.set_defaults(run=command.run, parser=added)
     options, unknown = parser.parse_known_args(arguments)

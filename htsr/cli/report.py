@@ -41,9 +41,9 @@ def run(options: argparse.Namespace) -> int:
     outputs = options.output or [path.with_suffix(".html") if kept else path / "report.html"]
     result: Analysis | Comparison | History
     if kept:
-        from htsr.report.load import load_result
+        from htsr.comparison.saved import read_result
 
-        result = load_result(path)
+        result = read_result(path)
     else:
         from htsr.training import History as Run
 

@@ -18,6 +18,16 @@ from htsr.audit.layer import LayerAnalysis, Settings
 from htsr.audit.progress import tqdm
 from htsr.audit.results import Results
 from htsr.audit.table import brief_change, shape_text, shortened, text_frame
+from htsr.comparison.analyses import (
+    NO_WEIGHTS,
+    analyze_alike,
+    as_analysis,
+    change_of,
+    check_alike,
+    compare_spectra,
+    inventory_of,
+    of_layers,
+)
 from htsr.comparison.findings import KINDS
 from htsr.comparison.kinds import kind_of_change
 from htsr.comparison.layer import LayerComparison, compare_layer, ratio
@@ -31,6 +41,8 @@ from htsr.weights.source import Source, is_adapter, is_path
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
+
+    from htsr.plots.style import ManyAxes
 
 
 # Columns of what only one of the sources has, or what is analysed in neither.
@@ -54,7 +66,8 @@ def compare(
     """Compare two sources layer by layer: before and after fine-tuning, base and merged LoRA, two epochs.
 
     Args:
-        a: The earlier or base model: anything that ``analyze`` takes.
+        a: The earlier or base model: anything that ``analyze`` takes, an ``Analysis``, or a ``.htsr`` file that holds one.
+            With an analysis on either side only spectra and fits are compared, since it keeps no weights.
         b: The later model. It need not be of the same kind: you can compare a module with a checkpoint. The directory of a LoRA
             adapter stands for A with the adapter merged into it.
         layers: Names, globs or layer types to keep; all by default.
@@ -100,6 +113,15 @@ def compare(
     check_whole_number("rank", rank, 1)
     check_xmin(xmin)
     settings = Settings(xmin=xmin, bulk=bulk, seed=seed)
+    kept_a, kept_b = as_analysis(a), as_analysis(b)
+    if kept_a is not None or kept_b is not None:
+        options = {"bulk": bulk, "seed": seed, "progress": progress}
+        return _compare_analyses(
+            analyze_alike(a, kept_b, **options) if kept_a is None else kept_a,  # type: ignore[arg-type]
+            analyze_alike(b, kept_a, **options) if kept_b is None else kept_b,  # type: ignore[arg-type]
+            layers,
+            skip,
+        )
     inventory_a, inventory_b = _select(open_source(a, state=state), _open_on(b, a, state), layers, skip)
     pairs, unmatched = _match(inventory_a, inventory_b)
     third = [] if other_parent is None else _open_on(other_parent, a, state).layers
@@ -132,6 +154,24 @@ def compare(
         skipped=_skipped(inventory_a, inventory_b),
         kind=kind,
         kind_evidence=evidence,
+    )
+
+
+def _compare_analyses(a: Analysis, b: Analysis, layers: Patterns, skip: Patterns) -> "Comparison":
+    """Return the comparison of two analyses, which keep no weights."""
+    check_alike(a, b)
+    inventory_a, inventory_b = _select(inventory_of(a, b), inventory_of(b, a), layers, skip)
+    pairs, unmatched = _match(inventory_a, inventory_b)
+    results = {layer.name: compare_spectra(a[layer.name], b[layer.name]) for layer, _ in pairs}
+    return Comparison(
+        of_layers(a, {name: result.a for name, result in results.items()}),
+        of_layers(b, {name: result.b for name, result in results.items()}),
+        change_of(a, b, {name: result.delta for name, result in results.items()}),
+        results,
+        unmatched=unmatched,
+        skipped=_skipped(inventory_a, inventory_b),
+        kind="undecided",
+        kind_evidence=f"Only spectra were compared, since {NO_WEIGHTS}.",
     )
 
 
@@ -291,28 +331,29 @@ class Comparison(Results[LayerComparison]):
             },
         }
 
-    def plot(self, kind: str = "change") -> "Figure":
+    def plot(self, kind: str = "change", *, ax: "ManyAxes | None" = None) -> "Figure":
         """Draw the comparison.
 
         Args:
             kind: ``"change"``: size of the change, alpha of A and B, and overlap of the leading subspaces, layer by layer.
                 The name of a layer: the ESDs of A, B and the change.
+            ax: Where to draw: three matplotlib axes for ``"change"``, one for a layer. A figure of its own by default.
 
         Returns:
-            A matplotlib Figure.
+            The matplotlib Figure.
 
         Raises:
-            ValueError: If ``kind`` is neither, or there is nothing to draw.
+            ValueError: If ``kind`` is neither, there is nothing to draw, or ``ax`` holds too few axes.
         """
-        from htsr.plots import plot_change, plot_esd_of_change
+        from htsr.plots import figure_of, plot_change
 
         if kind == "change":
-            return plot_change(self)
+            return figure_of(plot_change(self, ax=ax))
         if kind not in self:
             raise ValueError(
                 f"expected kind='change' or one of the layers {shortened(list(self.keys()))}, got {kind!r}"
             )
-        return plot_esd_of_change(self[kind])
+        return self[kind].plot(ax=ax)
 
     def save(self, path: str | Path) -> Path:
         """Write the comparison.

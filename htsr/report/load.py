@@ -9,11 +9,10 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 
 from htsr.audit.columns import BY_NAME
-from htsr.audit.saved import OLDEST, SCHEMA, analysis_from
 from htsr.audit.table import details_frame
+from htsr.comparison.saved import read_result
 from htsr.errors import InputError
 from htsr.files import read_regular
-from htsr.files.archive import read_archive
 
 if TYPE_CHECKING:
     from htsr.audit.analysis import Analysis
@@ -51,7 +50,7 @@ def load(path: str | Path) -> "Analysis | Comparison | pd.DataFrame":
     path = Path(path)
     match path.suffix.lower():
         case ".htsr":
-            return load_result(path)
+            return read_result(path)
         case ".json" | ".csv" | ".parquet":
             table = _table(path)
         case _:
@@ -60,29 +59,6 @@ def load(path: str | Path) -> "Analysis | Comparison | pd.DataFrame":
             )
     warnings.warn(f"{path.name} holds {LACKS}", stacklevel=2)
     return table
-
-
-def load_result(path: Path) -> "Analysis | Comparison":
-    """Return the analysis or the comparison in a ``.htsr`` file."""
-    from htsr.comparison.saved import comparison_from
-
-    document, arrays = read_archive(path)
-    schema, kind = document.get("schema"), document.get("result")
-    if not isinstance(schema, int) or kind not in ("analysis", "comparison"):
-        raise InputError(f"{path}: expected a result that htsr saved, got a document without schema and result")
-    if schema > SCHEMA:
-        raise InputError(
-            f"{path}: has schema {schema}, written by htsr {document.get('htsr')!s:.20}; this htsr reads {OLDEST} to {SCHEMA}: "
-            "upgrade htsr"
-        )
-    if schema < OLDEST:
-        raise InputError(f"{path}: has schema {schema}; this htsr reads {OLDEST} to {SCHEMA}")
-    try:
-        return analysis_from(document, arrays) if kind == "analysis" else comparison_from(document, arrays)
-    except (KeyError, TypeError, ValueError, AttributeError) as err:
-        raise InputError(
-            f"{path}: the {kind} in it does not fit together ({type(err).__name__}: {err}): it was changed after htsr saved it"
-        ) from err
 
 
 def _table(path: Path) -> pd.DataFrame:

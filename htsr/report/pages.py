@@ -46,7 +46,8 @@ ANALYSED = (
     "effective_rank", "hard_rank", "entropy", "log_norm", "log_spectral_norm", "mp_softrank", "ERG_gap",
 )  # fmt: skip
 COMPARED = (
-    "N", "M", "relative_change", "relative_spectral", "alpha_a", "alpha_b", "alpha_of_delta", "null_alpha_of_delta",
+    "N", "M", "relative_change", "least_relative_change", "relative_spectral",
+    "alpha_a", "alpha_b", "alpha_of_delta", "null_alpha_of_delta",
     "null_p_value_of_delta", "num_pl_spikes_of_delta", "num_spikes_of_delta", "stable_rank_of_delta", "hard_rank_of_delta", "cka",
     "overlap_out", "overlap_in", "angle_out", "angle_in", "phase_a", "phase_b", "phase_of_delta", "rounding",
 )  # fmt: skip

@@ -3,7 +3,7 @@
 import math
 from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -21,6 +21,11 @@ from htsr.tails.resampling import (
 )
 from htsr.tails.xmin_rules import SCANNED, TailRule, XminRule, check_xmin, select_tail, why_no_tail
 from htsr.tails.xmin_scan import KS, scan_all
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+    from htsr.plots.style import ManyAxes
 
 # A fit needs this many distinct values. WeightWatcher 0.7.7 takes layers from 8 eigenvalues on.
 MIN_DISTINCT = 8
@@ -200,6 +205,44 @@ class PowerLawFit:
             raise ValueError(f"there is no scan to show: {self.reason}")
         starts, alphas, distances = scan_all(self.values, ks=self._rule.ks)
         return self.values[starts], alphas, distances
+
+    def plot(
+        self,
+        kind: Literal["ccdf", "qq", "xmin", "hill", "esd"] = "ccdf",
+        *,
+        title: str = "",
+        ax: "ManyAxes | None" = None,
+    ) -> "Figure":
+        """Draw the fit.
+
+        Args:
+            kind: ``"ccdf"``: the share of the tail at or above each value, with the law and the band of its bootstrap.
+                ``"qq"``: the values of the tail against the quantiles of the law. ``"xmin"``: D and alpha of every candidate
+                for xmin. ``"hill"``: Hill's alpha for every number of values in the tail. ``"esd"``: the density of all values,
+                with the tail.
+            title: What stands above the picture.
+            ax: Where to draw: matplotlib axes, two of them for ``"xmin"``. A figure of its own by default.
+
+        Returns:
+            The matplotlib Figure.
+
+        Raises:
+            ValueError: If ``kind`` is none of these, or the fit failed.
+        """
+        from htsr import plots
+
+        if self.status == "failed":
+            raise ValueError(f"there is no fit to draw: {self.reason}")
+        if kind == "hill":
+            return plots.figure_of(plots.plot_hill(self.values, self, title=title, ax=ax))
+        if kind == "esd":
+            return plots.figure_of(plots.plot_esd(self.values, self, title=title, ax=ax))
+        if kind == "xmin":
+            return plots.figure_of(plots.plot_xmin_scan(self, title=title, ax=ax))
+        if kind not in ("ccdf", "qq"):
+            raise ValueError(f"expected kind='ccdf', 'qq', 'xmin', 'hill' or 'esd', got {kind!r}")
+        draw = plots.plot_ccdf if kind == "ccdf" else plots.plot_qq
+        return plots.figure_of(draw(self, title=title, ax=ax))
 
     def _refits(self, n_boot: int, seed: int) -> Refits | None:
         """Return the fits of the resamples, or None for a failed fit."""

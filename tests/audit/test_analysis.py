@@ -201,7 +201,7 @@ def test_json_is_strict_and_exact(audit, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("name", "message"), [("a.xlsx", "expected a suffix among .html"), ("no/a.csv", "does not exist")]
+    ("name", "message"), [("a.xlsx", "expected a suffix among .htsr"), ("no/a.csv", "does not exist")]
 )
 def test_save_refuses_what_it_cannot_write(audit, tmp_path, name, message):
     with pytest.raises(htsr.InputError, match=message):

@@ -34,7 +34,7 @@ def test_overview_shows_every_layer(comparison):
 def test_many_layers_are_not_named():
     a = weights(0, names=[f"layer{i}" for i in range(90)])
     figure = htsr.compare(a, weights(1, names=list(a)), bulk=False).plot()
-    assert "in the order of the table" in figure.axes[2].get_xlabel()
+    assert "by depth" in figure.axes[2].get_xlabel()
 
 
 def test_esds_of_a_layer(comparison):

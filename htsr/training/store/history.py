@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Mapping
 from html import escape
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import pandas as pd
 
@@ -18,8 +18,11 @@ from htsr.training.store.reader import RunReader
 from htsr.training.store.tables import rows_frame
 
 if TYPE_CHECKING:
+    import numpy as np
+    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
+    from htsr.plots.style import ManyAxes
     from htsr.training.store.runs import Runs
 
 
@@ -243,27 +246,52 @@ class History:
 
         return save_history(self, Path(path))
 
-    def plot(self, kind: str = "alpha") -> "Figure":
+    def plot(
+        self,
+        kind: str = "alpha",
+        *,
+        how: Literal["lines", "heat map", "ridges"] | None = None,
+        ax: "ManyAxes | None" = None,
+    ) -> "Figure":
         """Draw the run.
 
         Args:
-            kind: The name of a numeric column of ``details``, to draw it against the step with one line a layer; or the name
-                of a layer, to draw its ESD at each captured step.
+            kind: The name of a numeric column of ``details``, drawn against the step for each layer; the name of a layer, to
+                draw its ESD at a few captured steps; the name of a recorded scalar; or ``"phase"``.
+            how: A column is drawn with ``"lines"`` or as a ``"heat map"``; a layer with ``"lines"`` on top of each other or with
+                ``"ridges"``, one for each step. Lines by default.
+            ax: Where to draw: matplotlib axes. A figure of its own by default.
 
         Returns:
-            A matplotlib Figure.
+            The matplotlib Figure.
 
         Raises:
             InputError: If the run has no captures, or no layer.
-            ValueError: If ``kind`` is neither.
+            ValueError: If ``kind`` is none of these, or cannot be drawn that way.
         """
-        from htsr.plots import plot_esd_over_steps, plot_layers_over_steps
+        from htsr import plots
 
-        if not len(self.details):
+        if how not in (None, "lines", "heat map", "ridges"):
+            raise ValueError(f"expected how='lines', 'heat map' or 'ridges', got {how!r}")
+        details = self.details
+        drawn: Axes | np.ndarray
+        is_layer = kind in set(details["name"])
+        if not is_layer and kind in self.scalars and kind != "step":
+            drawn = plots.plot_scalars({self.run_dir.name: self}, (kind,), ax=ax)
+        elif not len(details):
             raise InputError(f"{self.run_dir}: nothing captured yet, or no layer to draw")
-        if kind in set(self.details["name"]):
-            return plot_esd_over_steps(self, kind)
-        return plot_layers_over_steps(self, kind)
+        elif is_layer:
+            drawn = (
+                plots.plot_ridgeline(self, kind, ax=ax)
+                if how == "ridges"
+                else plots.plot_esd_over_steps(self, kind, ax=ax)
+            )
+        elif kind == "phase":
+            drawn = plots.plot_phases(details, ax=ax)
+        else:
+            draw = plots.plot_heat_map if how == "heat map" else plots.plot_layers_over_steps
+            drawn = draw(self, kind, ax=ax)
+        return plots.figure_of(drawn)
 
     def __len__(self) -> int:
         return len(self._reader.headers())

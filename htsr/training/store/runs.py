@@ -17,6 +17,8 @@ from htsr.weights.names import distinct_ends
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
+    from htsr.plots.style import ManyAxes
+
 
 class Runs(Mapping[str, History]):
     """Histories by label; ``History.load_many`` makes them.
@@ -70,18 +72,25 @@ class Runs(Mapping[str, History]):
         """Return the summary for people."""
         return self.summary().rename(columns=visible).map(lambda cell: visible(cell) if isinstance(cell, str) else cell)
 
-    def plot(self, *metrics: str) -> "Figure":
-        """Draw the median over layers, with quartiles, against the step: a line for each run, a panel for each metric.
+    def plot(self, *metrics: str, by: str | None = None, ax: "ManyAxes | None" = None) -> "Figure":
+        """Draw metrics or recorded scalars against the step: a line for each run, a panel for each metric.
 
         Args:
-            *metrics: Numeric columns of ``details``; by default alpha and stable rank.
+            *metrics: Numeric columns of ``details``, of which the median over layers is drawn with quartiles, or names of
+                recorded scalars; by default alpha and stable rank.
+            by: A setting of the runs, such as ``"power"``: runs that share its value, several seeds for instance, become one
+                line, their mean, in a band from the lowest to the highest.
+            ax: Where to draw: as many matplotlib axes as there are metrics. A figure of its own by default.
 
         Returns:
-            A matplotlib Figure.
-        """
-        from htsr.plots import plot_runs_over_steps
+            The matplotlib Figure.
 
-        return plot_runs_over_steps(self, metrics or ("alpha", "stable_rank"))
+        Raises:
+            ValueError: If no run has one of the metrics, a run does not tell the setting, or ``ax`` holds too few axes.
+        """
+        from htsr import plots
+
+        return plots.figure_of(plots.plot_runs_over_steps(self, metrics or ("alpha", "stable_rank"), by=by, ax=ax))
 
     def __getitem__(self, label: str) -> History:
         return self._histories[label]

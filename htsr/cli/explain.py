@@ -1,0 +1,66 @@
+"""``htsr explain``: what a number means, in five sentences."""
+
+import argparse
+import shutil
+import sys
+import textwrap
+from typing import TYPE_CHECKING
+
+from htsr.errors import InputError
+
+if TYPE_CHECKING:
+    from htsr.cli.arguments import Commands
+
+
+def add_parser(commands: "Commands") -> argparse.ArgumentParser:
+    """Add the command and return its parser."""
+    parser = commands.add_parser("explain", help="say what a number means, what is good, and when not to trust it")
+    parser.add_argument(
+        "names",
+        nargs="*",
+        metavar="NAME",
+        help="a column, a kind of finding, or a phase; without one, list what there is",
+    )
+    return parser
+
+
+def run(options: argparse.Namespace) -> int:
+    """Run the command and return the exit status."""
+    from htsr.audit.columns import BY_NAME
+    from htsr.audit.explanations import EXPLANATIONS
+
+    width = shutil.get_terminal_size().columns if sys.stdout.isatty() else 100
+    if not options.names:
+        rest = [name for name in BY_NAME if name not in EXPLANATIONS]
+        print(_wrapped(f"In five sentences: {', '.join(EXPLANATIONS)}.", width))
+        print(_wrapped(f"In a line: {', '.join(rest)}.", width))
+        return 0
+    print("\n\n".join(_wrapped(f"{name}: {explained(name)}", width) for name in options.names))
+    return 0
+
+
+def explained(name: str) -> str:
+    """Return what there is to say of a name."""
+    from htsr.audit.columns import BY_NAME
+    from htsr.audit.explanations import EXPLANATIONS
+    from htsr.audit.phases import MEANINGS
+
+    if name in EXPLANATIONS:
+        return EXPLANATIONS[name]
+    if name in MEANINGS:
+        return f"{MEANINGS[name]} It is one of the phases: htsr explain phase."
+    if name in BY_NAME:
+        column = BY_NAME[name]
+        unit = f" Unit: {column.unit}." if column.unit else ""
+        option = f" Only {column.needs}= computes it." if column.needs not in ("", "bulk") else ""
+        return f"{column.meaning}.{unit}{option}"
+    from htsr.audit.table import did_you_mean
+
+    known = list(dict.fromkeys([*EXPLANATIONS, *MEANINGS, *BY_NAME]))
+    hint = did_you_mean(name, known)
+    raise InputError(f"{name}: expected a column, a phase or a kind of finding; {hint or 'htsr explain lists them'}")
+
+
+def _wrapped(text: str, width: int) -> str:
+    """Return a text in lines."""
+    return textwrap.fill(text, max(40, min(width, 100)), break_long_words=False, break_on_hyphens=False)

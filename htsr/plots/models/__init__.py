@@ -1,0 +1,1 @@
+"""Pictures of all layers of a model at once."""
