@@ -42,12 +42,12 @@ def analyze_layers(
     batches.sort(key=lambda batch: sum(layer.cost for layer in batch), reverse=True)
     # Workers open files for themselves; weights in memory are sent to them.
     tasks = (
-        joblib.delayed(_in_worker)(batch if from_files else [_held(layer) for layer in batch], settings)
+        joblib.delayed(_in_worker)(batch if from_files else [held(layer) for layer in batch], settings)
         for batch in batches
     )
     threads = torch.get_num_threads()
     try:
-        for results in _as_they_are_done(tasks, n_jobs):
+        for results in as_they_are_done(tasks, n_jobs):
             yield from results
     finally:
         torch.set_num_threads(threads)  # workers that are threads of this process have set it to one
@@ -71,7 +71,7 @@ def draw_nulls(layers: list[Layer], settings: Settings, *, n_jobs: int | None, p
     draw = joblib.delayed(null_of) if several else null_of
     draws = (draw(N, M, rf, settings.xmin) for M, rf, N in shapes)
     with bar:
-        for _ in _as_they_are_done(draws, n_jobs) if several else draws:
+        for _ in as_they_are_done(draws, n_jobs) if several else draws:
             bar.update()
 
 
@@ -82,14 +82,14 @@ def _one_job(layers: list[Layer], settings: Settings) -> Iterator[LayerAnalysis]
             yield from _together(batch, settings)
         return
     threads = min(torch.get_num_threads(), MAX_THREADS)
-    for small, run in itertools.groupby(layers, key=_is_small):
+    for small, run in itertools.groupby(layers, key=is_small):
         if small and threads > 1:
             yield from _side_by_side(run, settings, threads)
         else:
             yield from map(partial(analyze_layer, settings=settings), run)
 
 
-def _is_small(layer: Layer) -> bool:
+def is_small(layer: Layer) -> bool:
     """Return whether one thread decomposes the layer as fast as several."""
     return layer.M <= ONE_THREAD_UP_TO and math.prod(layer.shape) <= SMALL_ENTRIES
 
@@ -175,7 +175,7 @@ def _together(layers: list[Layer], settings: Settings) -> Iterator[LayerAnalysis
             yield analyze_eigenvalues(layer, weight, found[number], settings)
 
 
-def _as_they_are_done(tasks: Iterable[object], n_jobs: int | None) -> Iterator[Any]:
+def as_they_are_done(tasks: Iterable[object], n_jobs: int | None) -> Iterator[Any]:
     """Run joblib tasks and yield the result of each as soon as it is done, if the backend can."""
     import joblib
 
@@ -193,7 +193,7 @@ def _in_worker(batch: list[Layer], settings: Settings) -> list[LayerAnalysis]:
         return list(_one_job(batch, settings))
 
 
-def _held(layer: Layer) -> Layer:
+def held(layer: Layer) -> Layer:
     """Return the layer with its weight, or the error that loading it raised, in memory."""
     try:
         return replace(layer, load=_Weight(layer.load().detach().cpu()))

@@ -75,5 +75,20 @@ def draws_by_law(N: int, M: int, count: int) -> np.ndarray:
     # The mean holds to order 1 / M. The squared factor is 4 for N much larger than M, where the deficit is that of a chi-square
     # law with M^2 / 2 degrees of freedom; draws gave 1.9 to 2.0 at N = M and 2.9 at N = 2 M.
     entropy = 1 - (M + 1 - np.sqrt(4 - 2 * M / N) * scores) / (2 * N * np.log(M))
-    bulk = scipy.stats.pearson3.ppf(levels, BULK_SKEWNESS) * BULK_DEVIATION + BULK_MEAN + BULK_SLOPE * np.log(M / 2048)
+    bulk = bulk_quantile(levels) * BULK_DEVIATION + BULK_MEAN + BULK_SLOPE * np.log(M / 2048)
     return np.array([alpha, D, stable_rank, entropy, bulk / M])
+
+
+# A gamma law with mean 0, variance 1 and this skewness (Pearson type III); scipy.stats has it, and takes half a second to import.
+_RATE = 2 / BULK_SKEWNESS
+_SHAPE = _RATE**2
+
+
+def bulk_quantile(levels: np.ndarray) -> np.ndarray:
+    """Return quantiles of the standardised bulk distance."""
+    return scipy.special.gammaincinv(_SHAPE, levels) / _RATE - _SHAPE / _RATE
+
+
+def bulk_share_above(score: float) -> float:
+    """Return the share of standardised bulk distances above one."""
+    return float(scipy.special.gammaincc(_SHAPE, max(_RATE * (score + _SHAPE / _RATE), 0.0)))

@@ -12,7 +12,7 @@ import platformdirs
 import scipy
 
 from htsr.bulk.bulk_fit import MAX_KURTOSIS, MIN_BULK_EIGENVALUES, fit_marchenko_pastur
-from htsr.bulk.null_laws import BULK_SKEWNESS, draws_by_law
+from htsr.bulk.null_laws import bulk_share_above, draws_by_law
 from htsr.bulk.wishart import wishart_eigenvalues
 from htsr.files import read_regular, seal, unseal, written_aside
 from htsr.spectra import metrics
@@ -120,7 +120,7 @@ class NoiseNull:
             of 0.75; noise follows that law down to levels of 0.1 % (``tests/bulk/test_nulls.py``).
         """
         mean, deviation = _moments(self, "bulk_distance", False)
-        return float(np.maximum(scipy.stats.pearson3.sf((D - mean) / deviation, BULK_SKEWNESS), SMALLEST_P))
+        return max(bulk_share_above((D - mean) / deviation), SMALLEST_P)
 
 
 @lru_cache(maxsize=1024)

@@ -47,4 +47,4 @@ def tracy_widom_edge(
 @lru_cache
 def _quantile(level: float) -> float:
     """Return the quantile of the Tracy-Widom law of order 1."""
-    return float(scipy.stats.gamma.ppf(level, _SHAPE, scale=_SCALE)) - _SHIFT
+    return float(scipy.special.gammaincinv(_SHAPE, level) * _SCALE) - _SHIFT

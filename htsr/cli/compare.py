@@ -3,7 +3,7 @@
 import argparse
 from typing import TYPE_CHECKING
 
-from htsr.cli.arguments import add_table_options, positive_number
+from htsr.cli.arguments import add_table_options, jobs, positive_number
 
 if TYPE_CHECKING:
     from htsr.cli.arguments import Commands
@@ -25,6 +25,13 @@ def add_parser(commands: "Commands") -> argparse.ArgumentParser:
     parser.add_argument(
         "--state", metavar="NAME", help="compare this state of the optimizers, such as exp_avg, in place of the weights"
     )
+    parser.add_argument(
+        "--n-jobs", type=jobs, metavar="N", help="layers to compare at a time; -1 for every core (default: 1)"
+    )
+    parser.add_argument("--device", metavar="DEVICE", help="where to compute, for instance cuda (default: the CPU)")
+    parser.add_argument(
+        "--other-parent", metavar="C", help="a second model that B may be a mixture of, beside A: a merge or an average"
+    )
     add_table_options(parser, "relative_change > 0.1")
     return parser
 
@@ -36,8 +43,14 @@ def run(options: argparse.Namespace) -> int:
     from htsr.cli.results import checked_conditions, deliver
     from htsr.comparison.compare import compare
     from htsr.report.save import comparison_json
+    from htsr.spectra.devices import check_device
     from htsr.weights.readers.hub import path_or_address
 
+    if options.device is not None:
+        try:
+            check_device(options.device)
+        except ValueError as err:
+            options.parser.error(f"argument --device: {err}")
     conditions = checked_conditions(options, details_frame([], COMPARISON_COLUMNS), [options.a, options.b])
     comparison = compare(
         path_or_address(options.a),
@@ -46,5 +59,8 @@ def run(options: argparse.Namespace) -> int:
         skip=options.skip,
         rank=options.rank,
         state=options.state,
+        n_jobs=options.n_jobs,
+        device=options.device,
+        other_parent=None if options.other_parent is None else path_or_address(options.other_parent),
     )
     return deliver(options, conditions, comparison, comparison_json)

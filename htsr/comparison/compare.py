@@ -1,23 +1,24 @@
 """Two versions of a model, compared layer by layer: what changed, and what the spectrum of the change looks like."""
 
 import math
-from collections.abc import Collection, Iterable
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 import pandas as pd
+import torch
 
 from htsr.audit.about import About
 from htsr.audit.analysis import Analysis, check_whole_number, skipped_frame
 from htsr.audit.columns import COMPARISON_COLUMNS
 from htsr.audit.files_read import Stamp, stamps
 from htsr.audit.findings import Finding, ranked
+from htsr.audit.jobs import draw_nulls
 from htsr.audit.layer import LayerAnalysis, Settings
 from htsr.audit.progress import tqdm
 from htsr.audit.results import Results
-from htsr.audit.table import brief_change, shape_text, shortened, text_frame
+from htsr.audit.table import brief_change, shortened
 from htsr.comparison.analyses import (
     NO_WEIGHTS,
     analyze_alike,
@@ -29,24 +30,22 @@ from htsr.comparison.analyses import (
     of_layers,
 )
 from htsr.comparison.findings import KINDS
+from htsr.comparison.jobs import Pair, compare_pairs
 from htsr.comparison.kinds import kind_of_change
-from htsr.comparison.layer import LayerComparison, compare_layer, ratio
+from htsr.comparison.layer import LayerComparison, ratio
+from htsr.comparison.matching import match, only, open_on, select_alike, skipped_on_sides
 from htsr.comparison.verdict import verdict_of_comparison
-from htsr.errors import InputError
+from htsr.spectra.devices import check_device
 from htsr.tails.xmin_rules import XminRule, check_xmin
 from htsr.text import visible
-from htsr.weights import Inventory, Layer, open_source, select
+from htsr.weights import Inventory, open_source
 from htsr.weights.select import Patterns
-from htsr.weights.source import Source, is_adapter, is_path
+from htsr.weights.source import Source, is_path
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
     from htsr.plots.style import ManyAxes
-
-
-# Columns of what only one of the sources has, or what is analysed in neither.
-ONE_SIDED = ("name", "source", "shape", "reason")
 
 
 def compare(
@@ -60,6 +59,8 @@ def compare(
     xmin: XminRule = "ks",
     bulk: bool = True,
     other_parent: Source | None = None,
+    n_jobs: int | None = None,
+    device: str | torch.device | None = None,
     seed: int = 0,
     progress: bool | None = None,
 ) -> "Comparison":
@@ -79,6 +80,8 @@ def compare(
         bulk: Say what noise would look like, as in ``analyze``; this tells a change with structure from noise.
         other_parent: A second model that B may be a mixture of, beside A: a merge of two fine-tuned models, or an average of two
             checkpoints. Anything that ``analyze`` takes.
+        n_jobs: Layers compared at a time, as in ``analyze``.
+        device: Where to compute, ``"cuda"`` for instance; by default where the weights are.
         seed: As in ``analyze``.
         progress: True or False shows or hides the progress bar; by default as in ``analyze``.
 
@@ -112,34 +115,48 @@ def compare(
     """
     check_whole_number("rank", rank, 1)
     check_xmin(xmin)
-    settings = Settings(xmin=xmin, bulk=bulk, seed=seed)
+    if n_jobs is not None and check_whole_number("n_jobs", n_jobs) == 0:
+        raise ValueError("expected n_jobs to be a number of layers, -1 for every core, or None, got 0")
+    if device is not None:
+        check_device(device)
+    settings = Settings(xmin=xmin, bulk=bulk, seed=seed, device=None if device is None else str(device))
     kept_a, kept_b = as_analysis(a), as_analysis(b)
     if kept_a is not None or kept_b is not None:
-        options = {"bulk": bulk, "seed": seed, "progress": progress}
+        options = {"bulk": bulk, "n_jobs": n_jobs, "device": device, "seed": seed, "progress": progress}
         return _compare_analyses(
             analyze_alike(a, kept_b, **options) if kept_a is None else kept_a,  # type: ignore[arg-type]
             analyze_alike(b, kept_a, **options) if kept_b is None else kept_b,  # type: ignore[arg-type]
             layers,
             skip,
         )
-    inventory_a, inventory_b = _select(open_source(a, state=state), _open_on(b, a, state), layers, skip)
-    pairs, unmatched = _match(inventory_a, inventory_b)
-    third = [] if other_parent is None else _open_on(other_parent, a, state).layers
+    inventory_a, inventory_b = select_alike(open_source(a, state=state), open_on(b, a, state), layers, skip)
+    pairs, unmatched = match(inventory_a, inventory_b)
+    third = [] if other_parent is None else open_on(other_parent, a, state).layers
     others = {(layer.name, layer.shape): layer for layer in third}
-    results: dict[str, LayerComparison] = {}
-    bar = tqdm(pairs, desc="compare", unit="layer", delay=1, disable=None if progress is None else not progress)
-    for layer_a, layer_b in bar:
-        bar.set_postfix_str(visible(layer_a.name), refresh=False)
-        first = results.get(layer_a.tied_to or "")
-        if first is not None and layer_b.tied_to == layer_a.tied_to:
-            results[layer_a.name] = first.repeated(layer_a)
-        else:
-            results[layer_a.name] = compare_layer(
-                layer_a, layer_b, rank, settings, others.get((layer_a.name, layer_a.shape))
-            )
+    repeats = {layer_a.name: layer_a.tied_to for layer_a, layer_b in pairs if layer_a.tied_to == layer_b.tied_to}
+    own_pairs = [
+        Pair(layer_a, layer_b, others.get((layer_a.name, layer_a.shape)))
+        for layer_a, layer_b in pairs
+        if repeats.get(layer_a.name) not in {first.name for first, _ in pairs}
+    ]
+    draw_nulls([pair.a for pair in own_pairs], settings, n_jobs=n_jobs, progress=progress)
+    done: dict[str, LayerComparison] = {}
+    hidden = None if progress is None else not progress
+    with tqdm(total=len(own_pairs), desc="compare", unit="layer", delay=1, disable=hidden) as bar:
+        from_files = all(map(is_path, (a, b, *([] if other_parent is None else [other_parent]))))
+        for result in compare_pairs(own_pairs, rank, settings, n_jobs=n_jobs, from_files=from_files):
+            done[result.name] = result
+            bar.set_postfix_str(visible(result.name), refresh=False)
+            bar.update()
+    results = {
+        layer_a.name: done[layer_a.name]
+        if layer_a.name in done
+        else done[repeats[layer_a.name] or ""].repeated(layer_a)
+        for layer_a, _ in pairs
+    }
     own = (result for result in results.values() if not result.row["tied_to"])
     kind, evidence = kind_of_change([result.signature for result in own if result.signature])
-    only_a, only_b = _only(inventory_a, results), _only(inventory_b, results)
+    only_a, only_b = only(inventory_a, results), only(inventory_b, results)
     change = replace(only_a, source=f"{inventory_b.source} - {inventory_a.source}", metadata={})
 
     def side(inventory: Inventory, layers: dict[str, LayerAnalysis], files: dict[Path, Stamp]) -> Analysis:
@@ -151,7 +168,7 @@ def compare(
         side(change, {name: result.delta for name, result in results.items()}, {}),
         results,
         unmatched=unmatched,
-        skipped=_skipped(inventory_a, inventory_b),
+        skipped=skipped_on_sides(inventory_a, inventory_b),
         kind=kind,
         kind_evidence=evidence,
     )
@@ -160,8 +177,8 @@ def compare(
 def _compare_analyses(a: Analysis, b: Analysis, layers: Patterns, skip: Patterns) -> "Comparison":
     """Return the comparison of two analyses, which keep no weights."""
     check_alike(a, b)
-    inventory_a, inventory_b = _select(inventory_of(a, b), inventory_of(b, a), layers, skip)
-    pairs, unmatched = _match(inventory_a, inventory_b)
+    inventory_a, inventory_b = select_alike(inventory_of(a, b), inventory_of(b, a), layers, skip)
+    pairs, unmatched = match(inventory_a, inventory_b)
     results = {layer.name: compare_spectra(a[layer.name], b[layer.name]) for layer, _ in pairs}
     return Comparison(
         of_layers(a, {name: result.a for name, result in results.items()}),
@@ -169,80 +186,10 @@ def _compare_analyses(a: Analysis, b: Analysis, layers: Patterns, skip: Patterns
         change_of(a, b, {name: result.delta for name, result in results.items()}),
         results,
         unmatched=unmatched,
-        skipped=_skipped(inventory_a, inventory_b),
+        skipped=skipped_on_sides(inventory_a, inventory_b),
         kind="undecided",
         kind_evidence=f"Only spectra were compared, since {NO_WEIGHTS}.",
     )
-
-
-def _open_on(source: Source, base: Source, state: str | None) -> Inventory:
-    """Open a source; the directory of an adapter is opened as the base with the adapter merged into it."""
-    if state is not None:
-        return open_source(source, state=state)
-    return open_source(source, base=base) if is_adapter(source) else open_source(source)
-
-
-def _only(inventory: Inventory, names: Collection[str]) -> Inventory:
-    """Return these layers of an inventory, and nothing skipped."""
-    return replace(inventory, layers=[layer for layer in inventory.layers if layer.name in names], skipped=[])
-
-
-def _select(a: Inventory, b: Inventory, layers: Patterns, skip: Patterns) -> tuple[Inventory, Inventory]:
-    """Filter both inventories alike, and refuse a pattern that matches in neither of them."""
-
-    def known(patterns: Patterns, here: Inventory, there: Inventory) -> Patterns:
-        """Return the patterns that match here; the others must match there."""
-        if patterns is None:
-            return None
-        found = []
-        for pattern in [patterns] if isinstance(patterns, str) or not isinstance(patterns, Iterable) else patterns:
-            try:
-                select(here, pattern)
-            except InputError:
-                select(there, pattern)
-            else:
-                found.append(pattern)
-        return found
-
-    return (
-        select(a, known(layers, a, b), known(skip, a, b)),
-        select(b, known(layers, b, a), known(skip, b, a)),
-    )
-
-
-def _match(a: Inventory, b: Inventory) -> tuple[list[tuple[Layer, Layer]], pd.DataFrame]:
-    """Return the pairs of layers with one name and shape, in the order of A, and the other layers with the reason."""
-    of_a, of_b = ({layer.name: layer for layer in inventory.layers} for inventory in (a, b))
-    pairs, unmatched = [], []
-    for name in dict.fromkeys([*of_a, *of_b]):
-        layer_a, layer_b = of_a.get(name), of_b.get(name)
-        if layer_a and layer_b and layer_a.shape == layer_b.shape:
-            pairs.append((layer_a, layer_b))
-        elif layer_a and layer_b:
-            shapes = [shape_text(layer.shape) for layer in (layer_a, layer_b)]
-            unmatched.append((name, "both", " | ".join(shapes), f"{shapes[0]} in A, {shapes[1]} in B"))
-        elif layer_a:
-            unmatched.append((name, "A", shape_text(layer_a.shape), _why_alone(layer_a, "B", b, of_a)))
-        elif layer_b:
-            unmatched.append((name, "B", shape_text(layer_b.shape), _why_alone(layer_b, "A", a, of_b)))
-    if not pairs:
-        raise InputError(
-            f"no layer of {a.source} has a partner of the same name and shape in {b.source}: expected two versions of one "
-            f"model, got A: {shortened(list(of_a)) or 'no layer'}; B: {shortened(list(of_b)) or 'no layer'}"
-        )
-    return pairs, text_frame(unmatched, ONE_SIDED)
-
-
-def _why_alone(layer: Layer, other: str, inventory: Inventory, own: dict[str, Layer]) -> str:
-    """Return why a layer has no partner in the inventory of the other source."""
-    for item in inventory.skipped:
-        if item.name in (layer.name, layer.longname, f"{layer.name}.weight"):
-            return f"not analysed in {other}: {item.reason}"
-    for candidate in inventory.layers:
-        shorter, longer = sorted((layer.name, candidate.name), key=len)
-        if candidate.name not in own and candidate.shape == layer.shape and longer.endswith(f".{shorter}"):
-            return f"no such name in {other}, which has {candidate.name} of the same shape"
-    return f"no such name in {other}"
 
 
 class Comparison(Results[LayerComparison]):
@@ -336,24 +283,28 @@ class Comparison(Results[LayerComparison]):
 
         Args:
             kind: ``"change"``: size of the change, alpha of A and B, and overlap of the leading subspaces, layer by layer.
-                The name of a layer: the ESDs of A, B and the change.
+                The name of a layer: the ESDs of A, B and the change. The name of a numeric column of ``details``: that column
+                against depth, as in ``Analysis.plot``.
             ax: Where to draw: three matplotlib axes for ``"change"``, one for a layer. A figure of its own by default.
 
         Returns:
             The matplotlib Figure.
 
         Raises:
-            ValueError: If ``kind`` is neither, there is nothing to draw, or ``ax`` holds too few axes.
+            ValueError: If ``kind`` is none of these, there is nothing to draw, or ``ax`` holds too few axes.
         """
-        from htsr.plots import figure_of, plot_change
+        from htsr.plots import figure_of, plot_change, plot_depth
 
         if kind == "change":
             return figure_of(plot_change(self, ax=ax))
-        if kind not in self:
-            raise ValueError(
-                f"expected kind='change' or one of the layers {shortened(list(self.keys()))}, got {kind!r}"
-            )
-        return self[kind].plot(ax=ax)
+        if kind in self:
+            return self[kind].plot(ax=ax)
+        if kind in self.details.select_dtypes("number"):
+            return figure_of(plot_depth(self.details, kind, ax=ax))
+        raise ValueError(
+            f"expected kind='change', a numeric column of details, or one of the layers {shortened(list(self.keys()))}, got "
+            f"{kind!r}"
+        )
 
     def save(self, path: str | Path) -> Path:
         """Write the comparison.
@@ -400,13 +351,3 @@ class Comparison(Results[LayerComparison]):
         if not math.isnan(s["alpha_a_median"] + s["alpha_b_median"]):
             lines.append(f"alpha: median {s['alpha_a_median']:.2f} in A, {s['alpha_b_median']:.2f} in B")
         return "\n".join(lines)
-
-
-def _skipped(a: Inventory, b: Inventory) -> pd.DataFrame:
-    """Return the tensors that are not analysed; one that both sources skip for one reason has one row."""
-    sides: dict[tuple[str, str, str], list[str]] = {}
-    for side, inventory in (("A", a), ("B", b)):
-        for item in inventory.skipped:
-            sides.setdefault((item.name, shape_text(item.shape), item.reason), []).append(side)
-    rows = ((name, "both" if len(of) > 1 else of[0], shape, why) for (name, shape, why), of in sides.items())
-    return text_frame(rows, ONE_SIDED)

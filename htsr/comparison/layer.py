@@ -9,7 +9,7 @@ import torch
 
 from htsr.audit.columns import COMPARISON_COLUMNS, LOW_RANK
 from htsr.audit.findings import Finding, findings_of_row
-from htsr.audit.layer import FAILURES, LayerAnalysis, Settings, analyze_eigenvalues, failed_layer
+from htsr.audit.layer import FAILURES, LayerAnalysis, Settings, analyze_eigenvalues, failed_layer, load
 from htsr.audit.row import Row, comparison_row, tied_row
 from htsr.comparison.distances import Similarity, overlap, similarity, similarity_of_equal
 from htsr.comparison.findings import MOSTLY_ROUNDING, change_of_layer, findings_of_change
@@ -102,8 +102,8 @@ def compare_layer(
     ``other`` is the same layer of another parent of B.
     """
     try:
-        A, B = (_on_a_device_with_float64(layer.load()) for layer in (layer_a, layer_b))
-        C = None if other is None else _on_a_device_with_float64(other.load())
+        A, B = (_on_a_device_with_float64(load(layer, settings)) for layer in (layer_a, layer_b))
+        C = None if other is None else _on_a_device_with_float64(load(other, settings))
     except FAILURES as err:
         of_a, of_b = failed_layer(layer_a, err), failed_layer(layer_b, err)
         return _failed(of_a, of_b, of_a, of_a.fit.reason)
@@ -162,8 +162,8 @@ def _unchanged(
 ) -> LayerComparison:
     """Return the comparison of a layer that is equal in A and B: its spectrum is computed once, and no singular vector."""
     of_a, gram = _analysis(layer_a, A, settings)
-    zero = torch.zeros_like(A, dtype=torch.float64 if A.dtype == torch.float64 else torch.float32)
-    of_delta = _of_change(analyze_eigenvalues(layer_a, zero, np.zeros(layer_a.num_evals), settings))
+    zero = torch.zeros((), device=A.device).expand(A.shape)
+    of_delta = analyze_eigenvalues(layer_a, zero, np.zeros(layer_a.num_evals), replace(settings, bulk=False))
     if of_a.spectrum is None:
         return _failed(of_a, of_a, of_delta, "; ".join(f"{side}: {of_a.fit.reason}" for side in "AB"))
     norm = _norm(A, gram)

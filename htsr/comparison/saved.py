@@ -21,8 +21,9 @@ from htsr.audit.saved import (
     row_from,
 )
 from htsr.audit.table import text_frame
-from htsr.comparison.compare import ONE_SIDED, Comparison
+from htsr.comparison.compare import Comparison
 from htsr.comparison.layer import LayerComparison
+from htsr.comparison.matching import ONE_SIDED
 from htsr.errors import InputError
 from htsr.files.archive import read_archive
 

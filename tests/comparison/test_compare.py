@@ -313,3 +313,36 @@ def test_an_adapter_stands_for_what_it_makes_of_its_base(tmp_path):
     assert list(c.details["status"]) == ["changed", "unchanged"]
     assert c["q_proj"].row["hard_rank_of_delta"] == 3
     assert c["q_proj"].row["frobenius"] == pytest.approx(float((2 * B @ A).norm()), rel=1e-5)
+
+
+@pytest.mark.parametrize("n_jobs", [1, 2])
+def test_jobs_and_threads_change_no_row(n_jobs, tmp_path):
+    """Layers have the same rows in the same order, wherever they are compared; a tied one repeats its first layer's."""
+    shapes = {"z": (40, 30), "wide": (1600, 800), "a": (30, 40), "conv": (8, 6, 3, 3)}  # one of them is no small one
+    a = {name: normal(*shape, seed=seed) for seed, (name, shape) in enumerate(shapes.items())}
+    b = {name: W + 0.1 * normal(*W.shape, seed=9) for name, W in a.items()}
+    for name, weights in (("a", a), ("b", b)):
+        save_file(weights, tmp_path / f"{name}.safetensors")
+    expected = htsr.compare(a | {"tied": a["a"]}, b | {"tied": b["a"]}, bulk=False)
+    found = htsr.compare(a | {"tied": a["a"]}, b | {"tied": b["a"]}, bulk=False, n_jobs=n_jobs, device="cpu")
+    assert list(found.keys()) == [*shapes, "tied"]
+    pd.testing.assert_frame_equal(found.details, expected.details, rtol=1e-9)
+    assert found.kind == expected.kind
+    of_files = htsr.compare(tmp_path / "a.safetensors", tmp_path / "b.safetensors", bulk=False, n_jobs=n_jobs)
+    assert sorted(of_files.keys()) == sorted(shapes)
+
+
+def test_jobs_and_devices_are_checked():
+    w = {"w": normal(30, 20)}
+    with pytest.raises(ValueError, match="n_jobs"):
+        htsr.compare(w, w, n_jobs=0)
+    with pytest.raises(ValueError, match="device"):
+        htsr.compare(w, w, device="nowhere")
+
+
+def test_columns_are_drawn_by_depth():
+    base = {f"layers.{block}.{name}": normal(30, 20, seed=block) for block in range(3) for name in ("up", "down")}
+    c = htsr.compare(base, {name: W + 0.1 * normal(30, 20, seed=5) for name, W in base.items()}, bulk=False)
+    assert len(c.plot("relative_change").axes) >= 1
+    with pytest.raises(ValueError, match="numeric column"):
+        c.plot("status")

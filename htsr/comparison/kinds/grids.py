@@ -11,7 +11,7 @@ from htsr.comparison.survey.differences import MAX_BLOCKS as MOST
 from htsr.comparison.survey.differences import REVERSED, reversed_share
 
 # Neighbours whose distinct values are counted, so that the scale of a group of 32 still repeats, and how many such blocks.
-BLOCK, MAX_BLOCKS = 64, 512
+BLOCK, MAX_BLOCKS = 64, 256
 # Values repeat within a block because a grid has few levels. One of two matrices lies on a grid if so large a share of its values
 # repeats, and so many times the share of the other one. Of normal values, an 8-bit grid repeats a quarter if it belongs to a row,
 # 8 % if to 32 values, and bfloat16 1.5 %.

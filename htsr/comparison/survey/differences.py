@@ -9,8 +9,10 @@ import torch
 from htsr.comparison.survey.matching import CORRELATED
 from htsr.comparison.survey.networks import PLAIN, Axes, without_ones
 
-# Values that are compared at a time, as float64: 32 MB each.
-CHUNK = 2**22
+# Values that are compared at a time: as float64, a few copies fit into a processor's cache.
+CHUNK = 2**16
+# Values that are looked at before all of a chunk are.
+FIRST = 2**10
 # Two computations of one effective weight in float32, by weight_norm for instance, may differ by a few units in the last place.
 FLOAT32_STEPS = 4.0
 # Half a unit in the last place, and a little more for values that were rounded to a wider type before.
@@ -142,7 +144,8 @@ class _Rounding:
     def look(self, one: torch.Tensor, two: torch.Tensor) -> None:
         """Take a chunk of finite float64 values into account."""
         for values, types in zip((one, two), self.fits, strict=True):
-            types -= {dtype for dtype in types if not torch.equal(values.to(dtype).double(), values)}
+            for some in (values[:FIRST], values):
+                types -= {dtype for dtype in types if not torch.equal(some.to(dtype).double(), some)}
         held = set().union(*self.fits, *self.stored)  # of no other type, a later chunk can make a possible one
         self.within = {types for types in self.within if types == FLOAT32 or held.intersection(types)}
         if self.within and not torch.equal(one, two):
