@@ -25,6 +25,11 @@ def history_page(history: "History") -> str:
     """Return the report of a run, which may still grow, as one HTML document with everything inside."""
     details = history.details
     details = details[(details["quantity"] == "weights") & (details["tied_to"] == "")]
+    if "weights" not in history.quantities:
+        raise InputError(
+            f"{history.run_dir}: expected a run with captures of weights, which a page shows, and the Monitor captured "
+            f"{' and '.join(history.quantities)}: add 'weights' to Monitor(capture=...), or save the run as .json"
+        )
     if not len(details):
         raise InputError(f"{history.run_dir}: nothing captured yet, or no layer to report")
     steps = history.steps

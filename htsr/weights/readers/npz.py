@@ -16,6 +16,8 @@ from htsr.weights.readers.archives import archive_entries, unreadable_file
 from htsr.weights.readers.json_files import with_config
 
 KIND = "npz archive"
+# The arrays in a capture of a run that a Monitor watched.
+OF_CAPTURE = {"about", "eigenvalues"}
 
 
 def read_npz(path: Path) -> Listing:
@@ -23,6 +25,12 @@ def read_npz(path: Path) -> Listing:
     arrays = {
         name.removesuffix(".npy"): entry for name, entry in archive_entries(path, KIND).items() if name.endswith(".npy")
     }
+    if set(arrays) == OF_CAPTURE:
+        run = str(path.parent.parent) if path.parent.name == "captures" else "directory of the run"
+        raise InputError(
+            f"{path}: expected weights, got a capture of a training, which holds eigenvalues: open the run with "
+            f"htsr.History({run!r})"
+        )
     names = clean_names(arrays)
     tensors = []
     for key, entry in arrays.items():
