@@ -47,7 +47,7 @@ def saved_by(state_dict: Mapping[str, Any]) -> str | None:
             f"expected the state_dict of one optimizer, got a {type(state_dict).__name__} without groups (load the states of "
             "two optimizers one after the other)"
         )
-    if all({"algorithm", "power"} <= group.keys() for group in groups):
+    if all("algorithm" in group and ("power" in group or group["algorithm"] == "adamw") for group in groups):
         return None
     for name, settings in SIGNS.items():
         if all(settings <= group.keys() for group in groups):

@@ -66,7 +66,7 @@ class HTMuon(Optimizer):
         power: p in [-0.25, 1]. 0 is Muon, 1/8 is the paper's choice in every released script, and with 1 the update is
             the momentum. A schedule works, too: a function of the number of steps done, such as ``LinearPower``,
             ``CosinePower`` or ``StepPower``, or a list with a value for every step. A group's ``power`` is the number in
-            use; without a schedule it may be set while training.
+            use; without a schedule it may be set while training. Groups of AdamW have none.
         momentum: Decay of the moving average of gradients. In a group of matrices it is also ``betas[0]``, which torch's
             OneCycleLR and CyclicLR cycle: the next step uses the one of the two that has changed, and sets the other.
         nesterov: Update with the momentum one step ahead, as Muon does.
@@ -184,6 +184,7 @@ class HTMuon(Optimizer):
         for group in groups:
             super().add_param_group(group)
             del self.param_groups[-1]["adamw_lr"]  # it has become the group's lr
+        _drop_power(self.param_groups)
 
     def _check_group(self, group: dict[str, Any]) -> None:
         """Refuse a wrong group before anything is added, and give it the values that depend on other groups."""
@@ -330,6 +331,7 @@ class HTMuon(Optimizer):
             return
         schedules = [group.get("power_schedule") for group in self.param_groups]
         super().load_state_dict(state_dict)
+        _drop_power(self.param_groups)  # states of older versions have one in every group
         for group, schedule in zip(self.param_groups, schedules, strict=True):
             if schedule is not None:
                 group["power_schedule"] = schedule
@@ -348,6 +350,15 @@ class HTMuon(Optimizer):
             for name, value in self.defaults.items():
                 if name != "adamw_lr":
                     group.setdefault(name, value)
+        _drop_power(self.param_groups)
+
+
+def _drop_power(groups: Iterable[dict[str, Any]]) -> None:
+    """Take the power, which torch gives to each group as a default, out of the groups that AdamW updates."""
+    for group in groups:
+        if group["algorithm"] == "adamw":
+            group.pop("power", None)
+            group.pop("power_schedule", None)
 
 
 def _plain(value: Any) -> Any:

@@ -15,6 +15,8 @@ def power_at(schedule: PowerSchedule, step: int) -> float:
 
 def read_schedule(group: dict[str, Any]) -> None:
     """Move a schedule given as ``power`` to ``power_schedule``, and set ``power`` to its value for this step."""
+    if "power" not in group:
+        return
     if callable(group["power"]) or isinstance(group["power"], list | tuple):
         group["power_schedule"] = group["power"]
     schedule = group.get("power_schedule")

@@ -252,7 +252,7 @@ class Analysis(Results[LayerAnalysis]):
     """
 
     columns: ClassVar = {column.name: column for column in COLUMNS}
-    expendable: ClassVar = ("N", "M", "tail", "stable_rank", "D", "spikes", "goodness_of_fit", "layer_type")
+    expendable: ClassVar = ("N", "M", "rf", "tail", "stable_rank", "D", "spikes", "goodness_of_fit", "layer_type")
 
     def __init__(self, about: About, skipped: pd.DataFrame, results: dict[str, LayerAnalysis]) -> None:
         self.about, self.skipped = about, skipped
@@ -394,13 +394,19 @@ class Analysis(Results[LayerAnalysis]):
         if about:
             lines.append(f"metadata: {visible(about, MAX_METADATA)}")
         if math.isnan(s["alpha_median"]):
-            return "\n".join([*lines, *self._verdict()])
-        lines += self._verdict()
+            return "\n".join([*lines, *self.verdict_sentences()])
+        lines += self.verdict_sentences()
         quartiles = f"alpha: median {s['alpha_median']:.2f}, quartiles {s['alpha_q25']:.2f} to {s['alpha_q75']:.2f}"
         own = self.details[self.details["tied_to"] == ""]
         phases = own.loc[own["phase"] != "", "phase"].value_counts()
         occurring = ", ".join(f"{count} {name}" for name, count in phases.items())
         return "\n".join([*lines, f"{quartiles}; phases: {occurring}" if occurring else quartiles])
 
-    def _verdict(self) -> list[str]:
+    def _repr_html_(self) -> str:
+        from htsr.report.notebook import analysis_html
+
+        return analysis_html(self)
+
+    def verdict_sentences(self) -> list[str]:
+        """The sentences of the verdict, at most three."""
         return verdict_of_audit(self.details, self.ranked_findings())

@@ -4,12 +4,14 @@ import ast
 import operator
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import Any
 
 import pandas as pd
 
 from htsr.audit import grammar
 from htsr.audit.columns import BY_NAME
+from htsr.errors import InputError
 from htsr.text import escaped, visible
 
 _COMPARISONS: dict[type[ast.cmpop], Callable[[Any, Any], bool]] = {
@@ -122,11 +124,13 @@ class Condition:
         """
         grammar.check_columns(self._tree, table, self.text)
 
-    def check(self, table: pd.DataFrame) -> Verdict:
+    def check(self, table: pd.DataFrame, scalars: Mapping[str, float] = MappingProxyType({})) -> Verdict:
         """Evaluate the condition on a table.
 
         Args:
             table: One row a layer, with the columns that the condition names, and ``name`` and ``tied_to`` if it has them.
+            scalars: Numbers of the whole model, by name, that the condition may name as it names columns; NaN is missing. A
+                column counts before a scalar of its name.
 
         Returns:
             The verdict.
@@ -134,41 +138,65 @@ class Condition:
         Raises:
             InputError: If the table lacks a column, or its types do not fit.
         """
-        self.check_columns(table)
-        model = _aggregates(self._tree, table)
-        if self.of_model:
-            holds = _truth(self._tree, {}, model)
-            return Verdict(
-                self.text,
-                holds is True,
-                unknown=("the model",) if holds is None else (),
-                values={name: _text(value) for name, value in model.items()},
-            )
+        numbers: dict[str, Value] = {
+            name: _known(scalars[name]) for name in self.columns if name in scalars and name not in table
+        }
+        self.check_columns(table.assign(**dict.fromkeys(numbers, 0.0)))
+        model = numbers | _aggregates(self._tree, table, numbers)
+        shown = [name for name in dict.fromkeys(grammar.columns(self._tree, rows_only=True)) if name not in numbers]
+        if not shown:
+            return self._of_model(model)
         names, unknown, values = [], [], {}
         labels = table["name"] if "name" in table else pd.Series([f"row {i}" for i in table.index], dtype="str")
-        shown = tuple(dict.fromkeys(grammar.columns(self._tree, rows_only=True)))
         for name, row in zip(labels, table.to_dict("records"), strict=True):
             holds = _truth(self._tree, row, model)
             if holds is None:
                 unknown.append(str(name))
             elif holds:
                 names.append(str(name))
-                values[str(name)] = ", ".join(f"{column} {_text(_known(row[column]))}" for column in shown)
+                found = {column: _known(row[column]) for column in shown} | numbers
+                values[str(name)] = ", ".join(f"{column} {_text(value)}" for column, value in found.items())
         return Verdict(self.text, bool(names), tuple(names), tuple(unknown), values)
 
+    def check_scalars(self, scalars: Mapping[str, float]) -> Verdict:
+        """Evaluate a condition that names no column of a table, fast enough for every step of a training.
 
-def _aggregates(tree: ast.expr, table: pd.DataFrame) -> dict[str, Value]:
+        Args:
+            scalars: The value of each name in the condition; NaN, or no value, is missing.
+
+        Returns:
+            The verdict.
+        """
+        return self._of_model({name: _known(scalars.get(name)) for name in self.columns})
+
+    def _of_model(self, model: Mapping[str, Value]) -> Verdict:
+        """Return the verdict on the model as a whole from the numbers in the condition."""
+        holds = _truth(self._tree, {}, model)
+        return Verdict(
+            self.text,
+            holds is True,
+            unknown=("the model",) if holds is None else (),
+            values={name: _text(value) for name, value in model.items()},
+        )
+
+
+def _aggregates(tree: ast.expr, table: pd.DataFrame, numbers: Mapping[str, Value]) -> dict[str, Value]:
     """Return the value of each aggregate in a condition, by its text; None if no layer has a value."""
     own = table[table["tied_to"].fillna("") == ""] if "tied_to" in table else table
     values: dict[str, Value] = {}
     for call in (node for node in ast.walk(tree) if isinstance(node, ast.Call)):
         assert isinstance(call.func, ast.Name)
         if call.func.id == "count":
-            truths = [_truth(call.args[0], row, {}) for row in own.to_dict("records")]
+            truths = [_truth(call.args[0], row, numbers) for row in own.to_dict("records")]
             known = [truth for truth in truths if truth is not None]
             values[ast.unparse(call)] = float(sum(known)) if known else None
         else:
             assert isinstance(call.args[0], ast.Name)
+            if call.args[0].id in numbers:
+                raise InputError(
+                    f"{ast.unparse(tree)!r}: {call.func.id} is taken over layers, and {call.args[0].id} is one number of "
+                    f"the whole model: write {call.args[0].id} alone"
+                )
             column = own[call.args[0].id].astype("Float64").astype("float64")
             values[ast.unparse(call)] = _known(float(_AGGREGATES[call.func.id](column.dropna())))
     return values
@@ -200,6 +228,8 @@ def _truth(node: ast.expr, row: Mapping[Any, Any], model: Mapping[str, Value]) -
 def _value(node: ast.expr, row: Mapping[Any, Any], model: Mapping[str, Value]) -> Value:
     """Return the value of an operand in a row, or None if it is missing."""
     if isinstance(node, ast.Name):
+        if node.id in model:
+            return model[node.id]
         value = _known(row[node.id])
         values = BY_NAME[node.id].values if node.id in BY_NAME else ()
         return None if value == "" and values and "" not in values else value

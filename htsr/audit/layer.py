@@ -87,6 +87,11 @@ class LayerAnalysis:
         """
         return replace(self, name=layer.name, row=tied_row(self.row, layer))
 
+    def _repr_html_(self) -> str:
+        from htsr.report.notebook import layer_html
+
+        return layer_html(self)
+
     def __repr__(self) -> str:
         return f"LayerAnalysis({self.name!r}, {self.spectrum}, {self.fit})"
 

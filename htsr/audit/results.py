@@ -2,7 +2,6 @@
 
 import operator
 from collections.abc import ItemsView, Iterator, KeysView, Mapping, ValuesView
-from html import escape
 from typing import ClassVar, Generic, Protocol, SupportsIndex, TypeVar
 
 import pandas as pd
@@ -109,10 +108,10 @@ class Results(Generic[R]):
     @property
     def verdict(self) -> str:
         """What to think of the whole model, in at most three sentences."""
-        return " ".join(self._verdict())
+        return " ".join(self.verdict_sentences())
 
-    def _verdict(self) -> list[str]:
-        """Return the sentences of the verdict."""
+    def verdict_sentences(self) -> list[str]:
+        """The sentences of the verdict, at most three."""
         raise NotImplementedError
 
     def headline(self) -> str:
@@ -129,8 +128,7 @@ class Results(Generic[R]):
         return f"{self.headline()}\n{as_text(self.brief(), self.expendable)}"
 
     def _repr_html_(self) -> str:
-        table = self.brief().to_html(index=False, max_rows=60, border=0, na_rep="")
-        return f"<p>{escape(self.headline()).replace(chr(10), '<br>')}</p>{table}"
+        raise NotImplementedError
 
     def _ipython_key_completions_(self) -> list[str]:
         return list(self._results)

@@ -34,8 +34,8 @@ class WholeTexts(pd.DataFrame):
     """A table whose texts a notebook or a terminal shows whole, where pandas would cut them at 50 characters."""
 
     @property
-    def _constructor(self) -> type[pd.DataFrame]:
-        return pd.DataFrame
+    def _constructor(self) -> type["WholeTexts"]:
+        return WholeTexts
 
     def _repr_html_(self) -> str | None:
         with pd.option_context("display.max_colwidth", None):
@@ -84,7 +84,8 @@ def brief(details: pd.DataFrame) -> pd.DataFrame:
     resampled = details["alpha_low"].notna().any()
     names = ["alpha", "alpha_low", "alpha_high", "D", "goodness_of_fit"] if resampled else ["alpha", "sigma", "D"]
     texts = rounded(details, [*names, "num_pl_spikes", "num_spikes", "stable_rank"])
-    table = details[["name", "layer_type", "N", "M"]].assign(name=shown_names(details), **texts)
+    sides = ["N", "M", "rf"] if (details["rf"] > 1).any() else ["N", "M"]
+    table = details[["name", "layer_type", *sides]].assign(name=shown_names(details), **texts)
     table = table.rename(columns={"num_pl_spikes": "tail", "num_spikes": "spikes"})
     if (details["phase"] != "").any():
         table["phase"] = details["phase"]
@@ -104,7 +105,8 @@ def brief_change(details: pd.DataFrame) -> pd.DataFrame:
         "overlap_in",
     )
     shown = {"name": shown_names(details), **rounded(details, names), "note": notes(details)}
-    return details[["name", "N", "M"]].assign(**shown)
+    sides = ["N", "M", "rf"] if (details["rf"] > 1).any() else ["N", "M"]
+    return details[["name", *sides]].assign(**shown)
 
 
 def shown_names(details: pd.DataFrame) -> list[str]:

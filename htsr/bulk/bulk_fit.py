@@ -53,6 +53,11 @@ class MarchenkoPasturFit:
     spike_strengths: np.ndarray
     D: float
 
+    def _repr_html_(self) -> str:
+        from htsr.report.notebook import bulk_html
+
+        return bulk_html(self)
+
     def density(self, x: np.ndarray) -> np.ndarray:
         """Evaluate the density of the fitted law, which has no spikes.
 

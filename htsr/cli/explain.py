@@ -15,12 +15,13 @@ if TYPE_CHECKING:
 def add_parser(commands: "Commands") -> argparse.ArgumentParser:
     """Add the command and return its parser."""
     parser = commands.add_parser("explain", help="say what a number means, what is good, and when not to trust it")
-    parser.add_argument(
+    names = parser.add_argument(
         "names",
         nargs="*",
         metavar="NAME",
         help="a column, a kind of finding, or a phase; without one, list what there is",
     )
+    names.completer = _known  # type: ignore[attr-defined]  # argcomplete asks for it
     return parser
 
 
@@ -37,6 +38,15 @@ def run(options: argparse.Namespace) -> int:
         return 0
     print("\n\n".join(_wrapped(f"{name}: {explained(name)}", width) for name in options.names))
     return 0
+
+
+def _known(**_: object) -> list[str]:
+    """Return every name that can be explained."""
+    from htsr.audit.columns import BY_NAME
+    from htsr.audit.explanations import EXPLANATIONS
+    from htsr.audit.phases import MEANINGS
+
+    return list(dict.fromkeys([*EXPLANATIONS, *MEANINGS, *BY_NAME]))
 
 
 def explained(name: str) -> str:
@@ -56,8 +66,7 @@ def explained(name: str) -> str:
         return f"{column.meaning}.{unit}{option}"
     from htsr.audit.table import did_you_mean
 
-    known = list(dict.fromkeys([*EXPLANATIONS, *MEANINGS, *BY_NAME]))
-    hint = did_you_mean(name, known)
+    hint = did_you_mean(name, _known())
     raise InputError(f"{name}: expected a column, a phase or a kind of finding; {hint or 'htsr explain lists them'}")
 
 

@@ -1,6 +1,7 @@
 """The parser of the command line. It loads neither torch nor numpy, so that --help and mistakes are answered at once."""
 
 import argparse
+import os
 from collections.abc import Sequence
 from typing import Any, NoReturn
 
@@ -33,6 +34,10 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     for command in (audit, compare, survey, report, watch, explain, demo):
         added = command.add_parser(commands)
         added.set_defaults(run=command.run, parser=added)
+    if "_ARGCOMPLETE" in os.environ:  # a shell asks for completions and waits
+        import argcomplete
+
+        argcomplete.autocomplete(parser)
     options, unknown = parser.parse_known_args(arguments)
     if unknown:  # parse_args would show the usage of htsr instead of the command's
         options.parser.error(f"unrecognized arguments: {' '.join(unknown)}")

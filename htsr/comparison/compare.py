@@ -327,7 +327,13 @@ class Comparison(Results[LayerComparison]):
         """The findings of all layers, the worst first."""
         return ranked((finding for result in self for finding in result.findings), KINDS)
 
-    def _verdict(self) -> list[str]:
+    def _repr_html_(self) -> str:
+        from htsr.report.notebook import comparison_html
+
+        return comparison_html(self)
+
+    def verdict_sentences(self) -> list[str]:
+        """The sentences of the verdict, at most three."""
         return verdict_of_comparison(self)
 
     def brief(self) -> pd.DataFrame:
@@ -341,7 +347,7 @@ class Comparison(Results[LayerComparison]):
             f"{s['num_layers']} layers in both ({s['num_unchanged']} unchanged, {s['num_failed']} failed, {s['num_tied']} "
             f"tied), {s['num_unmatched']} without a partner, {s['num_skipped']} tensors skipped"
         )
-        lines = [f"A: {visible(self.a.source)}; B: {visible(self.b.source)}", counts, *self._verdict()]
+        lines = [f"A: {visible(self.a.source)}; B: {visible(self.b.source)}", counts, *self.verdict_sentences()]
         if not math.isnan(s["alpha_a_median"] + s["alpha_b_median"]):
             lines.append(f"alpha: median {s['alpha_a_median']:.2f} in A, {s['alpha_b_median']:.2f} in B")
         return "\n".join(lines)

@@ -85,6 +85,11 @@ class LayerComparison:
 
         return figure_of(plot_esd_of_change(self, ax=ax))
 
+    def _repr_html_(self) -> str:
+        from htsr.report.notebook import layer_comparison_html
+
+        return layer_comparison_html(self)
+
     def __repr__(self) -> str:
         return f"LayerComparison({self.name!r}, {self.row['status']}, A: {self.a.fit}, B: {self.b.fit}, change: {self.delta.fit})"
 

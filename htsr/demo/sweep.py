@@ -13,6 +13,7 @@ from htsr.demo.corpus import standard_library
 from htsr.demo.gpt import GPT, tokens
 from htsr.optim import HTMuon, parameter_groups
 from htsr.training import History, Monitor
+from htsr.training.store.labels import POWER, setting_text
 
 POWERS = (0.0, 0.125, 0.25, 0.5)
 CONTEXT, BATCH = 128, 16
@@ -43,7 +44,7 @@ def train(power: float, steps: int, run_dir: Path) -> History:
     every = max(1, steps // CAPTURES)
     with Monitor(model, optimizer, every=every, run_dir=run_dir, layers="blocks.*") as monitor:
         monitor.record(held_out_loss=_mean_loss(model, held_out))
-        bar = tqdm(range(1, steps + 1), desc=f"   train p = {power:g}", unit="step", disable=None)
+        bar = tqdm(range(1, steps + 1), desc=f"   train {setting_text(POWER, power)}", unit="step", disable=None)
         for step in bar:
             loss = model.loss(_batch(train_text, draw))
             optimizer.zero_grad()

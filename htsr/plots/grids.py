@@ -19,9 +19,12 @@ def name_rows(ax: Axes, names: list[str]) -> None:
 
 
 def name_columns(ax: Axes, values: list[int]) -> None:
-    """Label the columns of a grid with steps or blocks, as many as fit."""
+    """Label the columns of a grid with steps or blocks, as many as fit; a single column needs no label."""
+    if len(values) == 1:
+        ax.set_xticks([])
+        return
     width = ax.get_position().width * figure_of(ax).get_figwidth()
     longest = max(len(str(value)) for value in values)
     most = max(2, int(72 * width / (CHARACTER * NORMAL * (longest + 1.5))))
     shown = range(0, len(values), -(-len(values) // most))
-    ax.set_xticks(shown, [str(values[i]) for i in shown] if len(values) > 1 else [""] * len(shown))
+    ax.set_xticks(shown, [str(values[i]) for i in shown])

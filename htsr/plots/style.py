@@ -30,6 +30,8 @@ MARKERS = "osD^vP*X"
 # The part of plasma whose ends have at least twice the contrast ratio of no contrast against white and against black.
 SEQUENCE, FIRST, LAST = "plasma", 0.28, 0.78
 
+# An end of a name that is no longer than this, such as "dense", says little without what stands before it.
+TERSE = 5
 # A first component that this share of all names have says little.
 NEARLY_ALL = 0.8
 
@@ -41,8 +43,10 @@ SMALL, NORMAL = 7, 8
 CHARACTER = 0.56
 # A legend that covers more than this share of its axes goes beside them, below with a gap of this many inches.
 MOST_COVERED, GAP = 0.14, 0.06
-# What stands before a label takes this many characters.
-HANDLE = 8
+# Axes and the names beside them are at least this wide, in widths of matplotlib's default axes.
+WITH_NAMES = 1.18
+# What stands before a label, and the gap to the next one, take this many characters.
+HANDLE = 6
 
 
 def axes_for(
@@ -136,30 +140,25 @@ def put_legend(
     figure = figure_of(axes)
     longest = max(map(len, labels)) + HANDLE
     crowded = crowded or (longest * CHARACTER * SMALL) * (len(labels) * 1.4 * SMALL) > MOST_COVERED * _area(each[0])
-    settings: dict[str, Any] = {"fontsize": SMALL, **options}
+    settings: dict[str, Any] = {"fontsize": SMALL, "handlelength": 1.4, "handletextpad": 0.5, **options}
     if not crowded or figure.get_layout_engine() is None:
         each[0].legend(handles, labels, **settings, loc=loc, framealpha=0.75, edgecolor="none", borderaxespad=0.2)
         return
-    settings |= {"frameon": False, "columnspacing": 1.2}
+    settings |= {"frameon": False, "columnspacing": 1.0}
     if own or len(each) > 1:
         ncols = _columns(labels, int(72 * figure.get_figwidth() / (CHARACTER * SMALL)))
         settings |= {"ncols": ncols, "loc": "outside upper left" if own else "outside lower left"}
         figure.legend(handles, labels, **settings)
         return
-    box = each[-1].get_tightbbox()
-    labels_below = 0.0 if box is None else float(each[-1].bbox.y0 - box.y0) / each[-1].figure.dpi
-    below = each[-1].transAxes + ScaledTranslation(0, -labels_below - GAP, each[-1].figure.dpi_scale_trans)
-    ncols = _columns(labels, int(1.1 * room(each[-1], SMALL)))
-    each[-1].legend(
-        handles,
-        labels,
-        **settings,
-        ncols=ncols,
-        loc="upper left",
-        bbox_to_anchor=(0, 0),
-        bbox_transform=below,
-        borderaxespad=0,
+    last = each[-1]
+    box = last.get_tightbbox() or last.bbox
+    beside, under = (
+        float(inner - outer) / last.figure.dpi for inner, outer in zip(last.bbox.min, box.min, strict=True)
     )
+    # it begins below the names of the rows, so that it has the width of axes and names together
+    below = last.transAxes + ScaledTranslation(-beside, -under - GAP, last.figure.dpi_scale_trans)
+    settings |= {"ncols": _columns(labels, int(WITH_NAMES * room(last, SMALL))), "borderaxespad": 0}
+    last.legend(handles, labels, loc="upper left", bbox_to_anchor=(0, 0), bbox_transform=below, **settings)
 
 
 def _columns(labels: Sequence[str], room: int) -> int:
@@ -248,11 +247,11 @@ def short_names(names: Iterable[str], length: int = 30) -> list[str]:
 def end_names(names: Iterable[str], length: int = 14) -> list[str]:
     """Return the shortest ends that tell names apart, without the last word if all share it, and folded."""
     parts = [name.split(".") for name in names]
-    if len(parts) == 1 and len(".".join(parts[0][-2:])) <= length:
-        return [folded(".".join(parts[0][-2:]), length)]
     size = next((k for k in range(1, max(map(len, parts)) + 1) if len({tuple(p[-k:]) for p in parts}) == len(parts)), 9)
     ends = [".".join(part[-size:]) for part in parts]
     cut = [end.rpartition("_") for end in ends]
     if len(ends) > 1 and len({last for _, _, last in cut}) == 1 and all(head for head, _, _ in cut):
         ends = [head for head, _, _ in cut]
+    longer = [".".join(part[-size - 1 :]) for part in parts]
+    ends = [more if len(end) <= TERSE and len(more) <= length else end for end, more in zip(ends, longer, strict=True)]
     return [folded(end, length) for end in ends]

@@ -41,7 +41,7 @@ class LogTicks(Locator):
         """Return sets of ticks, the densest first."""
         first, last = math.floor(math.log10(low)), math.ceil(math.log10(high))
         powers = np.arange(first, last + 1)
-        few = math.log10(high / low) < FEW_DECADES
+        few = math.log10(high) - math.log10(low) < FEW_DECADES
         sets = [np.outer(10.0**powers, steps).ravel() for steps in ((1, 2, 5), (1, 3)) if few]
         sets += [10.0 ** powers[powers % stride == 0] for stride in (1, 2, 3, 5, 10, 20)]
         return sets
@@ -85,6 +85,6 @@ def log_axis(ax: Axes, *which: Literal["x", "y"]) -> None:
         axis = getattr(ax, f"{name}axis")
         axis.set_major_locator(LogTicks())
         axis.set_major_formatter(LogLabels())
-        axis.set_minor_locator(LogLocator(subs=tuple(range(1, 10)), numticks=99))
+        axis.set_minor_locator(LogLocator(subs=tuple(range(1, 10)), numticks=8))
         axis.set_minor_formatter(NullFormatter())
         ax.tick_params(axis=name, which="minor", length=2)

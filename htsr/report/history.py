@@ -12,6 +12,7 @@ from htsr.audit.table import interval_texts, rounded
 from htsr.errors import InputError
 from htsr.plots import figure_of, plot_esd_over_steps, plot_layers_over_steps, plot_runs_over_steps, plot_scalars
 from htsr.report.pages import TEMPLATES, html_table, svg
+from htsr.training.store.labels import settings_text
 
 if TYPE_CHECKING:
     from htsr.training import History
@@ -37,10 +38,11 @@ def history_page(history: "History") -> str:
         "median stable rank, last": f"{last['stable_rank'].median():.1f}",
         "seconds of analysis": f"{history.analysis_seconds:.1f}",
     }
+    made_with = f"{history.about.get('model')}, {history.about.get('optimizer') or 'no optimizer'}"
     return TEMPLATES.get_template("history.html.j2").render(
         version=__version__,
         title=f"Weight spectra of {history.run_dir.absolute().name} over training",
-        source=f"{history.about.get('model')}, {history.about.get('optimizer') or 'no optimizer'}; {history.run_dir}",
+        source="; ".join(filter(None, [made_with, settings_text(history.settings), str(history.run_dir)])),
         numbers=numbers,
         figures={caption: svg(figure) for caption, figure in _figures(history, details).items()},
         table=html_table(_first_and_last(details, steps)),

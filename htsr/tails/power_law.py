@@ -270,6 +270,11 @@ class PowerLawFit:
         """Return the refits of the last call, by its arguments."""
         return {}
 
+    def _repr_html_(self) -> str:
+        from htsr.report.notebook import fit_html
+
+        return fit_html(self)
+
     def __repr__(self) -> str:
         if self.status == "failed":
             return f"PowerLawFit(failed: {self.reason})"

@@ -10,6 +10,7 @@ from htsr.tails.resampling import MIN_RESAMPLES
 from htsr.training.ranks import is_distributed
 from htsr.training.schedules import CaptureSchedule, check_whole
 from htsr.training.schedules import every as every_step
+from htsr.training.settings import check_about
 from htsr.training.store.capture import QUANTITIES
 from htsr.weights.inventory import Inventory
 from htsr.weights.select import Patterns, select
@@ -25,6 +26,7 @@ def check_arguments(
     bootstrap: object,
     first_step: object,
     timeout: object,
+    about: object = None,
 ) -> None:
     """Raise ``TypeError`` or ``ValueError`` for an argument that a Monitor cannot work with."""
     if not isinstance(model, nn.Module):
@@ -50,6 +52,7 @@ def check_arguments(
     _check_number("timeout", timeout)
     if not timeout > 0:  # type: ignore[operator]
         raise ValueError(f"expected seconds above 0, got {timeout=}")
+    check_about(about)
 
 
 def quantities_of(capture: str | Collection[str], has_optimizer: bool) -> tuple[str, ...]:

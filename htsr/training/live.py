@@ -8,6 +8,7 @@ import pandas as pd
 from htsr.audit.table import interval_texts, rounded
 from htsr.text import escaped, visible
 from htsr.training.store.history import History
+from htsr.training.store.labels import settings_text
 
 SHOWN = ("alpha", "stable_rank", "log_spectral_norm", "relative_distance")
 # The escape sequence that clears a terminal and moves its cursor to the top.
@@ -47,16 +48,19 @@ def screen(history: History, rows: int | None = None) -> str:
     details = history.details
     details = details[(details["quantity"] == "weights") & (details["tied_to"] == "")]
     first, last = (details[details["step"] == step].set_index("name") for step in (steps[0], steps[-1]))
+    settings = f" ({visible(settings_text(history.settings))})" if history.settings else ""
     lines = [
-        f"{visible(history.about.get('model'))} in {visible(history.run_dir)}: step {steps[-1]}, {len(steps)} captures, "
-        f"median alpha {last['alpha'].median():.2f}, median stable rank {last['stable_rank'].median():.1f}"
+        f"{visible(history.about.get('model'))} in {visible(history.run_dir)}{settings}: step {steps[-1]}, {len(steps)} "
+        f"captures, median alpha {last['alpha'].median():.2f}, median stable rank {last['stable_rank'].median():.1f}"
     ]
     if scalars := history.last_scalars:
-        lines.append(", ".join(f"{visible(name)} {value:.4g}" for name, value in scalars.items()))
+        means = history.last_tenths()
+        texts = {name: f" (mean of the last tenth {value:.4g})" for name, value in means.items()}
+        lines.append(", ".join(f"{visible(name)} {value:.4g}{texts.get(name, '')}" for name, value in scalars.items()))
     table = pd.DataFrame({"name": [visible(name) for name in last.index]}, last.index)
-    texts = rounded(last, SHOWN)
+    cells = rounded(last, SHOWN)
     for name in SHOWN:
-        table[name] = texts[name]
+        table[name] = cells[name]
         if name == "alpha" and last["alpha_low"].notna().any():
             table["95 %"] = interval_texts(last)
         if name == "alpha":

@@ -74,6 +74,9 @@ class Monitor:
         raise_at_close: Let ``close()`` raise if something failed.
         timeout: Seconds that the ranks of a distributed training wait for each other at a capture. If one does not come, the
             others stop capturing and go on training.
+        about: Settings of the run to keep in ``run.json``, by name: numbers, texts, truth values or None. ``History.settings``
+            has them beside ``lr``, ``power`` and ``weight_decay`` of the optimizer and torch's ``seed``, if the training has set
+            one; a setting that is given here replaces one that the Monitor found. Tables and labels of runs show all of them.
 
     Attributes:
         step_count: Training steps done, or begun if there are several optimizers.
@@ -125,8 +128,9 @@ class Monitor:
         first_step: int = 0,
         raise_at_close: bool = False,
         timeout: float = 300.0,
+        about: Mapping[str, object] | None = None,
     ) -> None:
-        check_arguments(model, every, run_dir, log, budget, background, bootstrap, first_step, timeout)
+        check_arguments(model, every, run_dir, log, budget, background, bootstrap, first_step, timeout, about)
         optimizers = optimizers_of(optimizer)
         refuse_strangers(model, optimizers)
         quantities = quantities_of(capture, bool(optimizers))
@@ -145,7 +149,7 @@ class Monitor:
         )  # refuse patterns without a match before anything is written
         ranks = Ranks(timeout) if is_distributed() else None
         opened = open_run_directory(
-            run_dir, describe_run(model, optimizers, every, budget, quantities), first_step, ranks
+            run_dir, describe_run(model, optimizers, every, budget, quantities, about), first_step, ranks
         )
         self.run_dir, self._history, self._writer = opened.path, opened.history, opened.writer
         self._failures = Failures(self._writer, keep_first=raise_at_close)
@@ -213,6 +217,8 @@ class Monitor:
         if numbers:
             with self.surviving("record"):
                 self._writer.record(self.step_count, numbers)
+            with self.surviving("record"):
+                self._reporter.recorded(self.step_count, numbers, self)
 
     def on(self, condition: str | Condition, action: str | Action, *, every_time: bool = False) -> None:
         """Do something when a condition comes true.
@@ -220,6 +226,9 @@ class Monitor:
         Args:
             condition: A condition as for ``htsr audit --fail-on``, such as ``"median(alpha) < 2"`` or
                 ``"phase == 'rank-collapse'"``. The Monitor judges it on the rows of the weights at each capture.
+                A name that is no column is a scalar that ``record`` gets: the Monitor judges ``"loss < 0.1"`` whenever a loss
+                is recorded, and ``"loss < 0.1 and median(alpha) < 2"`` at each capture, with the last loss. In a distributed
+                training, record the same value on every rank.
                 ``previous_phase`` is the phase at the capture before, so that ``"phase != previous_phase"`` holds where a
                 phase changed (for no layer at the first capture).
             action: ``"stop"`` sets ``should_stop``, which the training loop must read (the callbacks for Trainer and Lightning
@@ -230,7 +239,7 @@ class Monitor:
                 that names ``previous_phase``.
 
         Raises:
-            InputError: If the condition cannot be read or names an unknown column.
+            InputError: If the condition cannot be read or names what seems to be a misspelt column.
             TypeError: If the condition is neither a text nor a ``Condition``, or the action neither a name nor a function.
             ValueError: If the action's name is unknown.
         """
@@ -252,6 +261,7 @@ class Monitor:
             self._hand_over()
             if self._capturer.last_step != self.step_count and self._permission.has_room(self.step_count):
                 self._capture(between_steps=True)
+        self._reporter.finish(self.step_count)
         self._writer.event(self.step_count, "closed", f"{self.spent_seconds:.3f} s spent on monitoring")
         self._writer.close()
         if self._raise_at_close:
@@ -276,6 +286,11 @@ class Monitor:
         self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
     ) -> None:
         self.close()
+
+    def _repr_html_(self) -> str:
+        from htsr.report.notebook import monitor_html
+
+        return monitor_html(self)
 
     def __repr__(self) -> str:
         return (

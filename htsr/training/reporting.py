@@ -1,11 +1,13 @@
 """Who hears of a capture: the tracker, and the actions of conditions that came true."""
 
+import logging
 from collections.abc import Callable, Collection, Mapping
 from typing import TYPE_CHECKING
 
 import pandas as pd
 
 from htsr.audit.conditions import Condition
+from htsr.text import escaped
 from htsr.training.failures import Failures
 from htsr.training.store.capture import WEIGHTS, Capture
 from htsr.training.store.tables import rows_frame
@@ -15,6 +17,8 @@ from htsr.training.watching import Action, Watched
 
 if TYPE_CHECKING:
     from htsr.training.monitor import Monitor
+
+logger = logging.getLogger(__name__)
 
 Log = Callable[[Mapping[str, float], int], object]
 
@@ -31,11 +35,32 @@ class Reporter:
         self._log, self._log_layers = log, log_layers
         self._writer, self._failures = writer, failures
         self._watched: list[Watched] = []
+        self._scalars: dict[str, float] = {}  # the last recorded value of each
         self._phases: dict[str, str] = {}  # of each layer at the capture before
 
     def watch(self, condition: str | Condition, action: str | Action, every_time: bool) -> None:
-        """Judge a condition from the next capture on; refuse one that could never be judged."""
-        self._watched.append(Watched.of(condition, action, every_time))
+        """Judge a condition from now on; refuse one that could never be judged."""
+        self._watched.append(Watched.of(condition, action, every_time, self._scalars))
+
+    def recorded(self, step: int, scalars: Mapping[str, float], monitor: "Monitor") -> None:
+        """Remember scalars, and judge the conditions that name some of them and no column."""
+        self._scalars.update(scalars)
+        for watched in self._watched:
+            if watched.of_scalars and not watched.scalars.isdisjoint(scalars):
+                self._judge(watched, None, step, monitor)
+
+    def finish(self, step: int) -> None:
+        """Tell of conditions that nobody could judge, since nobody recorded their scalars."""
+        for watched in self._watched:
+            missing = watched.scalars - self._scalars.keys()
+            if missing:
+                known = ", ".join(map(repr, self._scalars)) or "nothing"
+                message = (
+                    f"{watched.condition.text!r} was never judged: expected record({sorted(missing)[0]}=...) during the "
+                    f"training, and {known} was recorded"
+                )
+                logger.warning("%s", escaped(message))
+                self._writer.event(step, "condition", message)
 
     def report(self, capture: Capture, monitor: "Monitor") -> None:
         """Log a capture and take the actions that it calls for, on the training's thread; survive what fails."""
@@ -48,11 +73,16 @@ class Reporter:
                         self._log.histograms(capture.spectra, capture.step)
             weights = self._with_previous_phase(table[table["quantity"] == WEIGHTS])
             for watched in self._watched:
-                with self._failures.surviving("action", capture.step):
-                    verdict = watched.judge(weights)
-                    if verdict is not None:
-                        self._writer.event(capture.step, "condition", str(verdict))
-                        watched.action(monitor, verdict)
+                if not watched.of_scalars:
+                    self._judge(watched, weights, capture.step, monitor)
+
+    def _judge(self, watched: Watched, table: pd.DataFrame | None, step: int, monitor: "Monitor") -> None:
+        """Take the action of a condition if it calls for it; survive what fails."""
+        with self._failures.surviving("action", step):
+            verdict = watched.judge(table, self._scalars)
+            if verdict is not None:
+                self._writer.event(step, "condition", str(verdict))
+                watched.action(monitor, verdict)
 
     def _with_previous_phase(self, weights: pd.DataFrame) -> pd.DataFrame:
         """Return the rows with a column ``previous_phase``, and remember their phases for the next capture."""

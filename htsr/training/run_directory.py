@@ -6,7 +6,7 @@ import re
 import shutil
 import tempfile
 import weakref
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -21,6 +21,7 @@ from torch.optim import Optimizer
 from htsr._version import __version__
 from htsr.training.optimizers import labels_of
 from htsr.training.ranks import Ranks
+from htsr.training.settings import settings_of
 from htsr.training.store.files import ABOUT, CAPTURES, EVENTS, SCHEMA, append_line, capture_step
 from htsr.training.store.history import History
 from htsr.training.store.writer import NoWriter, RunWriter
@@ -42,7 +43,12 @@ class RunDirectory:
 
 
 def describe_run(
-    model: nn.Module, optimizers: Sequence[Optimizer], every: object, budget: float | None, quantities: tuple[str, ...]
+    model: nn.Module,
+    optimizers: Sequence[Optimizer],
+    every: object,
+    budget: float | None,
+    quantities: tuple[str, ...],
+    about: Mapping[str, object] | None = None,
 ) -> dict[str, object]:
     """Return what ``run.json`` says of a run."""
     return {
@@ -55,6 +61,7 @@ def describe_run(
         "every": int(every) if isinstance(every, Integral) else getattr(every, "__name__", every and "schedule"),
         "budget": budget,
         "capture": list(quantities),
+        "settings": settings_of(optimizers, about),
     }
 
 

@@ -122,4 +122,5 @@ def test_findings_show_whole_in_a_notebook():
     sentence = a.findings["finding"][0]
     assert len(sentence) > 100
     assert sentence in a.findings._repr_html_()
+    assert sentence in a.findings.head(1)._repr_html_()
     assert sentence in repr(a.findings)

@@ -17,14 +17,16 @@ def noise(seed):
 
 
 def test_a_trained_model(minilm):
-    first, second, third = htsr.analyze(minilm, progress=False)._verdict()
+    first, second, third = htsr.analyze(minilm, progress=False).verdict_sentences()
     assert first == "1 of 39 fitted matrices is noise, as if it had never been trained: pooler.dense."
     assert second.startswith("3 have alpha above 6, so hardly a heavy tail: encoder.layer.4.attention.self.value, ")
     assert third.startswith("15 tails rest on fewer than 30 values, so read their alpha as ± ")
 
 
 def test_nothing_stands_out():
-    verdict = htsr.analyze({"a": planted(pareto(3, 400), 400), "b": planted(pareto(2.5, 400, 1), 400)})._verdict()
+    verdict = htsr.analyze(
+        {"a": planted(pareto(3, 400), 400), "b": planted(pareto(2.5, 400, 1), 400)}
+    ).verdict_sentences()
     assert verdict[0] == "None of 2 fitted matrices is noise, and none has lost rank."
     assert verdict[1].startswith("Every alpha lies between 2 and 6: ")
     assert len(verdict) == 2

@@ -1,5 +1,6 @@
 """The entry point: usage, streams, and what becomes of errors."""
 
+import os
 import subprocess
 import sys
 
@@ -146,3 +147,22 @@ def test_help_for_a_reader_that_leaves():
     command = f"{sys.executable} -m htsr audit --help | head -0"
     result = subprocess.run(["bash", "-o", "pipefail", "-c", command], capture_output=True, text=True, check=False)
     assert (result.returncode, result.stderr) == (0, "")
+
+
+def test_a_shell_completes_commands_options_and_names(tmp_path):
+    pytest.importorskip("argcomplete")
+
+    def completions(line):
+        environment = os.environ | {
+            "_ARGCOMPLETE": "1",
+            "_ARGCOMPLETE_IFS": "\n",
+            "_ARGCOMPLETE_STDOUT_FILENAME": str(tmp_path / "answer"),
+            "COMP_LINE": line,
+            "COMP_POINT": str(len(line)),
+        }
+        subprocess.run([sys.executable, "-m", "htsr"], env=environment, timeout=60, check=False)
+        return [word.strip() for word in (tmp_path / "answer").read_text().split("\n")]
+
+    assert completions("htsr com") == ["compare"]
+    assert "--bootstrap" in completions("htsr audit --b")
+    assert "stable_rank" in completions("htsr explain stab")

@@ -33,7 +33,7 @@ def test_the_demo_writes_its_pages_twice(minilm, tmp_path):
         assert history.steps == list(range(7))
         assert set(history.groups.query("algorithm == 'htmuon'")["power"]) == {float(power)}
         assert history.scalars["train_loss"].notna().sum() == 6
-    assert "p = 0.5" in result.stdout
+    assert "p = 1/2" in result.stdout
 
 
 @pytest.mark.slow

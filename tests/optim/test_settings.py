@@ -87,7 +87,7 @@ def test_keys_that_other_tools_read_may_stand_in_a_group(key):
 def test_groups_of_one_optimizer_serve_another():
     first = HTMuon([*weights((4, 4)), *weights((3,))], power=lambda step: 0.5 / (1 + step))
     second = HTMuon([dict(group) for group in first.param_groups])
-    assert [group["power"] for group in second.param_groups] == [0.5, 0.5]
+    assert [group.get("power") for group in second.param_groups] == [0.5, None]
 
 
 def test_settings_changed_to_wrong_values_stop_the_next_step_before_anything_moves():

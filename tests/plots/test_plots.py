@@ -9,8 +9,6 @@ from torch import nn
 
 import htsr
 from htsr.plots import plot_against_power, plot_runs_over_steps, plot_scalars
-from htsr.plots.spectra.density import log_histogram
-from tests.conftest import pareto, planted
 
 
 @pytest.fixture(scope="module")
@@ -49,23 +47,6 @@ def test_layer_picture_shows_the_fit(analysis):
     assert (x[0], x[-1]) == pytest.approx((layer.fit.xmin, layer.fit.xmax))
     assert np.polyfit(np.log(x), np.log(y), 1)[0] == pytest.approx(-layer.fit.alpha)
     assert f"alpha {layer.fit.alpha:.2f}" in ax.get_title(loc="left")
-
-
-def test_the_drawn_tail_lies_on_the_histogram():
-    spectrum = htsr.Spectrum.from_weight(planted(pareto(2.5, 900), 900))
-    fit = htsr.fit_power_law(spectrum)
-    edges, density = log_histogram(spectrum.nonzero)
-    middles = np.sqrt(edges[1:] * edges[:-1])
-    law = fit.n_tail / fit.n * (fit.alpha - 1) / fit.xmin * (middles / fit.xmin) ** -fit.alpha
-    well_filled = (middles > fit.xmin) & (density * np.diff(edges) * 900 > 30)
-    assert well_filled.sum() > 5
-    np.testing.assert_allclose(density[well_filled], law[well_filled], rtol=0.5)
-
-
-def test_histogram_counts_every_value_above_its_left_edge():
-    evals = np.sort(np.random.default_rng(0).lognormal(size=300))
-    edges, density = log_histogram(evals)
-    assert np.nansum(density * np.diff(edges)) == pytest.approx(np.mean(evals >= edges[0]), abs=1 / 300)
 
 
 def test_failed_layers_are_drawn_without_a_fit(analysis):
@@ -137,3 +118,49 @@ def test_the_noise_bulk():
     assert "1 spike," in ax.get_title(loc="left")
     with pytest.raises(ValueError, match="no noise bulk"):
         htsr.analyze({"w": W}, bulk=False)["w"].plot("bulk")
+
+
+SINGLE = {
+    "esd": lambda a, h, ax: a["2"].plot(ax=ax),
+    "bulk": lambda a, h, ax: a["2"].plot("bulk", ax=ax),
+    "ccdf": lambda a, h, ax: a["2"].plot("ccdf", ax=ax),
+    "qq": lambda a, h, ax: a["2"].plot("qq", ax=ax),
+    "hill": lambda a, h, ax: a["2"].plot("hill", ax=ax),
+    "depth": lambda a, h, ax: a.plot("alpha", ax=ax),
+    "histogram": lambda a, h, ax: a.plot("histogram", ax=ax),
+    "phases": lambda a, h, ax: a.plot("phase", ax=ax),
+    "layers": lambda a, h, ax: h.plot("alpha", ax=ax),
+    "heat map": lambda a, h, ax: h.plot("alpha", how="heat map", ax=ax),
+    "layer": lambda a, h, ax: h.plot("0", ax=ax),
+    "ridges": lambda a, h, ax: h.plot("0", how="ridges", ax=ax),
+    "scalar": lambda a, h, ax: h.plot("loss", ax=ax),
+    "phases over steps": lambda a, h, ax: h.plot("phase", ax=ax),
+}
+
+
+@pytest.mark.parametrize("picture", SINGLE)
+def test_a_picture_fits_a_column_of_a_dark_page(analysis, history, picture):
+    with plt.style.context("dark_background"):
+        figure, ax = plt.subplots(figsize=(3.5, 2.6), layout="constrained")
+        plt.close(figure)
+        assert SINGLE[picture](analysis, history, ax) is figure
+        figure.draw_without_rendering()
+    assert ax.has_data()
+    assert ax.get_window_extent().width > 0.4 * figure.bbox.width
+    drawn = figure.get_tightbbox()
+    assert drawn.x0 > -0.02
+    assert drawn.y0 > -0.02
+    assert drawn.x1 < 3.52
+    assert drawn.y1 < 2.62
+    for axis in (ax.yaxis,) if picture == "phases" else (ax.xaxis, ax.yaxis):  # without blocks there is but one column
+        low, high = sorted(axis.get_view_interval())
+        assert sum(low <= place <= high for place in axis.get_ticklocs()) >= 2
+
+
+def test_several_axes_are_drawn_on_in_order(analysis, history):
+    figure, axes = plt.subplots(1, 2)
+    plt.close(figure)
+    assert analysis["2"].plot("xmin", ax=axes) is figure
+    assert [ax.get_ylabel() for ax in axes] == ["D", "alpha"]
+    with pytest.raises(ValueError, match="expected 2 axes, one for each panel, got 1"):
+        analysis["2"].plot("xmin", ax=axes[0])

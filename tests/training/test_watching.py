@@ -402,3 +402,52 @@ def test_an_interval_of_alpha():
     monitor = htsr.Monitor(nn.Linear(200, 150), bootstrap=20)
     row = monitor.history.details.iloc[0]
     assert row["alpha_low"] < row["alpha"] < row["alpha_high"]
+
+
+def test_a_condition_on_a_scalar_is_judged_whenever_it_is_recorded(caplog):
+    model, _ = make()
+    monitor = htsr.Monitor(model, every=100, bootstrap=0, bulk=False)
+    monitor.on("loss < 0.1", "stop")
+    monitor.on("val_acc > 0.9 and lr < 1", "warn")
+    monitor.on("forgotten > 0", "warn")
+    monitor.step(loss=0.5, val_acc=0.95)
+    monitor.record(loss=float("nan"))
+    assert not monitor.should_stop
+    with caplog.at_level(logging.WARNING):
+        monitor.step(lr=0.01)
+        monitor.record(loss=0.05)
+        monitor.record(loss=0.04)  # it held before
+        monitor.close()
+    assert monitor.should_stop
+    assert [text.split(";")[0] for text in caplog.messages] == [
+        "step 2: val_acc > 0.9 and lr < 1: holds (val_acc is 0.95, lr is 0.01)",
+        "step 2: loss < 0.1: holds (loss is 0.05)",
+        "'forgotten > 0' was never judged: expected record(forgotten=...) during the training, and 'loss', 'val_acc', 'lr' was "
+        "recorded",
+    ]
+    assert list(monitor.history.events.query("kind == 'condition'")["step"]) == [2, 2, 2]
+    assert monitor.failed == []
+
+
+def test_a_condition_on_layers_and_a_scalar_is_judged_at_each_capture():
+    model, _ = make()
+    monitor = htsr.Monitor(model, every=1, bootstrap=0, bulk=False)
+    found = []
+    for condition in ("N > 30 and loss < 0.1", "median(N) > 30 and loss < 0.1", "count(N > loss) > 0"):
+        monitor.on(condition, lambda m, verdict: found.append((m.step_count, str(verdict))))
+    monitor.step()
+    assert found == []
+    monitor.record(loss=0.05)
+    monitor.step()
+    assert [step for step, _ in found] == [2, 2, 2]
+    assert found[0][1].startswith("N > 30 and loss < 0.1: holds for 1 layer: 0 (N 40, loss 0.05)")
+    assert found[1][1] == "median(N) > 30 and loss < 0.1: holds (loss is 0.05, median(N) is 35)"
+    monitor.record(phse=1)
+    monitor.on("phse > 2", "warn")  # it was recorded, so it is no slip
+    for condition, message in (
+        ("median(loss) < 1", "write loss alone"),
+        ("loss == 'low'", "compares a number with a text"),
+        ("alpa < 2", "did you mean alpha"),
+    ):
+        with pytest.raises(htsr.InputError, match=message):
+            monitor.on(condition, "stop")

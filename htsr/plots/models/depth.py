@@ -34,6 +34,8 @@ PANELS = ("embedding", "q", "k", "v", "kv", "qkv", "o", "router", "gate", "up", 
 MAX_NAMED = 60
 # A panel of a figure of its own, in inches, and how many stand side by side.
 PANEL, ACROSS = (2.4, 1.9), 4
+# Columns that WeightWatcher's bounds are meant for.
+ALPHAS = ("alpha", "alpha_a", "alpha_b")
 # The axis is logarithmic if an alpha, or another metric in medians over the layers, is larger than this.
 FAR_ALPHA, FAR = 10.0, 20.0
 
@@ -199,7 +201,7 @@ def _apart(blocks: pd.Series) -> pd.Series:
 
 def _number_blocks(ax: Axes, blocks: int, *, outside: int = 0) -> None:
     """Number as many blocks as fit, and mark layers behind them."""
-    fitting = max(2, int(room(ax, NORMAL) / 5))
+    fitting = max(2, int(room(ax, NORMAL) / (len(str(blocks)) + 2.5)))
     stride = next(s for s in (1, 2, 3, 4, 5, 8, 10, 16, 20, 25, 50, 100, 10**9) if blocks / s <= fitting)
     ticks = list(range(0, blocks, stride))
     ax.set_xticks([*ticks, *range(blocks, blocks + outside)], [*map(str, ticks), *["out"] * outside])
@@ -220,7 +222,7 @@ def _scale(axes: np.ndarray, table: pd.DataFrame, column: str) -> None:
     """Give all panels one scale and one name, and draw the bounds of alpha."""
     finite = table["value"][np.isfinite(table["value"])]
     tallest, lowest = finite.max(), finite.min()
-    alpha = column == "alpha"
+    alpha = column in ALPHAS
     logarithmic = lowest > 0 and tallest > (FAR_ALPHA if alpha else FAR * finite.median())
     for number, ax in enumerate(axes):
         if alpha:
@@ -245,8 +247,9 @@ def _key(table: pd.DataFrame, column: str) -> list[Line2D | Patch]:
         key.append(Patch(color=GREY, alpha=0.3, linewidth=0, label="90 % of noise"))
     elif table["null_low"].notna().any():
         key.append(Line2D([], [], color=GREY, linewidth=1.2, label="noise, median"))
-    if column == "alpha":
+    if table["low"].notna().any():
         bars = "95 % interval" if table.attrs["interval"] else "± sigma"
         key.append(Line2D([], [], color=GREY, linewidth=0.9, marker="o", markersize=3.5, label=bars))
+    if column in ALPHAS:
         key.append(Line2D([], [], color=GREY, linewidth=0.8, linestyle=":", label="2 and 6"))
     return key

@@ -118,5 +118,5 @@ def plot_phases(details: pd.DataFrame, *, ax: ManyAxes | None = None) -> Axes:
     name_columns(axes, list(grid.phases.columns))
     label_axes(axes, grid.across if columns > 1 else None)
     handles = [Patch(color=PHASE_COLOURS[phase], label=phase) for phase in found]
-    put_legend(axes, handles, own=ax is None, crowded=True, handlelength=1, columnspacing=1)
+    put_legend(axes, handles, own=ax is None, crowded=True)
     return axes

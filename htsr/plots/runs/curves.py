@@ -53,7 +53,10 @@ def curves(runs: Mapping[str, "History"], name: str, by: str | None = None) -> l
     if not single:
         raise ValueError(f"no run has a value of {name!r}")
     if by is None:
-        return [Curve(label, label, 1, table) for label, table in single.items()]
+        names: Mapping[str, str] = getattr(
+            runs, "legend", {}
+        )  # ``Runs`` names a run by its settings, a dictionary does not
+        return [Curve(names.get(label, label), label, 1, table) for label, table in single.items()]
     values = {label: setting(runs[label], by) for label in single}
     missing = [label for label, value in values.items() if value is None]
     if missing:
@@ -65,7 +68,7 @@ def curves(runs: Mapping[str, "History"], name: str, by: str | None = None) -> l
     for value in distinct:
         tables = [single[label] for label in single if values[label] == value]
         text = f"{value:.4g}" if are_numbers([value]) else str(value)
-        found.append(Curve(f"{by} = {text}", value, len(tables), tables[0] if len(tables) == 1 else _together(tables)))
+        found.append(Curve(f"{by} = {text}", value, len(tables), tables[0] if len(tables) == 1 else together(tables)))
     return found
 
 
@@ -106,7 +109,7 @@ def _of_one_run(history: "History", name: str) -> pd.DataFrame:
     return pd.DataFrame(quantiles).dropna(subset="middle")
 
 
-def _together(tables: list[pd.DataFrame]) -> pd.DataFrame:
+def together(tables: list[pd.DataFrame]) -> pd.DataFrame:
     """Return mean and range of the middles of several runs, at every step between the first and last of each."""
     middles = pd.concat([table["middle"] for table in tables], axis=1).sort_index()
     middles = middles.interpolate(method="index", limit_area="inside")

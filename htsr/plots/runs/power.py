@@ -146,7 +146,7 @@ def _draw(tables: Mapping[str, pd.DataFrame], history: "History", by: str, ax: M
     for panel, (column, table) in zip(axes, tables.items(), strict=True):
         settings = list(dict.fromkeys(table["setting"]))
         place = table["setting"].map(settings.index)  # evenly, since powers and rates crowd at one end
-        panel.plot(place, table["value"], "o", color=BLUE, alpha=0.4, markersize=4, markeredgewidth=0, label="a layer")
+        panel.plot(place, table["value"], "o", color=BLUE, alpha=0.6, markersize=4, markeredgewidth=0, label="a layer")
         medians = table.groupby(["setting", "run"])["value"].median().groupby("setting")
         panel.plot(range(len(settings)), medians.mean(), "o-", color=VERMILION, label="median over layers")
         panel.vlines(range(len(settings)), medians.min(), medians.max(), color=VERMILION, linewidth=2.5, alpha=0.6)

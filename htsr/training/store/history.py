@@ -1,7 +1,6 @@
 """The History of a run: what a Monitor wrote, as tables and spectra, also while the run goes on."""
 
 from collections.abc import Iterable, Mapping
-from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
@@ -14,6 +13,7 @@ from htsr.spectra.spectrum import Spectrum
 from htsr.text import encodable, visible
 from htsr.training.store.capture import QUANTITIES, WEIGHTS
 from htsr.training.store.files import EVENTS, SCALARS, capture_name
+from htsr.training.store.labels import settings_text
 from htsr.training.store.reader import RunReader
 from htsr.training.store.tables import rows_frame
 
@@ -38,6 +38,8 @@ class History:
     Attributes:
         run_dir: The directory.
         about: When and with what the run was made.
+        settings: ``lr``, ``power``, ``weight_decay`` and ``seed``, as far as the run has them, and what ``Monitor(about=...)``
+            got. A learning rate is the one that schedules start from.
         columns: Type, meaning and unit of each column of ``details``, by name.
         damaged: Why a capture or a line of scalars could not be read, by file name. Everything else leaves them out.
 
@@ -52,6 +54,8 @@ class History:
         self.run_dir = Path(run_dir)
         self._reader = RunReader(self.run_dir)
         self.about = self._reader.about
+        known = self.about.get("settings")
+        self.settings: dict[str, Any] = dict(known) if isinstance(known, dict) else {}  # older runs have none
         self.damaged = self._reader.damaged
 
     @staticmethod
@@ -59,7 +63,8 @@ class History:
         """Open several runs to compare them side by side.
 
         Args:
-            run_dirs: Run directories; or a mapping from label to directory; or one directory that holds run directories.
+            run_dirs: Run directories; or a mapping from label to directory; or one directory that holds run directories, also in
+                folders inside it.
 
         Returns:
             The histories by label. By default the label is the shortest unique end of the path.
@@ -104,6 +109,23 @@ class History:
             last |= {encodable(name): values[name] for name in values}
         last.pop("step", None)
         return last
+
+    def last_tenths(self, at_least: int = 20) -> dict[str, float]:
+        """The mean of the last tenth of each scalar's values, which says more of a noisy loss than its last value.
+
+        Args:
+            at_least: Scalars with fewer values are left out.
+
+        Returns:
+            The means by name.
+        """
+        scalars = self.scalars
+        values = {str(name): scalars[name].dropna() for name in scalars if name != "step"}
+        return {
+            name: float(one.tail(max(1, len(one) // 10)).mean())
+            for name, one in values.items()
+            if len(one) >= max(1, at_least)
+        }
 
     @property
     def events(self) -> pd.DataFrame:
@@ -297,16 +319,19 @@ class History:
         return len(self._reader.headers())
 
     def __repr__(self) -> str:
-        return f"{self._headline()}\n{self._table().to_string(max_cols=12, max_rows=30, float_format='{:.2f}'.format)}"
+        return f"{self.headline()}\n{self._table().to_string(max_cols=12, max_rows=30, float_format='{:.2f}'.format)}"
 
     def _repr_html_(self) -> str:
-        table = self._table().to_html(max_cols=12, max_rows=30, float_format="{:.2f}".format, border=0)
-        return f"<p>{escape(self._headline())}</p>{table}"
+        from htsr.report.notebook import history_html
 
-    def _headline(self) -> str:
+        return history_html(self)
+
+    def headline(self) -> str:
+        """What was watched, where it is kept, and how many captures there are."""
         damaged = f", {len(self.damaged)} damaged" if self.damaged else ""
+        settings = f" ({visible(settings_text(self.settings))})" if self.settings else ""
         return (
-            f"History of {visible(self.about.get('model'))} in {visible(self.run_dir)}: {len(self)} captures{damaged}; "
+            f"History of {visible(self.about.get('model'))} in {visible(self.run_dir)}{settings}: {len(self)} captures{damaged}; "
             "alpha by step and layer"
         )
 

@@ -1,5 +1,6 @@
 """Runs: several histories side by side."""
 
+import os
 from collections.abc import Iterable, Iterator, Mapping
 from html import escape
 from pathlib import Path
@@ -10,8 +11,9 @@ import pandas as pd
 from htsr.errors import InputError
 from htsr.text import visible
 from htsr.training.store.capture import WEIGHTS
-from htsr.training.store.files import ABOUT
+from htsr.training.store.files import ABOUT, CAPTURES
 from htsr.training.store.history import History
+from htsr.training.store.labels import labels
 from htsr.weights.names import distinct_ends
 
 if TYPE_CHECKING:
@@ -25,10 +27,28 @@ class Runs(Mapping[str, History]):
 
     Args:
         histories: Label and history of each run, in order.
+        named: Whether somebody chose the labels, so that legends keep them.
     """
 
-    def __init__(self, histories: Mapping[str, History]) -> None:
+    def __init__(self, histories: Mapping[str, History], named: bool = True) -> None:
         self._histories = dict(histories)
+        self._named = named
+
+    @property
+    def settings(self) -> pd.DataFrame:
+        """One row a run, one column a setting, such as ``lr``, ``power``, ``seed`` and those of ``Monitor(about=...)``."""
+        rows = [history.settings for history in self.values()]
+        return pd.DataFrame(rows, index=pd.Index(list(self), name="run"), dtype=None if any(rows) else "object")
+
+    @property
+    def legend(self) -> dict[str, str]:
+        """A name for each run in a picture, by its label: the settings in which the runs differ, such as ``p = 1/8, seed = 0``.
+
+        It is the label itself where somebody chose the labels, or if the runs do not differ.
+        """
+        if self._named:
+            return {label: label for label in self}
+        return labels({label: history.settings for label, history in self.items()})
 
     @property
     def details(self) -> pd.DataFrame:
@@ -55,16 +75,23 @@ class Runs(Mapping[str, History]):
         return pd.DataFrame(medians).sort_index()
 
     def summary(self) -> pd.DataFrame:
-        """One row a run: model, optimizer, captures, last step, medians over layers at the last capture, last scalars."""
+        """One row a run: model, optimizer, settings, captures, last step, medians over layers at the last capture, last scalars.
+
+        A scalar with at least 20 values has a second column, ``<name>_last_tenth``: the mean of the last tenth of its values.
+        """
         rows = []
         for label, history in self.items():
             row: dict[str, object] = {"run": label, "model": history.about.get("model")}
-            row |= {"optimizer": history.about.get("optimizer"), "captures": len(history)}
+            row |= {"optimizer": history.about.get("optimizer"), **history.settings, "captures": len(history)}
             if len(history):
                 row["last_step"] = history.steps[-1]
                 for metric in ("alpha", "stable_rank"):
                     row[f"{metric}_median"] = history.over_steps(metric).iloc[-1].median()
-            row |= history.last_scalars
+            means = history.last_tenths()
+            for name, value in history.last_scalars.items():
+                row[name] = value
+                if name in means:
+                    row[f"{name}_last_tenth"] = means[name]
             rows.append(row)
         return pd.DataFrame(rows)
 
@@ -115,11 +142,13 @@ def open_runs(run_dirs: str | Path | Iterable[str | Path] | Mapping[str, str | P
         parent = Path(run_dirs)
         if not parent.is_dir():
             raise FileNotFoundError(f"{parent}: no such directory")
-        run_dirs = (
-            [parent] if (parent / ABOUT).exists() else sorted(about.parent for about in parent.glob(f"*/{ABOUT}"))
-        )
+        run_dirs = [parent] if (parent / ABOUT).exists() else sorted(_run_dirs_inside(parent))
         if not run_dirs:
-            raise InputError(f"{parent}: expected a directory of run directories, found no */{ABOUT}")
+            raise InputError(
+                f"{parent}: expected a directory of run directories of htsr.Monitor, found no {ABOUT} beside a folder "
+                f"{CAPTURES} in it or in folders inside it"
+            )
+    named = isinstance(run_dirs, Mapping)
     if isinstance(run_dirs, Mapping):
         labelled = {str(label): Path(path) for label, path in run_dirs.items()}
     else:
@@ -127,4 +156,19 @@ def open_runs(run_dirs: str | Path | Iterable[str | Path] | Mapping[str, str | P
         labelled = dict(zip(distinct_ends(paths), paths, strict=True))
     if not labelled:
         raise InputError("expected at least one run directory, got none")
-    return Runs({label: History(path) for label, path in labelled.items()})
+    return Runs({label: History(path) for label, path in labelled.items()}, named)
+
+
+def _run_dirs_inside(parent: Path) -> Iterator[Path]:
+    """Yield the run directories in a directory and in the folders inside it, hidden ones aside; links are followed once."""
+    seen = set()
+    for directory, folders, files in os.walk(parent, followlinks=True):
+        real = os.path.realpath(directory)
+        is_run = ABOUT in files and CAPTURES in folders
+        if real in seen:
+            folders.clear()
+            continue
+        seen.add(real)
+        folders[:] = [] if is_run else sorted(name for name in folders if not name.startswith("."))
+        if is_run:
+            yield Path(directory)

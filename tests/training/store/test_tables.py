@@ -126,8 +126,9 @@ def test_runs_side_by_side(tmp_path):
     assert "2 runs" in repr(runs)
     runs.plot()
     assert list(htsr.History.load_many({"x": tmp_path / "runs/one"})) == ["x"]
+    assert list(htsr.History.load_many(tmp_path)) == ["one", "two"]
     with pytest.raises(htsr.InputError, match="expected a directory of run directories"):
-        htsr.History.load_many(tmp_path)
+        htsr.History.load_many(tmp_path / "runs/one/captures")
 
 
 def test_report_and_watch_on_the_command_line(tmp_path, capsys):

@@ -1,0 +1,41 @@
+"""The settings of runs in words: labels that tell runs apart in legends and headlines."""
+
+from collections.abc import Mapping
+from fractions import Fraction
+
+LR, POWER, SEED, WEIGHT_DECAY = "lr", "power", "seed", "weight_decay"
+# Powers that are fractions with a denominator up to this are written so: 1/8.
+LARGEST_DENOMINATOR = 64
+
+Settings = Mapping[str, object]
+
+
+def setting_text(name: str, value: object) -> str:
+    """Return a setting and its value as in ``p = 1/8`` and ``lr = 0.02``."""
+    if name == POWER and isinstance(value, int | float):
+        fraction = Fraction(value).limit_denominator(LARGEST_DENOMINATOR)
+        return f"p = {fraction if float(fraction) == value else f'{value:g}'}"
+    return f"{'p' if name == POWER else name} = {f'{value:.6g}' if isinstance(value, float) else value}"
+
+
+def settings_text(settings: Settings) -> str:
+    """Return all settings of a run in words."""
+    return ", ".join(setting_text(name, value) for name, value in settings.items())
+
+
+def labels(settings: Mapping[str, Settings]) -> dict[str, str]:
+    """Return a distinct label for each run, by the run's name: the settings in which the runs differ.
+
+    The name itself is the label if the settings of all runs are the same, and stands in brackets behind a label that another
+    run has, too.
+    """
+    names = list(dict.fromkeys(name for one in settings.values() for name in one))
+    differing = [name for name in names if len({repr(one.get(name)) for one in settings.values()}) > 1]
+    texts = {
+        run: ", ".join(setting_text(name, one[name]) if name in one else f"no {name}" for name in differing)
+        for run, one in settings.items()
+    }
+    often = list(texts.values())
+    return {
+        run: run if not text else f"{text} ({run})" if often.count(text) > 1 else text for run, text in texts.items()
+    }
