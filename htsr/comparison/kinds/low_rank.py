@@ -12,6 +12,9 @@ LEFT = 4e-6
 # A low rank is at most this share of the rank that the change could have, and its weakest direction is this many times as strong
 # as the next one, by energy. The spectrum of a change that training makes has no such gap.
 LARGEST_SHARE, GAP = 0.5, 4.0
+# A change that is hardly larger than the rounding of the weights shows only its strongest directions. One of low rank is so many
+# times as large, by energy.
+TELLING = 10.0
 # Smaller matrices have a low rank by chance: a softmax layer of ten classes changes by rank nine.
 SMALLEST_SIDE = 16
 # Directions that may be projected out at once, and the least that may be left of a change beside the projection.
@@ -58,6 +61,8 @@ def low_rank(
     ``evals`` are the eigenvalues of ``change^T change``, ascending, with 0 for those that rounding can make, up to ``edge``.
     ``energy`` is the squared norm of the change, and ``noise`` that of all rounding errors.
     """
+    if energy < TELLING * noise:
+        return None
     strongest = evals[evals > 0][::-1]
     left = energy - np.cumsum(strongest)
     found = np.flatnonzero(left <= max(LEFT * energy, noise))

@@ -3,6 +3,7 @@
 import math
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 
 from htsr.comparison.kinds.precision import rounding_energy
@@ -31,10 +32,11 @@ class Mixture:
 
 def mixture_of(a: torch.Tensor, b: torch.Tensor, c: torch.Tensor) -> Mixture:
     """Return where on the line from A to C the matrix B lies."""
-    moved = apart = along = square = 0.0
+    moved = apart = along = 0.0
+    squares = np.zeros(3)
     for blocks in zip(*(weight.split(BLOCK_ROWS) for weight in (a, b, c)), strict=True):
         A, B, C = (block.to(torch.float64).reshape(-1) for block in blocks)
-        square += float(B @ B)
+        squares += [float(block @ block) for block in (A, B, C)]
         change, whole = B - A, C - A
         moved, apart, along = (
             moved + float(change @ change),
@@ -43,7 +45,11 @@ def mixture_of(a: torch.Tensor, b: torch.Tensor, c: torch.Tensor) -> Mixture:
         )
     if moved == 0:
         return Mixture(0.0 if apart else math.nan, 0.0, True)
-    noise = ROUNDINGS * rounding_energy(b, square)
+    # B may be a mixture of what A and C were before they were rounded
+    noise = sum(
+        times * rounding_energy(W, square)
+        for times, W, square in zip((1, ROUNDINGS, 1), (a, b, c), squares, strict=True)
+    )
     if moved <= noise:
         return Mixture(math.nan, 0.0, True)
     left = max(moved - along**2 / apart, 0.0) if apart else moved
