@@ -143,7 +143,7 @@ EXPLANATIONS: Mapping[str, str] = {
     ),
     "over-trained": (
         "An alpha below 2 means a very heavy tail: a few directions carry most of the matrix. Most layers of good models "
-        "lie above 2. The bound is WeightWatcher's: below 2 the fitted law has no finite mean, and the paper sees "
+        "lie above 2. The bound is WeightWatcher's: below 2 the fitted law has no finite mean, and its authors see "
         "overfitting there. Embeddings lie there without harm, since frequent tokens have long rows. Look at stable_rank "
         "and at traps (randomize=True) before you change the training."
     ),

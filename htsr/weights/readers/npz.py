@@ -9,6 +9,7 @@ import numpy as np
 import torch
 
 from htsr.errors import InputError
+from htsr.files.archive import DOCUMENT
 from htsr.weights.arrays import as_tensor
 from htsr.weights.inventory import Listing, StoredTensor
 from htsr.weights.names import clean_names
@@ -22,9 +23,13 @@ OF_CAPTURE = {"about", "eigenvalues"}
 
 def read_npz(path: Path) -> Listing:
     """List the arrays of an archive in its order, reading only their headers."""
-    arrays = {
-        name.removesuffix(".npy"): entry for name, entry in archive_entries(path, KIND).items() if name.endswith(".npy")
-    }
+    entries = archive_entries(path, KIND)
+    if DOCUMENT in entries:
+        raise InputError(
+            f"{path}: expected weights, got a result that htsr saved, which holds none: htsr.load reads it, and htsr report "
+            "writes its page"
+        )
+    arrays = {name.removesuffix(".npy"): entry for name, entry in entries.items() if name.endswith(".npy")}
     if set(arrays) == OF_CAPTURE:
         run = str(path.parent.parent) if path.parent.name == "captures" else "directory of the run"
         raise InputError(
