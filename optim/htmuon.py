@@ -14,9 +14,10 @@ from htsr.optim.adamw import moment_dtype, new_adamw_state, step_adamw
 from htsr.optim.distributed import UpdateJob, is_dtensor, local_gradient, local_part, run_jobs, zeros_beside
 from htsr.optim.foreign_state import saved_by, taken_states
 from htsr.optim.matrices import reading_of
+from htsr.optim.notices import tell_of_no_gradients, tell_of_unknown_matrices
 from htsr.optim.parameters import check_parameter, may_be_matrix, tensor_of
 from htsr.optim.rule import UpdateRule
-from htsr.optim.schedules import PowerSchedule, join_momentum, read_schedule
+from htsr.optim.schedules import PowerSchedule, drop_power, join_momentum, read_schedule
 from htsr.optim.settings import (
     SETTINGS,
     AdjustLR,
@@ -175,6 +176,7 @@ class HTMuon(Optimizer):
         else:
             matrices = [item for item in items if may_be_matrix(tensor_of(item))]
             rest = [item for item in items if not may_be_matrix(tensor_of(item))]
+            tell_of_unknown_matrices([tensor_of(item) for item in matrices])
             adamw_lr = param_group.get("adamw_lr", self.defaults["adamw_lr"])
             groups = [{**param_group, "params": matrices, "algorithm": "htmuon"}] if matrices or not items else []
             if rest:
@@ -184,7 +186,7 @@ class HTMuon(Optimizer):
         for group in groups:
             super().add_param_group(group)
             del self.param_groups[-1]["adamw_lr"]  # it has become the group's lr
-        _drop_power(self.param_groups)
+        drop_power(self.param_groups)
 
     def _check_group(self, group: dict[str, Any]) -> None:
         """Refuse a wrong group before anything is added, and give it the values that depend on other groups."""
@@ -239,6 +241,8 @@ class HTMuon(Optimizer):
             matrices += [_Matrix(rule, p) for p in moving if rule is not None]
             vectors.append([p for p in moving if rule is None])
         if not any(value > INERT for value in activity.values()):
+            if all(p.grad is None for p in activity):
+                tell_of_no_gradients()
             return loss
         for batch in self._batches(matrices):
             self._step_matrices(batch)
@@ -331,7 +335,7 @@ class HTMuon(Optimizer):
             return
         schedules = [group.get("power_schedule") for group in self.param_groups]
         super().load_state_dict(state_dict)
-        _drop_power(self.param_groups)  # states of older versions have one in every group
+        drop_power(self.param_groups)  # states of older versions have one in every group
         for group, schedule in zip(self.param_groups, schedules, strict=True):
             if schedule is not None:
                 group["power_schedule"] = schedule
@@ -350,15 +354,7 @@ class HTMuon(Optimizer):
             for name, value in self.defaults.items():
                 if name != "adamw_lr":
                     group.setdefault(name, value)
-        _drop_power(self.param_groups)
-
-
-def _drop_power(groups: Iterable[dict[str, Any]]) -> None:
-    """Take the power, which torch gives to each group as a default, out of the groups that AdamW updates."""
-    for group in groups:
-        if group["algorithm"] == "adamw":
-            group.pop("power", None)
-            group.pop("power_schedule", None)
+        drop_power(self.param_groups)
 
 
 def _plain(value: Any) -> Any:

@@ -1,6 +1,6 @@
 """Which parameters are matrices for HTMuon, and which get AdamW."""
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Mapping
 from fnmatch import fnmatchcase
 from typing import Any, NamedTuple
@@ -9,6 +9,7 @@ from torch import nn
 
 from htsr.errors import InputError
 from htsr.optim.matrices import Reading
+from htsr.optim.notices import tell_once
 from htsr.optim.parameters import may_be_matrix
 from htsr.optim.settings import ADAMW_ONLY, READING, SETTINGS, unknown_names
 from htsr.weights.roles import STATE_SPACE
@@ -18,6 +19,9 @@ from htsr.weights.roles import STATE_SPACE
 HEAD_NAMES = {
     "lm_head", "head", "classifier", "fc_out", "embed_out", "unembed", "unembedding", "score", "output_projection", "logits",
 }  # fmt: skip
+# The end of the reason for which AdamW updates a parameter that may hold matrices.
+UNKNOWN = ", not known to be one matrix"
+MAX_SHOWN = 6
 WEIGHT_LAYERS = nn.Linear | nn.Conv1d | nn.Conv2d | nn.Conv3d
 MATRIX_SETTINGS = tuple(name for name in SETTINGS if name not in ADAMW_ONLY | READING)
 EMBEDDING_WORDS = ("embed", "wte", "wpe", "pos_", "position", "token")
@@ -65,7 +69,7 @@ def parameter_groups(
         parameter appears once.
 
     Raises:
-        TypeError: If a setting is unknown.
+        TypeError: If a setting is unknown, or the model is not a module.
         ValueError: If ``embeddings_and_head`` is neither of the two.
         InputError: If the model has no parameters, or settings are given and it has no matrices, or a pattern matches no
             parameter.
@@ -76,6 +80,7 @@ def parameter_groups(
     roles = parameter_roles(model, embeddings_and_head=embeddings_and_head, stacks=stacks, splits=splits)
     if not roles:
         raise InputError(f"expected a model with parameters, got {type(model).__name__} without any")
+    _tell_what_surprises(roles)
     members: dict[tuple[str, bool, Reading], list[tuple[str, nn.Parameter]]] = defaultdict(list)
     for name, parameter in model.named_parameters():
         members[roles[name][:2] + roles[name][3:]].append((name, parameter))
@@ -112,6 +117,7 @@ def parameter_roles(
         The role of each parameter, by its name in ``model.named_parameters()``.
 
     Raises:
+        TypeError: If the model is not a module.
         ValueError: If ``embeddings_and_head`` is neither of the two.
         InputError: If a pattern matches no parameter.
 
@@ -127,6 +133,11 @@ def parameter_roles(
         3.weight adamw - output layer
         3.bias adamw - 1-D
     """
+    if not isinstance(model, nn.Module):
+        raise TypeError(
+            f"expected the model itself, a torch.nn.Module, got {type(model).__name__}: layer types and names decide which "
+            "parameters are matrices, and parameters alone do not tell them. Pass model in place of model.parameters()"
+        )
     if embeddings_and_head not in {"adamw", "htmuon"}:
         raise ValueError(f"expected embeddings_and_head to be adamw or htmuon, got {embeddings_and_head!r}")
     owners: dict[int, list[tuple[str, nn.Module]]] = defaultdict(list)
@@ -159,6 +170,19 @@ def parameter_roles(
     return roles
 
 
+def _tell_what_surprises(roles: Mapping[str, ParameterRole]) -> None:
+    """Log which parameters of more than two dimensions AdamW updates, and how to change that."""
+    names = [name for name, role in roles.items() if role.reason.endswith(UNKNOWN)]
+    if names:
+        kinds = Counter(roles[name].reason.removesuffix(UNKNOWN) for name in names)
+        shown = ", ".join(names[:MAX_SHOWN]) + (", ..." if len(names) > MAX_SHOWN else "")
+        tell_once(
+            f"AdamW updates {len(names)} of the parameters with more than two dimensions ({shown}), since nothing says that "
+            f"they are matrices: {', '.join(f'{count} x {kind}' for kind, count in kinds.items())}. If one of them is a stack "
+            f"of matrices, as of experts, pass its name to parameter_groups(model, stacks=(...,))"
+        )
+
+
 def _role(
     name: str, parameter: nn.Parameter, owners: list[tuple[str, nn.Module]], heads: set[nn.Module]
 ) -> ParameterRole:
@@ -185,7 +209,7 @@ def _role(
         reason = "query, key and value of a Conv1D" if same else "weight of a Conv1D"
         return ParameterRole("htmuon", True, reason, Reading("transposed", fused if same else None))
     if parameter.ndim > 2:
-        return ParameterRole("adamw", True, f"{parameter.ndim}-D parameter of a {kind}, not known to be one matrix")
+        return ParameterRole("adamw", True, f"{parameter.ndim}-D parameter of a {kind}{UNKNOWN}")
     if any(word in name.lower() for word in EMBEDDING_WORDS):
         return ParameterRole("adamw", True, "embedding by its name")
     if 1 in parameter.shape:

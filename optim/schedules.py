@@ -1,7 +1,7 @@
 """Schedules of the power p, which are functions from the number of steps done to p, and what schedules do to groups."""
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,6 +22,14 @@ def read_schedule(group: dict[str, Any]) -> None:
     schedule = group.get("power_schedule")
     if schedule is not None:
         group["power"] = float(power_at(schedule, group["step"]))
+
+
+def drop_power(groups: Iterable[dict[str, Any]]) -> None:
+    """Take the power, which torch gives to each group as a default, out of the groups that AdamW updates."""
+    for group in groups:
+        if group["algorithm"] == "adamw":
+            group.pop("power", None)
+            group.pop("power_schedule", None)
 
 
 def join_momentum(group: dict[str, Any]) -> None:

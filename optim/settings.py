@@ -27,7 +27,8 @@ def _number(accepts: Callable[[Any], bool], wanted: str, *, tensors: bool = True
 
     def check(name: str, value: Any) -> None:
         if not (isinstance(value, Real) or (tensors and isinstance(value, Tensor) and value.numel() == 1)):
-            raise TypeError(f"expected {name} to be a number, got {value!r}")
+            hint = ", without quotes" if isinstance(value, str) else ""
+            raise TypeError(f"expected {name} to be a number{hint}, got {value!r}")
         if not accepts(value):  # NaN is in no range
             raise ValueError(f"expected {name} {wanted}, got {value}")
 

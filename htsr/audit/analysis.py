@@ -23,7 +23,7 @@ from htsr.audit.verdict import verdict_of_audit
 from htsr.errors import InputError
 from htsr.spectra.devices import check_device
 from htsr.spectra.spectrum import Spectrum
-from htsr.tails.resampling import MIN_RESAMPLES, check_resampling
+from htsr.tails.resampling import check_resampling
 from htsr.tails.xmin_rules import XminRule, check_xmin
 from htsr.text import visible
 from htsr.weights import open_source, select
@@ -146,7 +146,7 @@ def analyze(
     if convention not in ("htsr", "weightwatcher"):
         raise ValueError(f"expected convention='htsr' or 'weightwatcher', got {convention!r}")
     check_xmin(xmin)
-    check_resampling(bootstrap or MIN_RESAMPLES, seed)
+    check_resampling(bootstrap, seed, name="bootstrap")
     if n_jobs is not None and check_whole_number("n_jobs", n_jobs) == 0:
         raise ValueError("expected n_jobs to be a number of layers, -1 for every core, or None, got 0")
     check_whole_number("min_eigenvalues", min_eigenvalues, 0)

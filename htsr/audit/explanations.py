@@ -143,7 +143,7 @@ EXPLANATIONS: Mapping[str, str] = {
     ),
     "over-trained": (
         "An alpha below 2 means a very heavy tail: a few directions carry most of the matrix. Most layers of good models "
-        "lie above 2. The bound is WeightWatcher's: below 2 the fitted law has no finite mean, and the paper sees "
+        "lie above 2. The bound is WeightWatcher's: below 2 the fitted law has no finite mean, and its authors see "
         "overfitting there. Embeddings lie there without harm, since frequent tokens have long rows. Look at stable_rank "
         "and at traps (randomize=True) before you change the training."
     ),
@@ -215,5 +215,20 @@ EXPLANATIONS: Mapping[str, str] = {
         "rotation, and unrelated matrices lie near 0 or, if they are flat, above it. Fine-tuning usually keeps it close "
         "to 1. A few large directions dominate it, so it can hide changes of the small ones. Read it together with the "
         "overlaps."
+    ),
+    "kind": (
+        "kind names what was done between two models, judged from the changes of all layers: identical, rounded, "
+        "quantised, merged-lora, direction-removed, pruned, few-layers, fine-tuned, trained-on, interpolated, unrelated "
+        "or undecided. None of them is good or bad; it is bad if you expected another. Exact kinds come first, since only "
+        "they leave a trace that chance cannot: equal bits, a grid, a low rank, a mask; the size and the directions of "
+        "the change decide the rest. Where two kinds fit, or none, it is undecided, and kind_evidence gives the numbers "
+        "that decided. Look at the column change to see which layers spoke for it."
+    ),
+    "change": (
+        "change names what was done to one layer: equal, rounding, quantised, pruned, low-rank, direction-removed, "
+        "rescaled, reordered, replaced or noise. An empty cell is an ordinary change, as training makes it. noise means "
+        "that the spectrum of the change is that of random numbers, which weak training and added noise both leave. A "
+        "layer alone says less than the model: a low rank in one layer may be chance, in forty it is a merged adapter. "
+        "change_evidence gives the numbers, and the kind of the comparison judges all layers together."
     ),
 }

@@ -105,6 +105,10 @@ class Results(Generic[R]):
         names = list(self._results)
         return sorted(range(len(self)), key=lambda position: ranks.get(names[position], len(ranks)))
 
+    def to_explain(self) -> list[str]:
+        """What ``htsr explain`` should be asked about this result: the kinds of its findings, the worst first."""
+        return list(dict.fromkeys(finding.kind for finding in self.ranked_findings()))
+
     @property
     def verdict(self) -> str:
         """What to think of the whole model, in at most three sentences."""

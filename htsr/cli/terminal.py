@@ -23,7 +23,6 @@ def text(result: "Analysis | Comparison", stream: TextIO, sort: str | None = Non
     ``sort`` names a column of ``details``, with ``:asc`` or ``:desc`` behind it if the largest shall not come first. ``top``
     limits the table to that many rows, the worst ones unless ``sort`` says otherwise.
     """
-    from htsr.audit.findings import KINDS
     from htsr.audit.layout import findings_lines
 
     findings = result.ranked_findings()
@@ -35,8 +34,7 @@ def text(result: "Analysis | Comparison", stream: TextIO, sort: str | None = Non
     left_out = len(result) - len(rows)
     more = [f"{left_out} more rows; leave out --top to see them"] if left_out else []
     lines = findings_lines(findings)
-    kinds = [kind for kind in KINDS if any(finding.kind == kind for finding in findings)]
-    hint = [f"What this means: htsr explain {' '.join(kinds or ['alpha'])}"] if findings else []
+    hint = [f"What this means: htsr explain {' '.join(result.to_explain())}"] if findings else []
     return "\n".join([result.headline(), "", shown, *more, *([""] if lines else []), *lines, *hint])
 
 

@@ -332,6 +332,10 @@ class Comparison(Results[LayerComparison]):
 
         return comparison_html(self)
 
+    def to_explain(self) -> list[str]:
+        """What ``htsr explain`` should be asked about this result: the columns that name kinds of change."""
+        return ["kind", "change"]
+
     def verdict_sentences(self) -> list[str]:
         """The sentences of the verdict, at most three."""
         return verdict_of_comparison(self)

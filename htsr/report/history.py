@@ -8,6 +8,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from htsr._version import __version__
+from htsr.audit.findings import findings_of_row, ranked
+from htsr.audit.layout import grouped_findings
 from htsr.audit.table import interval_texts, rounded
 from htsr.errors import InputError
 from htsr.plots import figure_of, plot_esd_over_steps, plot_layers_over_steps, plot_runs_over_steps, plot_scalars
@@ -25,10 +27,17 @@ def history_page(history: "History") -> str:
     """Return the report of a run, which may still grow, as one HTML document with everything inside."""
     details = history.details
     details = details[(details["quantity"] == "weights") & (details["tied_to"] == "")]
+    if "weights" not in history.quantities:
+        raise InputError(
+            f"{history.run_dir}: expected a run with captures of weights, which a page shows, and the Monitor captured "
+            f"{' and '.join(history.quantities)}: add 'weights' to Monitor(capture=...), or save the run as .json"
+        )
     if not len(details):
         raise InputError(f"{history.run_dir}: nothing captured yet, or no layer to report")
     steps = history.steps
     last = details[details["step"] == steps[-1]].set_index("name")
+    own = last[(last["tied_to"] == "") & (last["quantity"] == "weights")].reset_index()
+    findings = ranked(found for row in own.to_dict("records") for found in findings_of_row(row))
     events = history.events[lambda table: table["kind"] != "closed"]
     numbers = {
         "captures": len(steps),
@@ -46,7 +55,7 @@ def history_page(history: "History") -> str:
         numbers=numbers,
         figures={caption: svg(figure) for caption, figure in _figures(history, details).items()},
         table=html_table(_first_and_last(details, steps)),
-        findings={name: text for name, text in last["findings"].items() if text},
+        findings=list(grouped_findings(findings)),
         phases=_phase_changes(details)[:SHOWN_EVENTS],
         events=events.tail(SHOWN_EVENTS).to_dict("records"),
         damaged=history.damaged,

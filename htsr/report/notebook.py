@@ -119,8 +119,8 @@ def history_html(history: "History") -> str:
     """Return what a run holds: lines of the median alpha and of each recorded scalar, and alpha by step and layer."""
     lines = []
     if len(history):
-        alpha = history.alpha().astype("float64").median(axis=1)
-        lines.append(("median alpha", list(alpha)))
+        alpha = history.alpha(history.quantities[0]).astype("float64").median(axis=1)
+        lines.append(("median alpha", list(alpha.dropna())))
     scalars = history.scalars
     lines += [(name, list(scalars[name].dropna())) for name in scalars.columns if name != "step"]
     cells = "".join(
@@ -131,7 +131,7 @@ def history_html(history: "History") -> str:
     )
     table = ""
     if len(history):
-        names = history.alpha().rename(columns=visible)
+        names = history.alpha(history.quantities[0]).rename(columns=visible)
         table = names.to_html(max_cols=12, max_rows=30, float_format="{:.2f}".format, border=0)
     return f"<p>{escape(history.headline())}</p><table>{cells}</table>{table}"
 

@@ -12,6 +12,8 @@ from markupsafe import Markup
 from matplotlib.figure import Figure
 
 from htsr._version import __version__
+from htsr.audit.explanations import EXPLANATIONS
+from htsr.audit.layout import grouped_findings
 from htsr.audit.table import notes, rounded
 from htsr.text import visible
 
@@ -39,6 +41,8 @@ TEMPLATES = Environment(
     lstrip_blocks=True,
 )
 
+TEMPLATES.globals["explanations"] = EXPLANATIONS
+
 # Columns of a page's table beside name and note; one that nothing fills is not shown.
 ANALYSED = (
     "layer_type", "N", "M", "rf", "phase", "alpha", "alpha_low", "alpha_high", "sigma", "null_alpha", "null_p_value", "D",
@@ -62,8 +66,9 @@ def analysis_page(analysis: "Analysis") -> str:
         version=__version__,
         title=f"Weight spectra of {Path(analysis.source).name}",
         source=f"{analysis.state} of {analysis.source}" if analysis.state else analysis.source,
-        headline=analysis.headline().split("\n")[1:],
-        findings=analysis.findings.groupby("name", sort=False)["finding"].agg(list).to_dict(),
+        headline=[line for line in analysis.headline().split("\n")[1:] if line not in analysis.verdict_sentences()],
+        verdict=analysis.verdict_sentences(),
+        findings=list(grouped_findings(analysis.ranked_findings())),
         summary=analysis.summary(),
         convention=analysis.convention,
         depth=svg(analysis.plot("alpha")) if has_alpha else None,
@@ -86,7 +91,9 @@ def comparison_page(comparison: "Comparison") -> str:
         title=f"{Path(comparison.b.source).name} against {Path(comparison.a.source).name}",
         a=comparison.a.source,
         b=comparison.b.source,
-        headline=comparison.headline().split("\n")[2:],
+        headline=[line for line in comparison.headline().split("\n")[2:] if line not in comparison.verdict_sentences()],
+        verdict=comparison.verdict_sentences(),
+        findings=list(grouped_findings(comparison.ranked_findings())),
         summary={name: None if pd.isna(value) else value for name, value in comparison.summary().items()},
         overview=svg(comparison.plot("change")) if drawable else None,
         spectra={

@@ -35,13 +35,19 @@ class Refits(NamedTuple):
     n_tail: np.ndarray
 
 
-def check_resampling(n_boot: int, seed: int) -> None:
-    """Raise a TypeError or ValueError unless ``n_boot`` and ``seed`` are a number of resamples and a seed."""
-    for name, value, least in (("n_boot", n_boot, MIN_RESAMPLES), ("seed", seed, 0)):
+def check_resampling(n_boot: int, seed: int, name: str = "n_boot") -> None:
+    """Raise a TypeError or ValueError unless ``n_boot``, which the user knows by ``name``, and ``seed`` are such numbers.
+
+    ``bootstrap`` may be 0 as well, for no resamples.
+    """
+    may_be_zero = name == "bootstrap"
+    for what, value, least in ((name, n_boot, MIN_RESAMPLES), ("seed", seed, 0)):
+        zero = "0, for no intervals, or " if what == "bootstrap" else ""
+        message = f"expected {what} to be {zero}a whole number >= {least}, got {what}={value!r}"
         if not isinstance(value, int | np.integer):
-            raise TypeError(f"expected a whole number {name} >= {least}, got {value!r}")
-        if value < least:
-            raise ValueError(f"expected a whole number {name} >= {least}, got {value!r}")
+            raise TypeError(message)
+        if value < least and not (what == name and may_be_zero and value == 0):
+            raise ValueError(message)
 
 
 def check_level(level: float) -> None:

@@ -48,7 +48,9 @@ def check_arguments(
         )
     check_whole("bootstrap", bootstrap, 0)
     if 0 < bootstrap < MIN_RESAMPLES:  # type: ignore[operator]
-        raise ValueError(f"expected 0 or at least {MIN_RESAMPLES} resamples, got {bootstrap=}")
+        raise ValueError(
+            f"expected bootstrap to be 0, for no intervals, or a whole number >= {MIN_RESAMPLES}, got {bootstrap=}"
+        )
     _check_number("timeout", timeout)
     if not timeout > 0:  # type: ignore[operator]
         raise ValueError(f"expected seconds above 0, got {timeout=}")

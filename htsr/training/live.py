@@ -7,6 +7,7 @@ import pandas as pd
 
 from htsr.audit.table import interval_texts, rounded
 from htsr.text import escaped, visible
+from htsr.training.store.capture import WEIGHTS
 from htsr.training.store.history import History
 from htsr.training.store.labels import settings_text
 
@@ -46,12 +47,14 @@ def screen(history: History, rows: int | None = None) -> str:
     if not steps:
         return f"{visible(history.run_dir)}: nothing captured yet"
     details = history.details
-    details = details[(details["quantity"] == "weights") & (details["tied_to"] == "")]
+    quantity = history.quantities[0]
+    details = details[(details["quantity"] == quantity) & (details["tied_to"] == "")]
     first, last = (details[details["step"] == step].set_index("name") for step in (steps[0], steps[-1]))
     settings = f" ({visible(settings_text(history.settings))})" if history.settings else ""
+    of = "" if quantity == WEIGHTS else f"{quantity}: "
     lines = [
         f"{visible(history.about.get('model'))} in {visible(history.run_dir)}{settings}: step {steps[-1]}, {len(steps)} "
-        f"captures, median alpha {last['alpha'].median():.2f}, median stable rank {last['stable_rank'].median():.1f}"
+        f"captures, {of}median alpha {last['alpha'].median():.2f}, median stable rank {last['stable_rank'].median():.1f}"
     ]
     if scalars := history.last_scalars:
         means = history.last_tenths()

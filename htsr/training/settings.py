@@ -1,5 +1,6 @@
 """The settings of a run: what its optimizers, torch's seed and the user's ``about=`` say of it."""
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from numbers import Real
 from os import PathLike, fspath
@@ -77,6 +78,8 @@ def _plain(name: str, value: Any) -> object:
         return str(fspath(value))
     if getattr(value, "shape", None) == () and hasattr(value, "item"):  # a number of numpy's or torch's
         value = value.item()
+    if isinstance(value, float) and not math.isfinite(value):
+        return str(value)  # JSON knows neither NaN nor infinity
     if value is None or isinstance(value, bool | int | float | str):
         return value
     raise TypeError(f"expected about[{name!r}] to be a number, a text, True, False or None, got {value!r}")

@@ -28,14 +28,14 @@ from htsr.weights.readers.formats import (
     Format,
     check_not_foreign,
 )
-from htsr.weights.readers.hub import address_on_hub, fetch_from_hub, is_hub_address
+from htsr.weights.readers.hub import SCHEME, address_on_hub, fetch_from_hub, is_hub_address
 from htsr.weights.readers.keras.files import is_keras_model, read_keras_model
 from htsr.weights.readers.peft.adapters import adapter_folder, list_adapter, read_peft, with_factors_noted
 from htsr.weights.readers.quantised import multiply_scales
 from htsr.weights.readers.remote import fetch_checkpoint, is_url, keep_copies
 from htsr.weights.readers.shards import sibling_parts
 from htsr.weights.splitting import Splitting, split_into_layers
-from htsr.weights.state_dicts import read_state_dict
+from htsr.weights.state_dicts import NO_TENSOR, read_state_dict
 
 Array = Tensor | np.ndarray
 AnyPath = str | os.PathLike[str]
@@ -92,6 +92,12 @@ def open_source(
             raise InputError(f"{listing.source}: holds the state of an optimizer and no weights; state= analyses it")
         if not listing.tensors:
             raise InputError(f"{listing.source} is empty: expected at least one weight, found no tensor")
+        if all(stored.reason is not None and NO_TENSOR in stored.reason for stored in listing.tensors):
+            found = ", ".join(f"{stored.key!r} of type {stored.dtype}" for stored in listing.tensors[:8])
+            more = ", ..." if len(listing.tensors) > 8 else ""
+            raise InputError(
+                f"{listing.source}: expected names and tensors or arrays, found no tensor, only {found}{more}"
+            )
         if state is None:
             listing = effective_weights(multiply_scales(listing))
         return split_into_layers(listing, Splitting(conv, per_head))
@@ -218,6 +224,8 @@ def _list_checkpoint(path: Path) -> Listing:
     if not path.exists():
         address = address_on_hub(path.as_posix())
         hint = f"; to fetch it from the hub, pass {address}" if address else ""
+        if not address and not path.suffix and len(path.parts) == 1:
+            hint = f"; a model on the hub has an address of the form {SCHEME}organisation/name"
         raise FileNotFoundError(f"{path}: no such file or directory{hint}")
     if path.is_dir():
         return list_directory(path, _list_checkpoint)

@@ -18,6 +18,7 @@ from htsr.weights.optimizer_state import OPTIMIZER_STATE
 # Names under which trainers keep the model in a checkpoint: Lightning and most scripts, torchvision, nanoGPT, DeepSpeed.
 MODEL_KEYS = ("state_dict", "model_state_dict", "model_state", "model", "module", "network", "net", "weights", "params")
 MAX_DEPTH = 3
+NO_TENSOR = "not a tensor or array"
 BESIDE_MODEL = "not read, since it is stored beside the model"
 
 
@@ -148,7 +149,7 @@ def _values(mapping: Mapping[Any, object]) -> Iterator[object]:
 def _stored(name: str, key: str, value: object) -> StoredTensor:
     """List one entry of a state dict, with a reason if it cannot be analysed."""
     if not isinstance(value, torch.Tensor | np.ndarray):
-        return _no_tensor(key, value, "not a tensor or array")
+        return _no_tensor(key, value, NO_TENSOR)
     dtype = dtype_name(value)
     reason = why_not_dense(value)
     shape = () if reason and "nested" in reason else tuple(value.shape)

@@ -12,10 +12,13 @@ import pytest
 import torch
 
 import htsr
+from htsr.cli.main import main
 from htsr.files.archive import DOCUMENT, read_archive, write_archive
 
-# Written by this file's _write_sample on 2026-11-27; htsr reads it for ever.
-SAMPLE = Path(__file__).parent.parent / "data" / "analysis-1.htsr"
+# Written by _write_samples on 2026-11-27; htsr reads them for ever.
+SAMPLE, SAMPLE_OF_COMPARISON = (
+    Path(__file__).parent.parent / "data" / f"{name}-1.htsr" for name in ("analysis", "comparison")
+)
 
 
 def model():
@@ -79,11 +82,15 @@ def test_pages_plots_and_tables_of_a_loaded_result_are_the_same(tmp_path, analys
         assert written[0] == written[1], suffix
 
 
+def versions():
+    before = model().state_dict()
+    after = {name: weight.clone() for name, weight in before.items()}
+    after["2.weight"] += 0.1 * torch.randn_like(after["2.weight"])
+    return before, after
+
+
 def test_a_comparison(tmp_path):
-    net = model()
-    changed = {name: weight.clone() for name, weight in net.state_dict().items()}
-    changed["2.weight"] += 0.1 * torch.randn_like(changed["2.weight"])
-    c = htsr.compare(net.state_dict(), changed)
+    c = htsr.compare(*versions())
     d = htsr.load(c.save(tmp_path / "c.htsr"))
     pd.testing.assert_frame_equal(c.details, d.details, check_exact=True)
     for name in ("unmatched", "skipped", "findings"):
@@ -117,6 +124,15 @@ def test_a_file_of_the_first_schema():
     assert len(a["2"].spectrum) == 108
     assert a.about.settings["bootstrap"] == 20
     assert a["0"].plot() is not None
+
+
+def test_a_comparison_of_the_first_schema():
+    c = htsr.load(SAMPLE_OF_COMPARISON)
+    assert dict(zip(c.details["name"], c.details["status"], strict=True))["2"] == "changed"
+    assert c.kind == "few-layers"
+    assert c["2"].delta.spectrum.shape == (16, 12, 3, 3)
+    assert 0.1 < c["2"].row["relative_change"] < 10
+    assert c.details["alpha_of_delta"].notna().sum() == 1
 
 
 @pytest.mark.parametrize("suffix", ["csv", "json", "parquet"])
@@ -210,6 +226,14 @@ def test_missing_and_strange_paths(tmp_path):
             htsr.load(path)
 
 
-def _write_sample():
+def test_a_saved_result_is_no_checkpoint(capsys):
+    with pytest.raises(htsr.InputError, match="got a result that htsr saved, which holds none"):
+        htsr.analyze(SAMPLE)
+    assert main(["audit", str(SAMPLE)]) == 2
+    assert "htsr report" in capsys.readouterr().err
+
+
+def _write_samples():
     SAMPLE.parent.mkdir(exist_ok=True)
     htsr.analyze(model(), **OPTIONS).save(SAMPLE)
+    htsr.compare(*versions()).save(SAMPLE_OF_COMPARISON)

@@ -131,3 +131,21 @@ def test_a_noisy_scalar_is_told_by_the_mean_of_its_last_tenth(tmp_path):
     row = htsr.History.load_many(tmp_path).summary().iloc[0]
     assert (row["loss"], row["loss_last_tenth"], row["accuracy"]) == (39, 37.5, 0.5)
     assert "accuracy_last_tenth" not in row
+
+
+def test_a_run_without_weights_says_what_it_has(tmp_path):
+    model = net()
+    optimizer = SGD(model.parameters(), lr=0.1)
+    with htsr.Monitor(model, optimizer, every=1, capture="gradients", run_dir=tmp_path / "run", bootstrap=0) as monitor:
+        model(torch.randn(3, 4)).sum().backward()
+        optimizer.step()
+    history = monitor.history
+    for ask in (history.alpha, history.plot, lambda: history.save(tmp_path / "page.html")):
+        with pytest.raises(htsr.InputError, match=r"captured gradients.*Monitor\(capture="):
+            ask()
+    assert history.quantities == ("gradients",)
+    assert list(history.alpha("gradients")) == ["0", "2"]
+    assert "alpha of gradients by step and layer" in repr(history)
+    assert "gradients: median alpha" in screen(history)
+    assert history._repr_html_()
+    assert "alpha_median" not in htsr.History.load_many(tmp_path).summary()

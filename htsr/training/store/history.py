@@ -78,6 +78,13 @@ class History:
         return open_runs(run_dirs)
 
     @property
+    def quantities(self) -> tuple[str, ...]:
+        """What the Monitor captured, weights first: some of ``weights``, ``gradients``, ``momentum`` and ``updates``."""
+        captured = self.about.get("capture")
+        known = captured if isinstance(captured, list) else []
+        return tuple(name for name in QUANTITIES if name in known) or (WEIGHTS,)  # older runs do not tell
+
+    @property
     def steps(self) -> list[int]:
         """Captured steps, ascending."""
         return sorted(self._reader.headers())
@@ -220,6 +227,7 @@ class History:
             The table, without tied layers.
 
         Raises:
+            InputError: If the run did not capture the quantity.
             ValueError: If the column or the quantity is unknown.
         """
         if metric not in rows_frame([]):
@@ -227,6 +235,11 @@ class History:
         if quantity not in QUANTITIES:
             raise ValueError(f"expected one of {', '.join(QUANTITIES)}, got {quantity!r}")
         rows = self._reader.rows(list(dict.fromkeys(["step", "name", "quantity", "tied_to", metric])))
+        if quantity not in self.quantities and quantity not in set(rows["quantity"]):
+            raise InputError(
+                f"{self.run_dir}: the Monitor captured {' and '.join(self.quantities)}, not {quantity}: pass "
+                f"quantity={self.quantities[0]!r}, or train with {quantity!r} in Monitor(capture=...)"
+            )
         rows = rows[(rows["tied_to"] == "") & (rows["quantity"] == quantity)]
         return rows.pivot(index="step", columns="name", values=metric)[list(dict.fromkeys(rows["name"]))]
 
@@ -330,10 +343,11 @@ class History:
         """What was watched, where it is kept, and how many captures there are."""
         damaged = f", {len(self.damaged)} damaged" if self.damaged else ""
         settings = f" ({visible(settings_text(self.settings))})" if self.settings else ""
+        of = "" if self.quantities[0] == WEIGHTS else f" of {self.quantities[0]}"
         return (
             f"History of {visible(self.about.get('model'))} in {visible(self.run_dir)}{settings}: {len(self)} captures{damaged}; "
-            "alpha by step and layer"
+            f"alpha{of} by step and layer"
         )
 
     def _table(self) -> pd.DataFrame:
-        return self.alpha().rename(columns=visible) if len(self) else pd.DataFrame()
+        return self.alpha(self.quantities[0]).rename(columns=visible) if len(self) else pd.DataFrame()

@@ -77,7 +77,8 @@ class Runs(Mapping[str, History]):
     def summary(self) -> pd.DataFrame:
         """One row a run: model, optimizer, settings, captures, last step, medians over layers at the last capture, last scalars.
 
-        A scalar with at least 20 values has a second column, ``<name>_last_tenth``: the mean of the last tenth of its values.
+        A run that captured no weights has no medians. A scalar with at least 20 values has a second column,
+        ``<name>_last_tenth``: the mean of the last tenth of its values.
         """
         rows = []
         for label, history in self.items():
@@ -85,7 +86,7 @@ class Runs(Mapping[str, History]):
             row |= {"optimizer": history.about.get("optimizer"), **history.settings, "captures": len(history)}
             if len(history):
                 row["last_step"] = history.steps[-1]
-                for metric in ("alpha", "stable_rank"):
+                for metric in ("alpha", "stable_rank") if WEIGHTS in history.quantities else ():
                     row[f"{metric}_median"] = history.over_steps(metric).iloc[-1].median()
             means = history.last_tenths()
             for name, value in history.last_scalars.items():

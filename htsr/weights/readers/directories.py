@@ -66,6 +66,10 @@ def _list_model(path: Path, list_file: ListPath) -> Listing:
             f"{path}: a folder of {len(adapters)} PEFT adapters, and no model: pass one of them, such as "
             f"{path / adapters[0]} (found {', '.join(adapters[:8])}{', ...' if len(adapters) > 8 else ''})"
         )
+    if (path / "run.json").is_file() and (path / "captures").is_dir():
+        raise InputError(
+            f"{path}: expected a model, got the run of a Monitor: open it with htsr.History({str(path)!r})"
+        )
     if below := _checkpoints_below(path):
         raise InputError(
             f"{path}: no checkpoint here, but there are some below: pass one of {', '.join(below[:8])}"

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 
 from htsr.errors import InputError
+from htsr.files.archive import DOCUMENT
 from htsr.weights.arrays import as_tensor
 from htsr.weights.inventory import Listing, StoredTensor
 from htsr.weights.names import clean_names
@@ -16,13 +17,25 @@ from htsr.weights.readers.archives import archive_entries, unreadable_file
 from htsr.weights.readers.json_files import with_config
 
 KIND = "npz archive"
+# The arrays in a capture of a run that a Monitor watched.
+OF_CAPTURE = {"about", "eigenvalues"}
 
 
 def read_npz(path: Path) -> Listing:
     """List the arrays of an archive in its order, reading only their headers."""
-    arrays = {
-        name.removesuffix(".npy"): entry for name, entry in archive_entries(path, KIND).items() if name.endswith(".npy")
-    }
+    entries = archive_entries(path, KIND)
+    if DOCUMENT in entries:
+        raise InputError(
+            f"{path}: expected weights, got a result that htsr saved, which holds none: htsr.load reads it, and htsr report "
+            "writes its page"
+        )
+    arrays = {name.removesuffix(".npy"): entry for name, entry in entries.items() if name.endswith(".npy")}
+    if set(arrays) == OF_CAPTURE:
+        run = str(path.parent.parent) if path.parent.name == "captures" else "directory of the run"
+        raise InputError(
+            f"{path}: expected weights, got a capture of a training, which holds eigenvalues: open the run with "
+            f"htsr.History({run!r})"
+        )
     names = clean_names(arrays)
     tensors = []
     for key, entry in arrays.items():
