@@ -359,7 +359,7 @@ def minilm_pairs(first: int) -> Iterator[Pair]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="one small pair of each kind and network; write nothing")
-    parser.add_argument("--seed", type=int, default=1, help="the thresholds were chosen on the pairs of seed 0")
+    parser.add_argument("--seed", type=int, default=2, help="the thresholds were chosen on the pairs of seeds 0 and 1")
     options = parser.parse_args()
     quick, seed = options.quick, 1000 * options.seed
     torch.manual_seed(seed)
@@ -390,7 +390,7 @@ def main() -> None:
         "",
         "Pairs of networks and what was done to them (rows), and what `htsr.compare` says (columns). `undecided` pairs are "
         "changes of none of the kinds: noise, another scale, flipped signs, units in another order. The thresholds were chosen "
-        "on the pairs of another seed.",
+        "on the pairs of other seeds.",
         "",
         *table(["done \\ said", *shown, "pairs"], rows),
         "",

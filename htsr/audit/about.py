@@ -4,6 +4,7 @@ import platform
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
+from functools import cache
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,13 @@ PACKAGES = ("torch", "numpy", "scipy")
 
 def versions() -> dict[str, str]:
     """Return the versions that decide the numbers."""
-    return {"htsr": __version__, "python": platform.python_version(), **{name: version(name) for name in PACKAGES}}
+    return {"htsr": __version__, "python": platform.python_version(), **{name: _version_of(name) for name in PACKAGES}}
+
+
+@cache
+def _version_of(package: str) -> str:
+    """Return the version of a package; reading it takes ten milliseconds."""
+    return version(package)
 
 
 @dataclass(frozen=True)

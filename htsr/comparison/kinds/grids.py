@@ -16,8 +16,10 @@ BLOCK, MAX_BLOCKS = 64, 256
 # repeats, and so many times the share of the other one. Of normal values, an 8-bit grid repeats a quarter if it belongs to a row,
 # 8 % if to 32 values, and bfloat16 1.5 %.
 REPEATED, TIMES = 0.04, 3.0
-# Where 8 bits belong to 16 values, few repeat. The errors are then known by their uniform distribution: a kurtosis of 1.8 (1 if
-# all have one size, 3 if they are normal), and by an order that is kept where an independent change would break it so often.
+# Where 8 bits belong to 16 values, few repeat, and where both matrices are stored in bfloat16, values of both do: MORE times as
+# many are enough, or errors with a uniform distribution (a kurtosis of 1.8; it is 1 if all have one size, 3 if they are normal).
+# But then the order must be kept better, where an independent change would break it BROKEN times.
+MORE = 1.4
 UNIFORM, UNIFORM_OF, BROKEN, KEPT = (1.5, 2.1), 2**14, 10.0, 0.1
 # A change that rounding to levels makes is no larger than this, relative to the matrix: a normal matrix on 3 levels.
 LARGEST_CHANGE = 0.8
@@ -47,7 +49,7 @@ def grid_of(a: torch.Tensor, b: torch.Tensor, relative_change: float) -> Grid | 
         repeated_a, repeated_b = _repeated(first), _repeated(second)
         more, less = max(repeated_a, repeated_b), min(repeated_a, repeated_b)
         on_levels = more >= REPEATED and more >= TIMES * less
-        if on_levels or _uniform(first, second):
+        if on_levels or more >= MORE * less > 0 or _uniform(first, second):
             out_of_order, independent = reversed_share(first, second), math.atan(relative_change) / math.pi
             pairs = min(a.numel(), MAX_VALUES) * (NEIGHBOURS - 1) / 2
             kept = REVERSED if on_levels else KEPT * (pairs * independent >= BROKEN)

@@ -7,7 +7,7 @@ import numpy as np
 import torch
 
 from htsr.comparison.kinds.grids import Grid, grid_of
-from htsr.comparison.kinds.low_rank import LowRank, low_rank
+from htsr.comparison.kinds.low_rank import SMALLEST_SIDE, LowRank, low_rank
 from htsr.comparison.kinds.masks import Mask, mask_of
 from htsr.comparison.kinds.mixtures import Mixture, mixture_of
 from htsr.comparison.kinds.precision import rounding_energy
@@ -79,8 +79,8 @@ class Signature:
 
     @property
     def is_noise(self) -> bool:
-        """Whether no direction of the change is stronger than in noise."""
-        return self.above_noise <= 1 + NOISE * self.smallest_side ** (-2 / 3)
+        """Whether no direction of the change is stronger than in noise; of a small matrix nobody can tell."""
+        return self.smallest_side >= SMALLEST_SIDE and self.above_noise <= 1 + NOISE * self.smallest_side ** (-2 / 3)
 
 
 def signature(
