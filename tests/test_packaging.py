@@ -173,6 +173,7 @@ UPWARD = {
     ("comparison.compare", "report"),  # Comparison.save
     ("comparison.survey.survey", "report"),  # Survey.save
     ("training.store.history", "report"),  # History.save
+    ("training.monitor", "report"),  # Monitor in a notebook
 }
 # Rooms that may use the optimizer.
 OPTIMIZER_USERS = {"demo", "optim"}
