@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 
 from htsr.plots.style import category_styles, sequence_colours
+from htsr.text import setting_text
 
 if TYPE_CHECKING:
     from htsr.training import History
@@ -67,8 +68,9 @@ def curves(runs: Mapping[str, "History"], name: str, by: str | None = None) -> l
     found = []
     for value in distinct:
         tables = [single[label] for label in single if values[label] == value]
-        text = f"{value:.4g}" if are_numbers([value]) else str(value)
-        found.append(Curve(f"{by} = {text}", value, len(tables), tables[0] if len(tables) == 1 else together(tables)))
+        found.append(
+            Curve(setting_text(by, value), value, len(tables), tables[0] if len(tables) == 1 else together(tables))
+        )
     return found
 
 
