@@ -163,11 +163,17 @@ FLOORS = [
 # Imports that point up, inside the methods that a person calls on a result.
 UPWARD = {
     ("tails.power_law", "plots"),  # PowerLawFit.plot
-    ("audit.analysis", "report"),  # Analysis.save
+    ("audit.analysis", "report"),  # Analysis.save, and how it looks in a notebook
+    ("audit.layer", "report"),  # how results look in a notebook
+    ("bulk.bulk_fit", "report"),
+    ("comparison.layer", "report"),
+    ("tails.power_law", "report"),
+    ("training.monitor", "report"),
     ("audit.analysis", "compat"),  # Analysis.to_weightwatcher
     ("comparison.compare", "report"),  # Comparison.save
     ("comparison.survey.survey", "report"),  # Survey.save
     ("training.store.history", "report"),  # History.save
+    ("training.monitor", "report"),  # Monitor in a notebook
 }
 # Rooms that may use the optimizer.
 OPTIMIZER_USERS = {"demo", "optim"}

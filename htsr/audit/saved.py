@@ -28,6 +28,11 @@ INFINITE = ("inf", "-inf")
 Document = dict[str, Any]
 Arrays = dict[str, np.ndarray]
 
+# The fields of ``About`` that a document holds, with their types.
+ABOUT: Mapping[str, type] = {
+    "source": str, "state": str, "metadata": dict, "convention": str, "num_params_analyzed": int, "num_params_skipped": int,
+    "settings": dict, "versions": dict, "time": str, "files": dict,
+}  # fmt: skip
 FIT = tuple(field.name for field in fields(PowerLawFit) if field.name not in ("values", "_rule"))
 BULK = tuple(field.name for field in fields(MarchenkoPasturFit) if field.name != "spike_strengths")
 
@@ -47,7 +52,7 @@ def analysis_document(analysis: Analysis) -> tuple[Document, Arrays]:
 
 def analysis_from(document: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> Analysis:
     """Return the analysis that ``analysis_document`` took apart; raise KeyError, TypeError or ValueError if it cannot be one."""
-    about = About(**{name: document["about"][name] for name in _about_names()})
+    about = About(**{name: _about_field(name, document["about"][name]) for name in ABOUT})
     cuts = {name: Cut(array) for name, array in arrays.items()}
     xmin = about.settings.get("xmin", "ks")
     layers = [_layer_from(layer, cuts, TailRule(xmin, KS())) for layer in document["layers"]]
@@ -57,9 +62,14 @@ def analysis_from(document: Mapping[str, Any], arrays: Mapping[str, np.ndarray])
     return Analysis(about, skipped, {layer.name: layer for layer in layers})
 
 
-def _about_names() -> list[str]:
-    """Return the fields of ``About`` that a document holds."""
-    return [field.name for field in fields(About) if not field.name.startswith("_")]
+def _about_field(name: str, value: object) -> Any:
+    """Return a field of ``About``, whose type must be the field's."""
+    if not isinstance(value, ABOUT[name]) or isinstance(value, bool):
+        raise TypeError(f"expected {ABOUT[name].__name__} for {name}, got {value!r:.50}")
+    texts = value if isinstance(value, dict) and name != "settings" else {}
+    if not all(isinstance(text, str) for text in texts.values()):
+        raise TypeError(f"expected texts in {name}")
+    return value
 
 
 def joined(arrays: Iterable[np.ndarray]) -> np.ndarray:

@@ -4,6 +4,7 @@ import json
 import struct
 import warnings
 import zipfile
+from dataclasses import fields
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +13,8 @@ import pytest
 import torch
 
 import htsr
+from htsr.audit.about import About
+from htsr.audit.saved import ABOUT
 from htsr.cli.main import main
 from htsr.files.archive import DOCUMENT, read_archive, write_archive
 
@@ -198,6 +201,8 @@ def with_pickle(path):
         (tampered(lambda d, a: d["layers"][0].update(shape="big")), "does not fit together"),
         (tampered(lambda d, a: d["layers"][0]["fit"].update(n_tail=10**12)), "does not fit together"),
         (tampered(lambda d, a: d.update(layers=[[[[]]]])), "does not fit together"),
+        (tampered(lambda d, a: d["about"].update(num_params_skipped="many")), "does not fit together"),
+        (tampered(lambda d, a: d["about"].update(metadata={"format": 3})), "does not fit together"),
     ],
 )
 def test_a_damaged_file_is_named(tmp_path, analysis, damage, said):
@@ -206,6 +211,10 @@ def test_a_damaged_file_is_named(tmp_path, analysis, damage, said):
     with pytest.raises(htsr.InputError, match=said) as caught:
         htsr.load(path)
     assert str(path) in str(caught.value)
+
+
+def test_what_about_holds_is_what_a_document_holds():
+    assert set(ABOUT) == {field.name for field in fields(About) if not field.name.startswith("_")}
 
 
 def test_a_newer_column_is_left_out(tmp_path, analysis):

@@ -39,9 +39,10 @@ def runs(tmp_path_factory):
 
 def test_a_run_is_the_median_over_its_layers(runs):
     curve = plots.curves(runs, "alpha")[0]
-    alphas = runs[curve.label].alpha()
+    alphas = runs[curve.value].alpha()
     np.testing.assert_allclose(curve.table["middle"], alphas.median(axis=1))
     np.testing.assert_allclose(curve.table["high"], alphas.quantile(0.75, axis=1))
+    assert {found.label for found in plots.curves(runs, "alpha")} == set(runs.legend.values())
 
 
 def test_seeds_of_a_setting_are_a_mean_in_a_band(runs):

@@ -184,7 +184,9 @@ def test_a_missing_path_says_how_to_fetch_it(server):
         FileNotFoundError, match="no such file or directory; to fetch it from the hub, pass hf://org/name"
     ):
         open_source("org/name")
-    for other in ("org/name/x", "name", "/org/name", "org/name.pt"):
+    with pytest.raises(FileNotFoundError, match="a model on the hub has an address of the form hf://organisation/name"):
+        open_source("name")
+    for other in ("org/name/x", "/org/name", "org/name.pt", "name.pt"):
         with pytest.raises(FileNotFoundError, match=r"no such file or directory$"):
             open_source(other)
     assert server.asked == []
