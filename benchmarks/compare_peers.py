@@ -10,13 +10,11 @@ modeldiffr are run from an environment of their own, with those of their command
 
 import argparse
 import json
-import os
 import re
 import shutil
 import subprocess
 import sys
 import tempfile
-import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -102,15 +100,26 @@ def programs(peers: Path) -> dict[str, tuple[Callable[[Path, Path], list[str]], 
     }
 
 
+# Runs a command and writes what it took to the file named first. It is a process of its own, since the peak of memory of a child
+# begins at that of its parent.
+WATCH = """
+import json, resource, subprocess, sys, time
+start = time.perf_counter()
+subprocess.run(sys.argv[2:], stderr=subprocess.DEVNULL)
+usage = resource.getrusage(resource.RUSAGE_CHILDREN)
+took = time.perf_counter() - start, usage.ru_utime + usage.ru_stime, usage.ru_maxrss / 1024
+open(sys.argv[1], "w").write(json.dumps(took))
+"""
+
+
 def measured(command: list[str]) -> tuple[str, float, float, float]:
     """Return what a command printed, its seconds on the clock and of processor time, and its peak of memory in MB."""
-    start = time.perf_counter()
-    with tempfile.TemporaryFile("w+") as output:
-        process = subprocess.Popen(command, stdout=output, stderr=subprocess.DEVNULL)
-        usage = os.wait4(process.pid, 0)[2]
-        seconds = time.perf_counter() - start
-        output.seek(0)
-        return output.read(), seconds, usage.ru_utime + usage.ru_stime, usage.ru_maxrss / 1024
+    with tempfile.NamedTemporaryFile("r") as took:
+        done = subprocess.run(
+            [sys.executable, "-S", "-c", WATCH, took.name, *command], stdout=subprocess.PIPE, text=True, check=True
+        )
+        seconds, processor, memory = json.load(took)
+        return done.stdout, seconds, processor, memory
 
 
 def main() -> None:

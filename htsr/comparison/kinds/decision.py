@@ -19,6 +19,9 @@ KINDS = (
 MOST = 0.9
 # Two networks are not called unrelated if so much of one is the other one's in another order.
 SOME = 0.2
+# Two networks are unrelated if the values of so much of one correlate by chance only. The rest may share what their task and
+# their data impose: rows of tokens that never occur all point into one direction. Training leaves hardly any such matrix.
+STRANGE = 0.7
 # A change is one of few layers if no more than this share of the matrices changed.
 FEW = 0.5
 # Directions that two matrices lost are the same if their mean squared cosine is at least this.
@@ -242,7 +245,7 @@ def _reordered(c: Change) -> Kind | None:
 
 def _unrelated(c: Change) -> Kind | None:
     strangers = [s for s in c.core if s.by_chance]
-    if c.share(strangers) < MOST or len(c.core) <= FEW * len(c.all):
+    if c.share(strangers) < STRANGE or len(c.core) <= FEW * len(c.all):
         return None
     most = max(abs(s.difference.correlation) for s in strangers)
     return Kind(
@@ -266,6 +269,10 @@ def _trained(c: Change) -> Kind:
     beside = f"correlation at least {math.floor(100 * least) / 100:g}, overlap of the leading directions {overlap:.2f}"
     if c.share(noise) >= MOST:
         return Kind("undecided", f"{size}, and the changes of {len(noise)} have the spectrum of noise{c.rest()}.")
+    if strangers := [s for s in c.core if s.by_chance]:
+        beside = f"the values of {len(strangers)} correlate by chance only, {beside}"
+    if c.share(strangers) > 1 - MOST:
+        return Kind("undecided", f"{size} ({beside}){c.rest()}.")
     if c.relative <= FINE_TUNED:
         return Kind("fine-tuned", f"{size}, at most {100 * FINE_TUNED:g} % ({beside}){c.rest()}.")
     if c.relative >= TRAINED_ON:

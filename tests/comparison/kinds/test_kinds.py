@@ -181,8 +181,19 @@ def test_the_kind_in_half_precision(case):
 
 
 def test_two_networks_are_unrelated():
-    c = htsr.compare(network(), network(seed=1), bulk=False, rank=4)
+    a, b = network(), network(seed=1)
+    c = htsr.compare(a, b, bulk=False, rank=4)
     assert c.kind == "unrelated", c.kind_evidence
+    common = 0.2 * normal(1, 48)  # as of tokens that never occur
+    c = htsr.compare(a | {"embedding": a["embedding"] + common}, b | {"embedding": b["embedding"] - common}, bulk=False)
+    assert abs(c["embedding"].signature.difference.correlation) > 0.2
+    assert c.kind == "unrelated", c.kind_evidence
+
+
+def test_half_of_the_matrices_replaced_is_undecided():
+    a, b = network(), network(seed=1)
+    c = htsr.compare(a, changed(a, train(0.05)) | {name: b[name] for name in WRITES + READS[1:]}, bulk=False, rank=4)
+    assert c.kind == "undecided", c.kind_evidence
 
 
 @pytest.mark.parametrize(
