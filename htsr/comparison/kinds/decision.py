@@ -258,12 +258,12 @@ def _few_layers(c: Change) -> Kind | None:
     if len(c.core) > FEW * len(c.all):
         return None
     names = shortened([s.name for s in c.core])
-    return Kind("few-layers", f"Only {c.count(c.core)} changed, by {100 * c.relative:.2g} % ({names}){c.rest()}.")
+    return Kind("few-layers", f"Only {c.count(c.core)} changed, by {_percent(c.relative)} % ({names}){c.rest()}.")
 
 
 def _trained(c: Change) -> Kind:
     noise = [s for s in c.core if s.is_noise]
-    size = f"{c.count(c.core)} changed, by {100 * c.relative:.2g} % together"
+    size = f"{c.count(c.core)} changed, by {_percent(c.relative)} % together"
     least = min(s.difference.correlation for s in c.core)
     overlap = float(np.nanmedian([s.overlap for s in c.core]))
     beside = f"correlation at least {math.floor(100 * least) / 100:g}, overlap of the leading directions {overlap:.2f}"
@@ -278,6 +278,11 @@ def _trained(c: Change) -> Kind:
     if c.relative >= TRAINED_ON:
         return Kind("trained-on", f"{size}, {100 * TRAINED_ON:g} % or more ({beside}){c.rest()}.")
     return Kind("undecided", f"{size}: much for fine-tuning and little for training on ({beside}){c.rest()}.")
+
+
+def _percent(share: float) -> str:
+    """Return a share in percent for people: ``0.13``, ``2.1``, ``185``."""
+    return f"{100 * share:.0f}" if share >= 0.1 else f"{100 * share:.2g}"
 
 
 def _number(values: np.ndarray) -> str:
