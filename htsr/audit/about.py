@@ -13,6 +13,8 @@ from htsr._version import __version__
 from htsr.audit.files_read import Stamp, digests
 from htsr.weights.inventory import Inventory
 
+# The settings of the analysis of a change, B - A, of which nobody should say that it was trained.
+OF_CHANGE: Mapping[str, str] = {"quantity": "change"}
 PACKAGES = ("torch", "numpy", "scipy")
 
 

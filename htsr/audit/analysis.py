@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, ClassVar
 import pandas as pd
 import torch
 
-from htsr.audit.about import About, plain_settings
+from htsr.audit.about import OF_CHANGE, About, plain_settings
 from htsr.audit.columns import COLUMNS
 from htsr.audit.files_read import FilesRead, stamps
 from htsr.audit.jobs import analyze_layers, draw_nulls
@@ -408,5 +408,9 @@ class Analysis(Results[LayerAnalysis]):
         return analysis_html(self)
 
     def verdict_sentences(self) -> list[str]:
-        """The sentences of the verdict, at most three."""
-        return verdict_of_audit(self.details, self.ranked_findings())
+        """The sentences of the verdict, at most three; none on a change, of which ``Comparison.verdict`` speaks."""
+        return (
+            []
+            if self.about.settings.items() >= OF_CHANGE.items()
+            else verdict_of_audit(self.details, self.ranked_findings())
+        )

@@ -8,6 +8,7 @@ import pandas as pd
 
 from htsr.audit.columns import BY_NAME
 from htsr.audit.p_values import GOODNESS_P, NULL_P, VUONG_P
+from htsr.audit.row import Row
 from htsr.bulk.bulk_fit import MAX_KURTOSIS
 
 # A fit to a tail of fewer values says little: 95 % intervals from tails of 30 values cover 71 % (benchmarks/tail_accuracy.py).
@@ -95,6 +96,12 @@ def ranked(findings: Iterable[Finding], kinds: Mapping[str, Kind] = KINDS) -> li
 def worst_severity(findings: Sequence[Finding]) -> str:
     """Return the severity of the worst finding, an empty text if there is none."""
     return min((finding.severity for finding in findings), key=SEVERITIES.index, default="")
+
+
+def with_findings(row: Row) -> Row:
+    """Return a row with what its findings say and the severity of the worst."""
+    found = findings_of_row(row)
+    return row | {"findings": " ".join(map(str, found)), "severity": worst_severity(found)}
 
 
 def findings_of_row(row: Mapping[str, Any]) -> list[Finding]:

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from htsr.audit import cells
-from htsr.audit.findings import Finding, findings_of_row, worst_severity
+from htsr.audit.findings import Finding, findings_of_row, with_findings
 from htsr.audit.fixed_bases import fixed_basis
 from htsr.audit.phases import phase
 from htsr.audit.row import Row, finished, tied_row
@@ -248,8 +248,7 @@ def _finished(known: cells.Cells) -> Row:
     row = finished(known)
     if row["phase"] in ("random-like", "fixed-basis"):  # its alpha says nothing about a training
         row["warning"] = "noise" if row["phase"] == "random-like" else ""
-    found = findings_of_row(row)
-    return row | {"findings": " ".join(map(str, found)), "severity": worst_severity(found)}
+    return with_findings(row)
 
 
 def _fit(spectrum: Spectrum, settings: Settings, resolution: float) -> PowerLawFit:

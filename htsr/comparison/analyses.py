@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from htsr.audit.about import OF_CHANGE
 from htsr.audit.analysis import Analysis, analyze
 from htsr.audit.layer import LayerAnalysis
 from htsr.audit.row import comparison_row, finished
@@ -100,7 +101,7 @@ def of_layers(analysis: Analysis, layers: dict[str, LayerAnalysis]) -> Analysis:
 
 def change_of(a: Analysis, b: Analysis, layers: dict[str, LayerAnalysis]) -> Analysis:
     """Return the analysis of the changes."""
-    about = replace(a.about, source=f"{b.source} - {a.source}", metadata={}, files={}, _stamps={})
+    about = replace(a.about, source=f"{b.source} - {a.source}", metadata={}, settings=OF_CHANGE, files={}, _stamps={})
     return Analysis(about, a.skipped.iloc[:0], layers)
 
 

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 import torch
 
-from htsr.audit.about import About
+from htsr.audit.about import OF_CHANGE, About
 from htsr.audit.analysis import Analysis, check_whole_number, skipped_frame
 from htsr.audit.columns import COMPARISON_COLUMNS
 from htsr.audit.files_read import Stamp, stamps
@@ -159,13 +159,15 @@ def compare(
     only_a, only_b = only(inventory_a, results), only(inventory_b, results)
     change = replace(only_a, source=f"{inventory_b.source} - {inventory_a.source}", metadata={})
 
-    def side(inventory: Inventory, layers: dict[str, LayerAnalysis], files: dict[Path, Stamp]) -> Analysis:
-        return Analysis(About.of(inventory, stamps=files), skipped_frame(inventory), layers)
+    def side(
+        inventory: Inventory, layers: dict[str, LayerAnalysis], files: dict[Path, Stamp], **settings: str
+    ) -> Analysis:
+        return Analysis(About.of(inventory, settings=settings, stamps=files), skipped_frame(inventory), layers)
 
     return Comparison(
         side(only_a, {name: result.a for name, result in results.items()}, stamps(only_a) if is_path(a) else {}),
         side(only_b, {name: result.b for name, result in results.items()}, stamps(only_b) if is_path(b) else {}),
-        side(change, {name: result.delta for name, result in results.items()}, {}),
+        side(change, {name: result.delta for name, result in results.items()}, {}, **OF_CHANGE),
         results,
         unmatched=unmatched,
         skipped=skipped_on_sides(inventory_a, inventory_b),

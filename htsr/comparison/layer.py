@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from htsr.audit.columns import COMPARISON_COLUMNS, LOW_RANK
-from htsr.audit.findings import Finding, findings_of_row
+from htsr.audit.findings import Finding, with_findings
 from htsr.audit.layer import FAILURES, LayerAnalysis, Settings, analyze_eigenvalues, failed_layer, load
 from htsr.audit.row import Row, comparison_row, tied_row
 from htsr.comparison.distances import Similarity, overlap, similarity, similarity_of_equal
@@ -231,8 +231,7 @@ def _of_change(analysis: LayerAnalysis) -> LayerAnalysis:
     """Return the analysis of a change, in which a low rank is no damage."""
     if analysis.row["phase"] != "rank-collapse":
         return analysis
-    row = analysis.row | {"phase": LOW_RANK}
-    return replace(analysis, row=row | {"findings": " ".join(map(str, findings_of_row(row)))})
+    return replace(analysis, row=with_findings(analysis.row | {"phase": LOW_RANK}))
 
 
 def _failed(of_a: LayerAnalysis, of_b: LayerAnalysis, of_delta: LayerAnalysis, reason: str) -> LayerComparison:

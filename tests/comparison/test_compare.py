@@ -346,3 +346,15 @@ def test_columns_are_drawn_by_depth():
     assert len(c.plot("relative_change").axes) >= 1
     with pytest.raises(ValueError, match="numeric column"):
         c.plot("status")
+
+
+def test_a_change_is_not_called_untrained():
+    torch.manual_seed(0)
+    a = {"w": torch.randn(64, 48)}
+    low_rank = htsr.compare(a, {"w": a["w"] + torch.randn(64, 4) @ torch.randn(4, 48)}).delta
+    noise = htsr.compare(a, {"w": a["w"] + torch.randn(64, 48)}).delta
+    for delta in (low_rank, noise):
+        assert delta.verdict == ""
+        assert "trained" not in repr(delta)
+    assert low_rank["w"].row["phase"] == "low-rank"
+    assert low_rank["w"].row["severity"] != "problem"
