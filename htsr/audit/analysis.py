@@ -252,7 +252,21 @@ class Analysis(Results[LayerAnalysis]):
     """
 
     columns: ClassVar = {column.name: column for column in COLUMNS}
-    expendable: ClassVar = ("N", "M", "rf", "tail", "stable_rank", "D", "spikes", "goodness_of_fit", "layer_type")
+    expendable: ClassVar = (
+        "phase",
+        "sigma",
+        "alpha_high",
+        "alpha_low",
+        "N",
+        "M",
+        "rf",
+        "tail",
+        "stable_rank",
+        "D",
+        "spikes",
+        "goodness_of_fit",
+        "layer_type",
+    )
 
     def __init__(self, about: About, skipped: pd.DataFrame, results: dict[str, LayerAnalysis]) -> None:
         self.about, self.skipped = about, skipped
@@ -385,9 +399,8 @@ class Analysis(Results[LayerAnalysis]):
     def headline(self) -> str:
         """What was analysed, the verdict, where alpha lies and which phases occur."""
         s = self.summary()
-        counts = (
-            f"{s['num_layers']} layers ({s['num_failed']} failed, {s['num_tied']} tied), {s['num_skipped']} skipped"
-        )
+        layers = "1 layer" if s["num_layers"] == 1 else f"{s['num_layers']} layers"
+        counts = f"{layers} ({s['num_failed']} failed, {s['num_tied']} tied), {s['num_skipped']} skipped"
         of = f"{visible(self.state)} of {visible(self.source)}" if self.state else visible(self.source)
         lines = [f"{of}: {counts}"]
         about = ", ".join(f"{key}={value}" for key, value in self.metadata.items() if key != "format")
@@ -396,7 +409,9 @@ class Analysis(Results[LayerAnalysis]):
         if math.isnan(s["alpha_median"]):
             return "\n".join([*lines, *self.verdict_sentences()])
         lines += self.verdict_sentences()
-        quartiles = f"alpha: median {s['alpha_median']:.2f}, quartiles {s['alpha_q25']:.2f} to {s['alpha_q75']:.2f}"
+        quartiles = f"alpha: median {s['alpha_median']:.2f}"
+        if s["alpha_q25"] < s["alpha_q75"]:
+            quartiles += f", quartiles {s['alpha_q25']:.2f} to {s['alpha_q75']:.2f}"
         own = self.details[self.details["tied_to"] == ""]
         phases = own.loc[own["phase"] != "", "phase"].value_counts()
         occurring = ", ".join(f"{count} {name}" for name, count in phases.items())

@@ -235,7 +235,7 @@ COLUMNS = (
     Column(
         "warning",
         "str",
-        "over-trained (alpha < 2), under-trained (alpha > 6), noise (random-like, so that alpha means nothing), or empty",
+        "over-trained (alpha < 2), under-trained (alpha > 6), noise (random-like), or empty: also where noise is as heavy-tailed",
         values=("", "over-trained", "under-trained", "noise"),
     ),
     Column("findings", "str", "what a person should look at, in sentences with the numbers, the worst first"),

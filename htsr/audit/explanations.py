@@ -148,10 +148,11 @@ EXPLANATIONS: Mapping[str, str] = {
         "and at traps (randomize=True) before you change the training."
     ),
     "alpha-of-noise": (
-        "This alpha lies where 90 % of noise matrices of the same shape lie, and neither D nor the stable rank tells the "
-        "layer from noise. Its alpha is no evidence of structure, whether it is between 2 and 6 or not. The layer may "
-        "still have structure that other numbers show: spikes, a bulk that is not noise. Small matrices are affected "
-        "most, since their noise has a wide band. Judge such a layer by num_spikes, bulk_p_value and the phase."
+        "Noise of the same shape is as heavy-tailed as this layer: its alpha is no larger, and neither D nor the stable "
+        "rank tells the layer from noise. Its alpha is no evidence of structure, and no sign of training or of a lack of "
+        "it, whatever its value. The layer may still have structure that other numbers show: spikes, a bulk that is not "
+        "noise. Small matrices are affected most, since their noise has a wide band. Judge such a layer by num_spikes, "
+        "bulk_p_value and the phase."
     ),
     "no-power-law": (
         "A power law does not describe this tail: the goodness of fit is 0.1 or less, or another distribution fits it "

@@ -187,9 +187,9 @@ def _traps(r: dict[str, Any]) -> list[Finding]:
     return [_finding(r, "trap", text, "num_traps", "trap_mean_strength")]
 
 
-def _as_in_noise(r: dict[str, Any]) -> bool:
-    """Return whether alpha lies in the band that holds 90 % of noise, and nothing else tells the layer from noise."""
-    return bool(r.get("null_p_value", 0) > SIGNIFICANT and r["null_alpha_low"] <= r["alpha"] <= r["null_alpha_high"])
+def is_as_heavy_in_noise(r: Mapping[str, Any]) -> bool:
+    """Return whether noise of this shape is as heavy-tailed: alpha is no smaller, and neither D nor the stable rank differs."""
+    return bool(r.get("null_p_value", 0) > SIGNIFICANT and r["alpha"] >= r["null_alpha_low"])
 
 
 def _alpha(r: dict[str, Any]) -> list[Finding]:
@@ -202,21 +202,16 @@ def _alpha(r: dict[str, Any]) -> list[Finding]:
         noise = f"{_noise_band(r)} ({NULL_P.equals(r['null_p_value'])} that noise looks this heavy-tailed)"
     beside = f"; {noise}" if noise else ""
     interval = f" (95 % interval {r['alpha_low']:.2f} to {r['alpha_high']:.2f})" if "alpha_low" in r else ""
-    if r["warning"] == "over-trained":
-        return [_finding(r, "over-trained", f"alpha {r['alpha']:.2f}{interval} is below 2{beside}.", *columns)]
-    if r["warning"] == "under-trained":
-        text = f"alpha {r['alpha']:.2f}{interval} is above 6: the tail is barely heavy{beside}."
-        return [_finding(r, "under-trained", text, *columns)]
-    if _as_in_noise(r):
-        return [
-            _finding(
-                r,
-                "alpha-of-noise",
-                f"Noise alone can give this alpha, {r['alpha']:.2f}{interval}: {noise}.",
-                *columns,
-            )
-        ]
-    return []
+    if is_as_heavy_in_noise(r):
+        kind = "alpha-of-noise"
+        text = f"Noise is as heavy-tailed as this layer, whose alpha is {r['alpha']:.2f}{interval}: {noise}."
+    elif r["warning"] == "over-trained":
+        kind, text = "over-trained", f"alpha {r['alpha']:.2f}{interval} is below 2{beside}."
+    elif r["warning"] == "under-trained":
+        kind, text = "under-trained", f"alpha {r['alpha']:.2f}{interval} is above 6: the tail is barely heavy{beside}."
+    else:
+        return []
+    return [_finding(r, kind, text, *columns)]
 
 
 def _tail(r: dict[str, Any]) -> list[Finding]:

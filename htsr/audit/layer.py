@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from htsr.audit import cells
-from htsr.audit.findings import Finding, findings_of_row, with_findings
+from htsr.audit.findings import Finding, findings_of_row, is_as_heavy_in_noise, with_findings
 from htsr.audit.fixed_bases import fixed_basis
 from htsr.audit.phases import phase
 from htsr.audit.row import Row, finished, tied_row
@@ -246,7 +246,9 @@ def _status(fit: PowerLawFit, layer: Layer) -> cells.Cells:
 def _finished(known: cells.Cells) -> Row:
     """Return the row of these cells and of the findings that they amount to."""
     row = finished(known)
-    if row["phase"] in ("random-like", "fixed-basis"):  # its alpha says nothing about a training
+    if row["phase"] in ("random-like", "fixed-basis") or is_as_heavy_in_noise(
+        row
+    ):  # alpha says nothing about a training
         row["warning"] = "noise" if row["phase"] == "random-like" else ""
     return with_findings(row)
 

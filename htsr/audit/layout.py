@@ -13,7 +13,9 @@ from htsr.text import escaped, visible
 # Findings of one kind beyond this many are counted; notes are counted at once.
 SHOWN_OF_A_KIND = 3
 # The name and the note share what the other columns leave; each keeps at least this many characters.
-LEAST_NAME, LEAST_NOTE = 16, 12
+LEAST_NAME, LEAST_NOTE = 16, 14
+# A column is left out before a name gets fewer characters than this.
+ENOUGH_NAME = 24
 GAP = 2
 
 
@@ -32,7 +34,7 @@ def fit_width(table: pd.DataFrame, width: int, expendable: Sequence[str] = ()) -
 
     kept = [name for name in texts if name != "note" or texts["note"].any()]
     for name in reversed(expendable):
-        if room(kept) >= widths["name"] + least["note"]:
+        if room(kept) >= min(ENOUGH_NAME, widths["name"]) + least["note"]:
             break
         kept = [other for other in kept if other != name]
     note = max(least["note"], min(widths.get("note", 0), room(kept) - widths["name"])) if "note" in kept else 0
@@ -52,7 +54,16 @@ def as_text(table: pd.DataFrame, expendable: Sequence[str] = (), max_rows: int =
 
 
 def folded(text: str, length: int) -> str:
-    """Return a text with its middle left out, if it is longer than ``length``."""
+    """Return a name no longer than ``length``: its first components as letters, as few as do, then without its middle.
+
+    Numbers and the last component stay longest, since they tell layers apart: ``e.l.4.a.self.value``.
+    """
+    parts = text.split(".")
+    for i, part in enumerate(parts[:-1]):
+        if len(text) <= length:
+            break
+        parts[i] = part if part.isdigit() else part[:1]
+        text = ".".join(parts)
     if len(text) <= length:
         return text
     tail = length // 2

@@ -62,7 +62,7 @@ def _what_alpha_says(fitted: pd.DataFrame, of_kind: Mapping[str, list[Finding]])
     if below:
         parts.append(f"{_have(below)} alpha below 2, heavier than most well-trained layers: {named(below)}")
     if as_noise:
-        parts.append(f"{_have(as_noise)} an alpha that noise of the same shape gives, too: {named(as_noise)}")
+        parts.append(f"{_have(as_noise)} an alpha that says nothing, since noise is as heavy-tailed: {named(as_noise)}")
     if parts:
         return f"{'; '.join(parts)}."
     low, high = judged["alpha"].min(), judged["alpha"].max()
@@ -76,9 +76,8 @@ def _how_far(of_kind: Mapping[str, list[Finding]]) -> str:
     parts = []
     if short:
         rests = "tail rests" if len(short) == 1 else "tails rest"
-        error = median(_half_interval(finding.evidence) for finding in short)
         its = "its" if len(short) == 1 else "their"
-        parts.append(f"{len(short)} {rests} on fewer than {SMALL_TAIL} values, so read {its} alpha as ± {error:.1f}")
+        parts.append(f"{len(short)} {rests} on fewer than {SMALL_TAIL} values, so read {its} alpha as {_range(short)}")
     if poor:
         parts.append(f"{_count(len({f.name for f in poor}), 'tail is', 'tails are')} no power law: {named(poor)}")
     if entries:
@@ -90,11 +89,16 @@ def _how_far(of_kind: Mapping[str, list[Finding]]) -> str:
     return f"{'; '.join(parts)}." if parts else ""
 
 
-def _half_interval(evidence: Mapping[str, float]) -> float:
-    """Return half of the 95 % interval of alpha where there is one, and two standard errors where there is none."""
-    if "alpha_low" in evidence:
-        return (evidence["alpha_high"] - evidence["alpha_low"]) / 2
-    return 2 * evidence["sigma"]
+def _range(short: Sequence[Finding]) -> str:
+    """Return how far the alphas of short tails can be trusted: half of the 95 % intervals, or two standard errors."""
+    first = short[0].evidence
+    if len(short) == 1 and "alpha_low" in first:
+        return f"{first['alpha_low']:.1f} to {first['alpha_high']:.1f}"
+    halves = [
+        (of["alpha_high"] - of["alpha_low"]) / 2 if "alpha_low" in of else 2 * of["sigma"]
+        for of in (finding.evidence for finding in short)
+    ]
+    return f"± {median(halves):.1f}" + (" or so" if len(short) > 1 else "")
 
 
 def named(findings: Sequence[Finding]) -> str:

@@ -22,7 +22,7 @@ def add_table_options(parser: argparse.ArgumentParser, condition: str) -> None:
     parser.add_argument(
         "--sort",
         metavar="COLUMN[:asc]",
-        help="sort the table by this column, numbers with the largest first (default: the order of the model)",
+        help="sort the table by this column, numbers with the largest first (default: the order of the source)",
     )
     parser.add_argument(
         "--top", type=positive_number, metavar="N", help="show only the first N rows; without --sort, the N worst"

@@ -12,6 +12,10 @@ if TYPE_CHECKING:
     from htsr.cli.arguments import Commands
 
 
+# What the printed table calls two columns.
+IN_PRINT = {"tail": "num_pl_spikes", "spikes": "num_spikes"}
+
+
 def add_parser(commands: "Commands") -> argparse.ArgumentParser:
     """Add the command and return its parser."""
     parser = commands.add_parser("explain", help="say what a number means, what is good, and when not to trust it")
@@ -36,7 +40,14 @@ def run(options: argparse.Namespace) -> int:
         print(_wrapped(f"In five sentences: {', '.join(EXPLANATIONS)}.", width))
         print(_wrapped(f"In a line: {', '.join(rest)}.", width))
         return 0
-    print("\n\n".join(_wrapped(f"{name}: {explained(name)}", width) for name in options.names))
+    refused = None
+    for name in options.names:
+        try:
+            print(_wrapped(f"{name}: {explained(name)}", width), end="\n\n" if name != options.names[-1] else "\n")
+        except InputError as err:
+            refused = err  # the other names are answered first
+    if refused is not None:
+        raise refused
     return 0
 
 
@@ -55,6 +66,7 @@ def explained(name: str) -> str:
     from htsr.audit.explanations import EXPLANATIONS
     from htsr.audit.phases import MEANINGS
 
+    name = IN_PRINT.get(name, name)
     if name in EXPLANATIONS:
         return EXPLANATIONS[name]
     if name in MEANINGS:

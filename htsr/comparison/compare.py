@@ -215,6 +215,9 @@ class Comparison(Results[LayerComparison]):
     """
 
     columns: ClassVar = {column.name: column for column in COMPARISON_COLUMNS}
+    expendable: ClassVar = (
+        "alpha_b", "alpha_a", "alpha_of_delta", "stable_rank_of_delta", "N", "M", "rf", "overlap_in", "overlap_out", "cka",
+    )  # fmt: skip
 
     def __init__(
         self,

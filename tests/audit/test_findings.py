@@ -124,3 +124,16 @@ def test_findings_show_whole_in_a_notebook():
     assert sentence in a.findings._repr_html_()
     assert sentence in a.findings.head(1)._repr_html_()
     assert sentence in repr(a.findings)
+
+
+def test_small_matrices_of_noise_are_not_called_under_trained():
+    """Their phase is undecided, but noise of their shape is as heavy-tailed, so alpha says nothing."""
+    words = set()
+    for seed in range(12):
+        torch.manual_seed(seed)
+        a = htsr.analyze(
+            torch.nn.Sequential(torch.nn.Conv2d(8, 32, 3), torch.nn.Linear(64, 10), torch.nn.Linear(20, 40))
+        )
+        words |= set(a.details["warning"])
+        assert not {"under-trained", "over-trained"} & set(a.findings["kind"])
+    assert words <= {"", "noise"}

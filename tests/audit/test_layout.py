@@ -34,8 +34,22 @@ def test_a_wide_terminal_shows_everything():
 
 
 def test_expendable_columns_go_the_last_first():
-    kept = [set(fit_width(TABLE, width, ("D", "kind"))) for width in (90, 74, 62)]
+    kept = [set(fit_width(TABLE, width, ("D", "kind"))) for width in (90, 58, 50)]
     assert [{"D", "kind"} & names for names in kept] == [{"D", "kind"}, {"D"}, set()]
+
+
+@pytest.mark.parametrize(
+    ("length", "short"),
+    [
+        (40, "encoder.layer.4.attention.self.value"),
+        (30, "e.layer.4.attention.self.value"),
+        (20, "e.l.4.a.self.value"),
+        (16, "e.l.4.a.s.value"),
+        (9, "e.l.\u2026alue"),
+    ],
+)
+def test_a_name_keeps_its_number_and_its_last_component(length, short):
+    assert folded("encoder.layer.4.attention.self.value", length) == short
 
 
 @pytest.mark.parametrize("length", range(3, 12))
