@@ -107,7 +107,8 @@ EXPLANATIONS: Mapping[str, str] = {
     ),
     "warning": (
         "warning is over-trained for an alpha below 2, under-trained for one above 6, and noise for a layer that cannot "
-        "be told from noise. An empty cell is good. The words and the bounds are WeightWatcher's, but for noise, which "
+        "be told from noise. An empty cell means that alpha lies between the bounds, or that noise of the same shape is "
+        "as heavy-tailed, so that alpha says nothing. The words and the bounds are WeightWatcher's, but for noise, which "
         "WeightWatcher calls under-trained. They are hints about one number, not measurements of training: a short tail "
         "crosses a bound by chance. Read the findings of the layer, which give the interval and what noise would give."
     ),
