@@ -1,5 +1,6 @@
 """Truncation: one matrix is the other one without its small singular values."""
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -9,6 +10,8 @@ import numpy as np
 LEFT, CLOSE = 1e-5, 1e-3
 # A change that is hardly larger than rounding cannot tell; a truncation is so many times as large, by energy.
 TELLING = 10.0
+# Before any eigenvalue is known, the same test is as rough as the factors in single precision make it.
+ROUGHLY = 0.1
 
 
 @dataclass(frozen=True)
@@ -45,5 +48,5 @@ def truncation_of(evals: tuple[np.ndarray, np.ndarray], energy: float, noise: fl
 
 
 def may_be_truncated(squares: tuple[float, float], energy: float, noise: float) -> bool:
-    """Return whether the change is orthogonal to one of the two matrices, as that of a truncation is (Pythagoras)."""
-    return abs(abs(squares[0] - squares[1]) - energy) <= CLOSE * energy + noise
+    """Return whether the change is roughly orthogonal to one of the two, as that of a truncation is (Pythagoras)."""
+    return abs(abs(squares[0] - squares[1]) - energy) <= ROUGHLY * energy + 2 * math.sqrt(noise * max(squares))

@@ -181,8 +181,8 @@ CASES = {
     "two rows swapped": (swap_rows, None, "undecided"),
     "truncated to half": (truncate(24), BLOCK, "undecided"),
     "truncated by a few": (truncate(44), BLOCK, "undecided"),
-    "some rows reset": (reset(4), BLOCK, "undecided"),
-    "some columns reset": (reset(4, axis=1), BLOCK, "undecided"),
+    "some rows reset": (reset(4), None, "undecided"),
+    "some columns reset": (reset(4, axis=1), BLOCK, "few-layers"),
     "rows of one edited": (reset(8), ("embedding",), "few-layers"),
     "in between": (train(0.25), None, "undecided"),
 }  # fmt: skip
@@ -278,14 +278,14 @@ def test_the_numbers_stand_in_the_evidence():
             "truncated",
             "In 4 of 11 matrices, B is A with its small singular values removed: of rank 48, 24",
         ),
-        ("some rows reset", "partial", "1.qkv 4 of 48 rows"),
-        ("rows of one edited", "partial", "embedding, 8 of 150 rows"),
+        ("some rows reset", "partial", "0.qkv 4 of 48 rows"),
+        ("rows of one edited", "partial", "(embedding, 8 of 150 rows)"),
         ("direction of one", "direction-removed", "only 0.out lost a direction of its outputs, by 100 %; 10 are equal"),
     ],
 )
 def test_row_and_evidence_name_the_same(case, change, said):
     base = network()
-    c = htsr.compare(base, changed(base, *CASES[case][:2]), rank=4)
+    c = htsr.compare(base, changed(base, *CASES[case][:2]), bulk=False, rank=4)
     assert said in c.kind_evidence
     for layer in c:
         if layer.row["status"] == "changed":
@@ -293,7 +293,7 @@ def test_row_and_evidence_name_the_same(case, change, said):
             assert layer.row["change_evidence"].rstrip(".") in layer.row["reason"]
 
 
-@pytest.mark.parametrize("shape", [(384, 2), (2, 384), (40, 12)])
+@pytest.mark.parametrize("shape", [(384, 2), (2, 384)])
 def test_random_matrices_are_replaced_and_not_reordered(shape):
     """Of a matrix with few rows or columns, all directions are leading ones."""
     c = htsr.compare({"w": normal(*shape)}, {"w": normal(*shape, seed=1)})
