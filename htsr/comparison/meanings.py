@@ -15,7 +15,7 @@ KIND_MEANINGS: Mapping[str, str] = {
     "trained-on": "Most matrices changed, by 30 % or more, and A and B still correlate.",
     "interpolated": "B lies on the line between A and the other parent that you gave.",
     "unrelated": "The values of A and B correlate no more than by chance: these are two models, not two versions of one.",
-    "undecided": "No kind fits, or more than one; the evidence says what was seen, such as noise, another order or another scale.",
+    "undecided": "No kind fits, or more than one; the evidence says what was seen, for example noise or another order.",
 }
 
 # The values of the column ``change``.
