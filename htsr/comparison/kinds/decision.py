@@ -271,11 +271,11 @@ def _reordered(c: Change) -> Kind | None:
     moved = [s for s in c.core if s.is_reordered]
     if c.share(moved) < SOME:
         return None
-    exactly = [f"{s.name} {s.lines}" for s in moved if s.lines and s.lines.reordered]
+    exactly = [s for s in moved if s.lines and s.lines.reordered]
     if len(exactly) == len(moved):
         which = "rows or columns of A in another order, value by value"
         return Kind(
-            "undecided", f"{c.count(moved)} {_verb(moved, 'have')} the {which} ({shortened(exactly)}){c.rest(moved)}."
+            "undecided", f"{c.count(moved)} {_verb(moved, 'have')} the {which} ({_lines(exactly)}){c.rest(moved)}."
         )
     return Kind(
         "undecided",
@@ -302,12 +302,21 @@ def _few_layers(c: Change) -> Kind | None:
     return Kind("few-layers", f"Only {c.count(c.core)} changed, by {percent(c.relative)} % ({names}){c.rest()}.")
 
 
+def _lines(some: Sequence[Signature]) -> str:
+    """Return how many rows or columns of these matrices changed."""
+    numbers = {str(s.lines) for s in some}
+    if len(numbers) == 1:
+        return f"{numbers.pop()}{' each' if len(some) > 1 else ''}"
+    return shortened([f"{s.name} {s.lines}" for s in some])
+
+
 def _partial(c: Change) -> Kind | None:
     partial = [s for s in c.core if s.is_partial]
     if c.share(partial) < MOST:
         return None
-    lines = shortened([f"{s.name} {s.lines}" for s in partial])
-    return Kind("undecided", f"In {c.count(partial)}, only few rows or columns changed ({lines}){c.rest(partial)}.")
+    return Kind(
+        "undecided", f"In {c.count(partial)}, only few rows or columns changed ({_lines(partial)}){c.rest(partial)}."
+    )
 
 
 def _trained(c: Change) -> Kind:

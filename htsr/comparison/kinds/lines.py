@@ -4,8 +4,8 @@ from dataclasses import dataclass
 
 import torch
 
-# Shorter rows or columns may be equal by chance.
-SHORTEST = 8
+# Rows or columns of one value say nothing by their order.
+SHORTEST = 2
 # A change is one of few rows, or columns, if no more than this share of them changed.
 FEW = 0.5
 
