@@ -5,8 +5,8 @@ from collections.abc import Mapping
 from htsr.audit.findings import Finding
 from htsr.audit.findings import Kind as FindingKind
 from htsr.audit.row import Row
+from htsr.comparison.figures import factors_text, percent
 from htsr.comparison.kinds import Signature
-from htsr.comparison.kinds.figures import factors_text, percent
 
 # If the rounding of the stored weights can account for more than this share of the change, row and finding say so.
 MOSTLY_ROUNDING = 0.5

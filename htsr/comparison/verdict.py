@@ -3,7 +3,7 @@
 from typing import TYPE_CHECKING
 
 from htsr.audit.verdict import MAX_NAMES, first_names, named
-from htsr.comparison.kinds.figures import percent
+from htsr.comparison.figures import percent
 from htsr.text import visible
 
 if TYPE_CHECKING:

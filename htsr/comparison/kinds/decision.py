@@ -7,7 +7,7 @@ from typing import NamedTuple
 import numpy as np
 
 from htsr.audit.table import shortened
-from htsr.comparison.kinds.figures import factors_text, percent
+from htsr.comparison.figures import factors_text, percent
 from htsr.comparison.kinds.low_rank import SMALLEST_SIDE, Projection
 from htsr.comparison.kinds.signature import Signature
 

@@ -6,7 +6,7 @@ import numpy as np
 import scipy
 import torch
 
-from htsr.comparison.kinds.figures import percent
+from htsr.comparison.figures import percent
 
 # What may be left of the energy of a low-rank change: its own rounding to bfloat16, 2^-18 / 3 = 1.3e-6, if the product of the
 # factors was computed in that type, and a little more.
