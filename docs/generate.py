@@ -9,6 +9,7 @@ from pathlib import Path
 from htsr.audit.columns import COLUMNS, COMPARISON_COLUMNS, HISTORY_COLUMNS, Column
 from htsr.audit.explanations import EXPLANATIONS
 from htsr.audit.phases import MEANINGS
+from htsr.comparison.meanings import CHANGE_MEANINGS, KIND_MEANINGS
 
 PAGE = Path(__file__).with_name("columns.md")
 EXPLAINED = Path(__file__).with_name("explanations.md")
@@ -56,7 +57,9 @@ def explanations() -> str:
     ]
     for name, text in EXPLANATIONS.items():
         lines += [f"## `{name}`", "", text, ""]
-    lines += ["## Phases", "", *(f"- `{name}`: {text}" for name, text in MEANINGS.items()), ""]
+    lists = {"Phases": MEANINGS, "Kinds of a comparison": KIND_MEANINGS, "Changes of a layer": CHANGE_MEANINGS}
+    for title, meanings in lists.items():
+        lines += [f"## {title}", "", *(f"- `{name}`: {text}" for name, text in meanings.items()), ""]
     return "\n".join(lines)
 
 

@@ -269,7 +269,8 @@ OF_DELTA = (
 )  # fmt: skip
 # What can be said of the change of one layer; empty if it is none of these.
 CHANGES = (
-    "", "equal", "rounding", "pruned", "rescaled", "quantised", "direction-removed", "low-rank", "reordered", "replaced", "noise",
+    "", "equal", "rounding", "pruned", "rescaled", "quantised", "truncated", "direction-removed", "low-rank", "reordered",
+    "replaced", "partial", "noise",
 )  # fmt: skip
 # A change of low rank has lost nothing: a merged LoRA is one.
 LOW_RANK = "low-rank"

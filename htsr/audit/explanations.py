@@ -227,8 +227,9 @@ EXPLANATIONS: Mapping[str, str] = {
         "that decided. Look at the column change to see which layers spoke for it."
     ),
     "change": (
-        "change names what was done to one layer: equal, rounding, quantised, pruned, low-rank, direction-removed, "
-        "rescaled, reordered, replaced or noise. An empty cell is an ordinary change, as training makes it. noise means "
+        "change names what was done to one layer: equal, rounding, quantised, pruned, truncated, low-rank, "
+        "direction-removed, rescaled, reordered, replaced, partial or noise. An empty cell is an ordinary change, as training "
+        "makes it. noise means "
         "that the spectrum of the change is that of random numbers, which weak training and added noise both leave. A "
         "layer alone says less than the model: a low rank in one layer may be chance, in forty it is a merged adapter. "
         "change_evidence gives the numbers, and the kind of the comparison judges all layers together."

@@ -1,6 +1,6 @@
 """The verdict on a model in three sentences: what is wrong, what alpha says, and how far to trust it."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from statistics import median
 
 import pandas as pd
@@ -103,7 +103,12 @@ def _range(short: Sequence[Finding]) -> str:
 
 def named(findings: Sequence[Finding]) -> str:
     """Return the names of the first layers, and how many more there are."""
-    names = list(dict.fromkeys(visible(finding.name) for finding in findings))
+    return first_names(finding.name for finding in findings)
+
+
+def first_names(layers: Iterable[str]) -> str:
+    """Return the names of the first of some layers, and how many more there are."""
+    names = list(dict.fromkeys(map(visible, layers)))
     if len(names) <= MAX_NAMES:
         return ", ".join(names)
     return f"{', '.join(names[:MAX_NAMES])} and {len(names) - MAX_NAMES} more"

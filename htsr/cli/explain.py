@@ -23,7 +23,7 @@ def add_parser(commands: "Commands") -> argparse.ArgumentParser:
         "names",
         nargs="*",
         metavar="NAME",
-        help="a column, a kind of finding, or a phase; without one, list what there is",
+        help="a column, a phase, or a kind of finding or of change; without one, list what there is",
     )
     names.completer = _known  # type: ignore[attr-defined]  # argcomplete asks for it
     return parser
@@ -56,12 +56,32 @@ def _known(**_: object) -> list[str]:
     from htsr.audit.columns import BY_NAME
     from htsr.audit.explanations import EXPLANATIONS
     from htsr.audit.phases import MEANINGS
+    from htsr.comparison.meanings import CHANGE_MEANINGS, KIND_MEANINGS
 
-    return list(dict.fromkeys([*EXPLANATIONS, *MEANINGS, *BY_NAME]))
+    return list(dict.fromkeys([*EXPLANATIONS, *MEANINGS, *KIND_MEANINGS, *CHANGE_MEANINGS, *BY_NAME]))
 
 
 def explained(name: str) -> str:
     """Return what there is to say of a name."""
+    from htsr.comparison.meanings import CHANGE_MEANINGS, KIND_MEANINGS
+
+    said = [text] if (text := _of_audits(name)) else []
+    if name in KIND_MEANINGS:
+        said.append(f"As the kind of a comparison: {KIND_MEANINGS[name]}")
+    if name in CHANGE_MEANINGS:
+        said.append(f"As the change of a layer: {CHANGE_MEANINGS[name]}")
+    if said:
+        return " ".join(said)
+    from htsr.audit.table import did_you_mean
+
+    hint = did_you_mean(name, _known())
+    raise InputError(
+        f"{name}: expected a column, a phase, a kind of finding or of change; {hint or 'htsr explain lists them'}"
+    )
+
+
+def _of_audits(name: str) -> str:
+    """Return what a column, a kind of finding or a phase means; an empty text for other names."""
     from htsr.audit.columns import BY_NAME
     from htsr.audit.explanations import EXPLANATIONS
     from htsr.audit.phases import MEANINGS
@@ -76,10 +96,7 @@ def explained(name: str) -> str:
         unit = f" Unit: {column.unit}." if column.unit else ""
         option = f" Only {column.needs}= computes it." if column.needs not in ("", "bulk") else ""
         return f"{column.meaning}.{unit}{option}"
-    from htsr.audit.table import did_you_mean
-
-    hint = did_you_mean(name, _known())
-    raise InputError(f"{name}: expected a column, a phase or a kind of finding; {hint or 'htsr explain lists them'}")
+    return ""
 
 
 def _wrapped(text: str, width: int) -> str:

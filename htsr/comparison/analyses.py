@@ -1,6 +1,7 @@
 """Compare two analyses: what their spectra and fits say without the weights."""
 
 import math
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -10,8 +11,10 @@ import torch
 
 from htsr.audit.about import OF_CHANGE
 from htsr.audit.analysis import Analysis, analyze
+from htsr.audit.files_read import CHANGED
 from htsr.audit.layer import LayerAnalysis
-from htsr.audit.row import comparison_row, finished
+from htsr.audit.row import Row, comparison_row, finished
+from htsr.comparison.kinds import Kind
 from htsr.comparison.layer import LayerComparison, least_change
 from htsr.errors import InputError
 from htsr.tails import PowerLawFit
@@ -92,6 +95,32 @@ def compare_spectra(a: LayerAnalysis, b: LayerAnalysis) -> LayerComparison:
         }
     row = comparison_row(a.row, b.row, delta.row, measured) | {"tied_to": a.row["tied_to"]}
     return LayerComparison(row, a, b, delta, np.empty(0), np.empty(0))
+
+
+def kind_of_spectra(a: Analysis, b: Analysis, rows: Sequence[Row]) -> Kind:
+    """Return the kind of change between two analyses, whose rows these are: nothing, if both read the same files."""
+    own = [row for row in rows if not row["tied_to"]]
+    if any(row["status"] == "changed" for row in own):
+        return Kind("undecided", f"Only spectra were compared, since {NO_WEIGHTS}.")
+    files = _digests(a)
+    if files and files == _digests(b):
+        number = "the same file" if len(files) == 1 else f"the same {len(files)} files"
+        return Kind("identical", f"Both sides read {number}: the digests of all bytes are equal.")
+    same = sum(row["status"] == "unchanged" for row in own)
+    if not same:
+        return Kind("undecided", "No matrix could be compared.")
+    which = (
+        "The only spectrum is"
+        if len(own) == 1
+        else f"{'All' if same == len(own) else f'{same} of'} {len(own)} spectra are"
+    )
+    return Kind("undecided", f"{which} the same, but the weights need not be: {NO_WEIGHTS}.")
+
+
+def _digests(analysis: Analysis) -> list[str]:
+    """Return the digests of the files that were read for an analysis, sorted; none if it does not know all of them."""
+    found = sorted(analysis.about.hashed().files.values())
+    return [] if CHANGED in found else found
 
 
 def of_layers(analysis: Analysis, layers: dict[str, LayerAnalysis]) -> Analysis:

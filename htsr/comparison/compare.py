@@ -20,13 +20,13 @@ from htsr.audit.progress import tqdm
 from htsr.audit.results import Results
 from htsr.audit.table import brief_change, shortened
 from htsr.comparison.analyses import (
-    NO_WEIGHTS,
     analyze_alike,
     as_analysis,
     change_of,
     check_alike,
     compare_spectra,
     inventory_of,
+    kind_of_spectra,
     of_layers,
 )
 from htsr.comparison.findings import KINDS
@@ -154,8 +154,9 @@ def compare(
         else done[repeats[layer_a.name] or ""].repeated(layer_a)
         for layer_a, _ in pairs
     }
-    own = (result for result in results.values() if not result.row["tied_to"])
-    kind, evidence = kind_of_change([result.signature for result in own if result.signature])
+    own = [result.signature for result in results.values() if not result.row["tied_to"]]
+    which = "that could be compared" if None in own else "that both have" if len(unmatched) else ""
+    kind, evidence = kind_of_change([known for known in own if known], which)
     only_a, only_b = only(inventory_a, results), only(inventory_b, results)
     change = replace(only_a, source=f"{inventory_b.source} - {inventory_a.source}", metadata={})
 
@@ -182,6 +183,7 @@ def _compare_analyses(a: Analysis, b: Analysis, layers: Patterns, skip: Patterns
     inventory_a, inventory_b = select_alike(inventory_of(a, b), inventory_of(b, a), layers, skip)
     pairs, unmatched = match(inventory_a, inventory_b)
     results = {layer.name: compare_spectra(a[layer.name], b[layer.name]) for layer, _ in pairs}
+    kind, evidence = kind_of_spectra(a, b, [result.row for result in results.values()])
     return Comparison(
         of_layers(a, {name: result.a for name, result in results.items()}),
         of_layers(b, {name: result.b for name, result in results.items()}),
@@ -189,8 +191,8 @@ def _compare_analyses(a: Analysis, b: Analysis, layers: Patterns, skip: Patterns
         results,
         unmatched=unmatched,
         skipped=skipped_on_sides(inventory_a, inventory_b),
-        kind="undecided",
-        kind_evidence=f"Only spectra were compared, since {NO_WEIGHTS}.",
+        kind=kind,
+        kind_evidence=evidence,
     )
 
 

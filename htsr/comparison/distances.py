@@ -111,6 +111,12 @@ def overlap(angles: np.ndarray) -> float:
     return float(np.mean(np.cos(angles) ** 2)) if len(angles) else math.nan
 
 
+def overlap_beyond_chance(angles: np.ndarray, dimension: int) -> float:
+    """Return the overlap of two subspaces of a space, less that of two random ones: 1 for equal, 0 for random, or without any."""
+    chance = len(angles) / dimension
+    return (overlap(angles) - chance) / (1 - chance) if 0 < chance < 1 else 0.0
+
+
 def _cka(cross: float, aa: torch.Tensor, bb: torch.Tensor) -> float:
     """Return CKA from the squared norm of the cross product and the two Gram matrices, NaN if one is zero."""
     scale = math.sqrt(_square(aa) * _square(bb))

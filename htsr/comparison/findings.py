@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from htsr.audit.findings import Finding
 from htsr.audit.findings import Kind as FindingKind
 from htsr.audit.row import Row
+from htsr.comparison.figures import factors_text, percent
 from htsr.comparison.kinds import Signature
 
 # If the rounding of the stored weights can account for more than this share of the change, row and finding say so.
@@ -20,7 +21,9 @@ KINDS: Mapping[str, FindingKind] = {
     "pruned": FindingKind("note", "relative_change"),
     "quantised": FindingKind("note", "relative_change"),
     "direction-removed": FindingKind("note", "relative_change"),
+    "truncated": FindingKind("note", "relative_change"),
     "low-rank": FindingKind("note", "hard_rank_of_delta", largest_first=False),
+    "partial": FindingKind("note", "relative_change"),
     "noise": FindingKind("note", "relative_change"),
     "rounding": FindingKind("note", "relative_change"),
 }
@@ -56,22 +59,27 @@ def change_of_layer(s: Signature, rounding: float) -> tuple[str, str]:
         return "rounding", f"A and B differ by no more than rounding to {s.difference.rounding}."
     if s.mask:
         which = "A is B" if s.mask.in_a else "B is A"
-        return "pruned", f"{which} with {s.mask.share:.1%} of the values set to zero, and the others kept."
+        return "pruned", f"{which} with {percent(s.mask.share)} % of the values set to zero, and the others kept."
     if s.scaling:
-        return "rescaled", f"B is A times {s.scaling.by}, from {s.scaling.low:.4g} to {s.scaling.high:.4g}."
+        return "rescaled", f"B is A times {s.scaling.by}: {factors_text(s.scaling.low, s.scaling.high)}."
     if s.grid or s.difference.kind == "quantised":
         which = "A" if s.grid and s.grid.in_a else "B"
         return "quantised", f"{which} lies on a grid, and its values keep the order that they have in the other one."
+    if s.truncation:
+        which = "A is B" if s.truncation.in_a else "B is A"
+        return (
+            "truncated",
+            f"{which} with its small singular values removed: of rank {s.truncation.of}, {s.truncation.rank} is left.",
+        )
     if s.low_rank and s.low_rank.projections:
-        lost = s.low_rank.projections[0]
-        side = "outputs" if lost.side == "out" else "inputs"
-        number = "a direction" if s.low_rank.rank == 1 else f"{s.low_rank.rank} directions"
-        return "direction-removed", f"B lost {number} of its {side}, by {lost.share:.0%}."
+        return "direction-removed", f"B lost {s.low_rank.lost}."
     if s.low_rank:
         return (
             "low-rank",
             f"The change has exactly rank {s.low_rank.rank}, up to rounding, of {s.low_rank.of} possible.",
         )
+    if s.lines and s.lines.reordered:
+        return "reordered", f"B has the {s.lines.axis} of A in another order, value by value: {s.lines} moved."
     if s.is_reordered:
         return (
             "reordered",
@@ -83,7 +91,9 @@ def change_of_layer(s: Signature, rounding: float) -> tuple[str, str]:
             f"The values of A and B do not correlate ({s.difference.correlation:.2g}): the layer was replaced.",
         )
     if rounding > MOSTLY_ROUNDING:
-        return "rounding", f"Rounding of the stored weights can account for {rounding:.0%} of the change."
+        return "rounding", f"Rounding of the stored weights can account for {percent(rounding)} % of the change."
+    if s.is_partial:
+        return "partial", f"Only {s.lines} changed."
     if s.is_noise:
         return "noise", "The spectrum of the change is that of noise."
     return "", ""

@@ -138,7 +138,7 @@ def compare_layer(
         other=C,
         norms=(norm_a, norm_b, change),
         evals=(of_a.spectrum.eigenvalues, of_b.spectrum.eigenvalues, of_delta.spectrum.eigenvalues),
-        overlap=max(overlap(alike.angles_out), overlap(alike.angles_in)),
+        angles=(alike.angles_out, alike.angles_in),
     )
     kind, evidence = change_of_layer(signed, rounding)
     measured = {
@@ -152,7 +152,7 @@ def compare_layer(
         "change_evidence": evidence,
         "alpha_change": of_b.fit.alpha - of_a.fit.alpha,
         "status": "changed",
-        "reason": _cautions(of_a, of_b, of_delta, rounding, evidence, (A.dtype, B.dtype)),
+        "reason": _cautions(of_a, of_b, of_delta, rounding, kind, evidence, (A.dtype, B.dtype)),
     }
     return _compared(of_a, of_b, of_delta, measured, alike, signed)
 
@@ -167,6 +167,7 @@ def _unchanged(
     if of_a.spectrum is None:
         return _failed(of_a, of_a, of_delta, "; ".join(f"{side}: {of_a.fit.reason}" for side in "AB"))
     norm = _norm(A, gram)
+    alike = similarity_of_equal(A, rank, of_a.spectrum)
     dtypes = (layer_a.dtype, layer_b.dtype)
     signed = signature(
         layer_a.name,
@@ -177,7 +178,7 @@ def _unchanged(
         other=C,
         norms=(norm, norm, 0.0),
         evals=(of_a.spectrum.eigenvalues,) * 3,
-        overlap=1.0,
+        angles=(alike.angles_out, alike.angles_in),
     )
     measured = {
         "relative_change": ratio(0.0, norm) if norm else 0.0,
@@ -190,7 +191,7 @@ def _unchanged(
         "alpha_change": of_a.fit.alpha - of_a.fit.alpha,
         "status": "unchanged",
     }
-    return _compared(of_a, of_a, of_delta, measured, similarity_of_equal(A, rank, of_a.spectrum), signed)
+    return _compared(of_a, of_a, of_delta, measured, alike, signed)
 
 
 def _compared(
@@ -246,6 +247,7 @@ def _cautions(
     of_b: LayerAnalysis,
     of_delta: LayerAnalysis,
     rounding: float,
+    kind: str,
     evidence: str,
     dtypes: tuple[torch.dtype, torch.dtype],
 ) -> str:
@@ -255,7 +257,7 @@ def _cautions(
         found.append(f"stored as {dtypes[0]} in A, as {dtypes[1]} in B".replace("torch.", ""))
     if rounding > MOSTLY_ROUNDING:
         found.append("most of the change may be rounding")
-    elif of_delta.row["phase"] == "random-like":
+    elif kind in ("", "noise") and of_delta.row["phase"] == "random-like":
         found.append("the change looks like noise, whatever its alpha")
     elif evidence:
         found.append(evidence.rstrip("."))

@@ -2,11 +2,15 @@
 
 from typing import TYPE_CHECKING
 
-from htsr.audit.verdict import MAX_NAMES, named
+from htsr.audit.verdict import MAX_NAMES, first_names, named
+from htsr.comparison.figures import percent
 from htsr.text import visible
 
 if TYPE_CHECKING:
     from htsr.comparison.compare import Comparison
+
+# The layers that changed most are named if the first of them changed by so many times as much as the last.
+APART = 1.1
 
 
 def verdict_of_comparison(comparison: "Comparison") -> list[str]:
@@ -25,15 +29,18 @@ def _how_large(comparison: "Comparison") -> str:
     most = most[most["relative_change"] > 0]
     if not len(most):
         return ""
-    layers = [f"{visible(row['name'])} ({row['relative_change']:.2g})" for row in most.to_dict("records")]
-    where = f", most in {', '.join(layers)}" if len(comparison) > 1 else ""
-    return f"The change is {comparison.summary()['relative_change']:.2g} of the weights by norm{where}."
+    sizes = list(most["relative_change"])
+    layers = [f"{visible(name)} ({percent(size)} %)" for name, size in zip(most["name"], sizes, strict=True)]
+    tells = len(comparison) > 1 and (len(sizes) == 1 or sizes[0] >= APART * sizes[-1])
+    where = f", most in {', '.join(layers)}" if tells else ""
+    return f"The change is {percent(comparison.summary()['relative_change'])} % of the weights by norm{where}."
 
 
 def _what_is_missing(comparison: "Comparison") -> str:
-    """Return which matrices could not be compared, and how many have no partner."""
+    """Return which matrices could not be compared, and which have no partner."""
     failed = [finding for finding in comparison.ranked_findings() if finding.kind == "not-compared"]
     parts = [f"{len(failed)} could not be compared: {named(failed)}"] if failed else []
     if count := len(comparison.unmatched):
-        parts.append(f"{count} {'has' if count == 1 else 'have'} no partner of the same name and shape")
+        names = first_names(comparison.unmatched["name"])
+        parts.append(f"{count} {'has' if count == 1 else 'have'} no partner of the same name and shape: {names}")
     return f"{'; '.join(parts)}." if parts else ""

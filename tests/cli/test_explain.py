@@ -10,11 +10,23 @@ from htsr.audit.findings import KINDS
 from htsr.audit.phases import PHASES
 from htsr.cli.explain import explained
 from htsr.cli.main import main
+from htsr.comparison.kinds import KINDS as KINDS_OF_CHANGE
+from htsr.comparison.meanings import CHANGE_MEANINGS, KIND_MEANINGS
 
 
 @pytest.mark.parametrize("name", [*BY_NAME, *KINDS, *PHASES])
 def test_every_name_is_explained(name):
     assert len(explained(name)) > 5
+
+
+def test_kinds_and_changes_are_explained():
+    assert list(KIND_MEANINGS) == list(KINDS_OF_CHANGE)
+    assert {"", *CHANGE_MEANINGS} == set(BY_NAME["change"].values)
+    for meanings in (KIND_MEANINGS, CHANGE_MEANINGS):
+        assert all(text in explained(name) for name, text in meanings.items())
+    both = explained("pruned")
+    assert "As the kind of a comparison: " in both
+    assert "As the change of a layer: " in both
 
 
 def test_several_names(capsys):

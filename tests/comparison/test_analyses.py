@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import save_file
 
 import htsr
 from htsr.cli.main import main
@@ -61,6 +62,22 @@ def test_selection_and_unmatched(pair):
     assert dict(zip(c.unmatched["name"], c.unmatched["source"], strict=True)) == {"a": "both", "c": "A"}
     with pytest.raises(htsr.InputError, match=r"no layer of .* has a partner"):
         htsr.compare(before, htsr.analyze({"z": torch.randn(30, 20)}))
+
+
+def test_the_same_spectra_and_the_same_files(pair, tmp_path):
+    """Equal spectra do not make equal weights, but equal files do."""
+    before = {name: W for name, W in pair[0].items() if name != "c.weight"}
+    kept = htsr.analyze(before).save(tmp_path / "kept.htsr")
+    c = htsr.compare(kept, {name: -W for name, W in before.items()})
+    assert c.kind == "undecided"
+    assert c.kind_evidence.startswith("All 2 spectra are the same, but the weights need not be")
+    for copy in ("one", "two"):
+        save_file(before, tmp_path / f"{copy}.safetensors")
+        htsr.analyze(tmp_path / f"{copy}.safetensors").save(tmp_path / f"{copy}.htsr")
+    for b in ("two.htsr", "two.safetensors"):
+        c = htsr.compare(tmp_path / "one.htsr", tmp_path / b)
+        assert c.kind == "identical", c.kind_evidence
+        assert "read the same file" in c.kind_evidence
 
 
 def test_settings_must_agree(pair):

@@ -70,8 +70,31 @@ def test_the_verdict_names_what_was_left_out():
     a = {"x": normal(30, 20), "y": normal(30, 20), "z": normal(40, 20)}
     c = htsr.compare(a, {"x": bad, "y": normal(30, 20, seed=1)}, bulk=False)
     assert c.findings["kind"].tolist() == ["not-compared", "replaced"]  # the worst first
-    assert c.verdict.endswith("1 could not be compared: x; 1 has no partner of the same name and shape.")
+    assert c.verdict.endswith("1 could not be compared: x; 1 has no partner of the same name and shape: z.")
     assert len(c.verdict.splitlines()) == 1
+
+
+def test_only_what_could_be_compared_is_called_identical():
+    W, bad = normal(30, 20), torch.full((30, 20), math.nan)
+    a = {"x": W, "y": W[:25].clone()}
+    alone = htsr.compare(a | {"z": W + 1}, a, bulk=False)
+    assert alone.verdict.startswith("identical: All 2 matrices that both have are equal in A and B")
+    assert alone.verdict.endswith("1 has no partner of the same name and shape: z.")
+    failed = htsr.compare(a | {"z": W + 1}, a | {"z": bad}, bulk=False)
+    assert failed.verdict.startswith("identical: All 2 matrices that could be compared are equal")
+    assert failed.verdict.endswith("1 could not be compared: z.")
+
+
+def test_the_verdict_ranks_layers_only_where_they_differ():
+    a = {name: normal(30, 20, seed=seed) for seed, name in enumerate("xyz")}
+    by = {"x": 0.02, "y": 0.02, "z": 0.02}
+    assert htsr.compare(a, {name: (1 + by[name]) * W for name, W in a.items()}, bulk=False).verdict.endswith(
+        "The change is 2 % of the weights by norm."
+    )
+    by["y"] = 0.04
+    assert (
+        "most in y (4 %), " in htsr.compare(a, {name: (1 + by[name]) * W for name, W in a.items()}, bulk=False).verdict
+    )
 
 
 def test_a_change_that_is_noise_is_called_so():

@@ -7,6 +7,7 @@ from typing import NamedTuple
 import numpy as np
 
 from htsr.audit.table import shortened
+from htsr.comparison.figures import factors_text, percent
 from htsr.comparison.kinds.low_rank import SMALLEST_SIDE, Projection
 from htsr.comparison.kinds.signature import Signature
 
@@ -49,13 +50,15 @@ class Change:
     """The signatures of all matrices of a model, sorted by how much they say.
 
     Attributes:
+        which: What they are beside all that the models have, such as ``that both have``; empty if they are all.
         all: All of them.
         equal: Those of matrices that are equal in A and B.
         rounded: Those of matrices that differ by rounding to a type.
         core: The others.
     """
 
-    def __init__(self, signatures: Sequence[Signature]) -> None:
+    def __init__(self, signatures: Sequence[Signature], which: str = "") -> None:
+        self.which = which
         self.all = list(signatures)
         by_kind = {kind: [s for s in self.all if s.difference.kind == kind] for kind in ("equal", "rounded")}
         self.equal, self.rounded = by_kind["equal"], by_kind["rounded"]
@@ -67,8 +70,8 @@ class Change:
 
     def rest(self, but: Sequence[Signature] = ()) -> str:
         """Return what became of the matrices outside the core, and of those of the core beside ``but``, for a sentence."""
-        parts = [f"{len(self.rounded)} differ by rounding"] * bool(self.rounded)
-        parts += [f"{len(self.equal)} are equal"] * bool(self.equal)
+        parts = [f"{len(self.rounded)} {_verb(self.rounded, 'differ')} by rounding"] * bool(self.rounded)
+        parts += [f"{len(self.equal)} {_verb(self.equal, 'are')} equal"] * bool(self.equal)
         others = len(self.core) - len(but) if but else 0
         parts += [f"{others} changed otherwise"] * bool(others)
         return "".join(f"; {part}" for part in parts)
@@ -84,11 +87,14 @@ class Change:
         return math.sqrt(sum(s.energy for s in self.core) / square) if square else math.inf
 
 
-def kind_of_change(signatures: Sequence[Signature]) -> Kind:
-    """Return the kind of change that the signatures of the matrices make, tied and failed ones left out."""
+def kind_of_change(signatures: Sequence[Signature], which: str = "") -> Kind:
+    """Return the kind of change that the signatures of the matrices make, tied and failed ones left out.
+
+    ``which`` says which matrices these are, if the models have others: ``that both have``.
+    """
     if not signatures:
         return Kind("undecided", "No matrix could be compared.")
-    change = Change(signatures)
+    change = Change(signatures, which)
     return next(kind for rule in RULES if (kind := rule(change)) is not None)
 
 
@@ -99,7 +105,13 @@ def _identical(c: Change) -> Kind | None:
 
 
 def _all(c: Change) -> str:
-    return "The only matrix is" if len(c.all) == 1 else f"All {len(c.all)} matrices are"
+    which = f" {c.which}" * bool(c.which)
+    return f"The only matrix{which} is" if len(c.all) == 1 else f"All {len(c.all)} matrices{which} are"
+
+
+def _verb(some: Sequence[Signature], plural: str) -> str:
+    """Return the verb of a sentence whose subject is a number of matrices."""
+    return {"are": "is", "have": "has"}.get(plural, f"{plural}s") if len(some) == 1 else plural
 
 
 def _interpolated(c: Change) -> Kind | None:
@@ -120,8 +132,8 @@ def _interpolated(c: Change) -> Kind | None:
 
 
 def _equal_parents(c: Change, mixed: Sequence[Signature]) -> str:
-    same = len(c.all) - len(mixed)
-    return f"; {same} are equal in both parents" if same else ""
+    same = [s for s in c.all if s not in mixed]
+    return f"; {len(same)} {_verb(same, 'are')} equal in both parents" if same else ""
 
 
 def _rounded(c: Change) -> Kind | None:
@@ -131,8 +143,8 @@ def _rounded(c: Change) -> Kind | None:
     largest = max(s.difference.largest for s in c.rounded)
     return Kind(
         "rounded",
-        f"{c.count(c.rounded)} differ by no more than rounding to {types}, at most {largest:.2g}"
-        f"{f'; {len(c.equal)} are equal' if c.equal else ''}.",
+        f"{c.count(c.rounded)} {_verb(c.rounded, 'differ')} by no more than rounding to {types}, at most {largest:.2g}"
+        f"{f'; {len(c.equal)} ' + _verb(c.equal, 'are') + ' equal' if c.equal else ''}.",
     )
 
 
@@ -166,7 +178,7 @@ def _quantised(c: Change) -> Kind | None:
     return Kind(
         "quantised",
         f"{c.count(found)} changed by {_number(100 * changes)} % as rounding to a grid does: {how}, and "
-        f"{f'no more than {order:.1%}' if order else 'none'} of the neighbours change their order{c.rest(found)}.",
+        f"{f'no more than {percent(order)} %' if order else 'none'} of the neighbours change their order{c.rest(found)}.",
     )
 
 
@@ -177,8 +189,20 @@ def _rescaled(c: Change) -> Kind | None:
     scalings = [s.scaling for s in scaled if s.scaling]
     low, high = min(scaling.low for scaling in scalings), max(scaling.high for scaling in scalings)
     by = " or ".join(dict.fromkeys(scaling.by for scaling in scalings))
-    factors = f"{low:.4g}" if high - low <= 1e-4 * abs(low) else f"{low:.4g} to {high:.4g}"
-    return Kind("undecided", f"In {c.count(scaled)}, B is A times {by}: {factors}{c.rest(scaled)}.")
+    return Kind("undecided", f"In {c.count(scaled)}, B is A times {by}: {factors_text(low, high)}{c.rest(scaled)}.")
+
+
+def _truncated(c: Change) -> Kind | None:
+    truncated = [s for s in c.core if s.truncation]
+    if c.share(truncated) < MOST:
+        return None
+    ranks, of = (np.array([getattr(s.truncation, name) for s in truncated]) for name in ("rank", "of"))
+    which = "A is B with" if all(s.truncation and s.truncation.in_a for s in truncated) else "B is A with"
+    return Kind(
+        "undecided",
+        f"In {c.count(truncated)}, {which} its small singular values removed: of rank {_number(of)}, {_number(ranks)} "
+        f"{'is' if len(truncated) == 1 else 'are'} left{c.rest(truncated)}.",
+    )
 
 
 def _direction_removed(c: Change) -> Kind | None:
@@ -186,6 +210,8 @@ def _direction_removed(c: Change) -> Kind | None:
     projected = [s for s in low if s.low_rank and s.low_rank.projections]
     if not projected or len(projected) < MOST * len(low):
         return None
+    if len(projected) == 1:
+        return _direction_of_one(c, projected[0])
     every = [(s, p) for s in projected if s.low_rank for p in s.low_rank.projections]
     groups = [[(s, p) for s, p in every if _same_direction(p, first)] for _, first in every]
     members = max(groups, key=lambda group: len({s.name for s, _ in group}))
@@ -202,6 +228,15 @@ def _direction_removed(c: Change) -> Kind | None:
         "direction-removed",
         f"{c.count(together)} lost {'the same direction' if k == 1 else f'the same {k} directions'} of their {sides}, by "
         f"{_number(100 * shares)} %, and nothing else changed in them{c.rest(together)}.",
+    )
+
+
+def _direction_of_one(c: Change, s: Signature) -> Kind:
+    """Return the kind of a change in which one matrix only lost directions, which may be by chance."""
+    assert s.low_rank
+    lost, few = s.low_rank.lost, len(c.core) <= FEW * len(c.all)
+    return Kind(
+        "few-layers" if few else "undecided", f"Of {len(c.all)} matrices, only {s.name} lost {lost}{c.rest([s])}."
     )
 
 
@@ -236,10 +271,16 @@ def _reordered(c: Change) -> Kind | None:
     moved = [s for s in c.core if s.is_reordered]
     if c.share(moved) < SOME:
         return None
+    exactly = [s for s in moved if s.lines and s.lines.reordered]
+    if len(exactly) == len(moved):
+        which = "rows or columns of A in another order, value by value"
+        return Kind(
+            "undecided", f"{c.count(moved)} {_verb(moved, 'have')} the {which} ({_lines(exactly)}){c.rest(moved)}."
+        )
     return Kind(
         "undecided",
-        f"{c.count(moved)} have other values and the same singular values or leading directions, as when units are put into "
-        f"another order{c.rest(moved)}.",
+        f"{c.count(moved)} {_verb(moved, 'have')} other values and the same singular values or leading directions, as when units "
+        f"are put into another order{c.rest(moved)}.",
     )
 
 
@@ -257,32 +298,48 @@ def _unrelated(c: Change) -> Kind | None:
 def _few_layers(c: Change) -> Kind | None:
     if len(c.core) > FEW * len(c.all):
         return None
-    names = shortened([s.name for s in c.core])
-    return Kind("few-layers", f"Only {c.count(c.core)} changed, by {_percent(c.relative)} % ({names}){c.rest()}.")
+    names = shortened([f"{s.name}, {s.lines}" if s.is_partial else s.name for s in c.core])
+    return Kind("few-layers", f"Only {c.count(c.core)} changed, by {percent(c.relative)} % ({names}){c.rest()}.")
+
+
+def _lines(some: Sequence[Signature]) -> str:
+    """Return how many rows or columns of these matrices changed."""
+    numbers = {str(s.lines) for s in some}
+    if len(numbers) == 1:
+        return f"{numbers.pop()}{' each' if len(some) > 1 else ''}"
+    return shortened([f"{s.name} {s.lines}" for s in some])
+
+
+def _partial(c: Change) -> Kind | None:
+    partial = [s for s in c.core if s.is_partial]
+    if c.share(partial) < MOST:
+        return None
+    return Kind(
+        "undecided", f"In {c.count(partial)}, only few rows or columns changed ({_lines(partial)}){c.rest(partial)}."
+    )
 
 
 def _trained(c: Change) -> Kind:
     noise = [s for s in c.core if s.is_noise]
-    size = f"{c.count(c.core)} changed, by {_percent(c.relative)} % together"
+    size = f"{c.count(c.core)} changed, by {percent(c.relative)} % together"
     least = min(s.difference.correlation for s in c.core)
     overlap = float(np.nanmedian([s.overlap for s in c.core]))
     beside = f"correlation at least {math.floor(100 * least) / 100:g}, overlap of the leading directions {overlap:.2f}"
     if c.share(noise) >= MOST:
-        return Kind("undecided", f"{size}, and the changes of {len(noise)} have the spectrum of noise{c.rest()}.")
+        return Kind("undecided", f"{size}, and {_of_noise(noise)} the spectrum of noise{c.rest()}.")
     if strangers := [s for s in c.core if s.by_chance]:
         beside = f"the values of {len(strangers)} correlate by chance only, {beside}"
     if c.share(strangers) > 1 - MOST:
         return Kind("undecided", f"{size} ({beside}){c.rest()}.")
     if c.relative <= FINE_TUNED:
-        return Kind("fine-tuned", f"{size}, at most {100 * FINE_TUNED:g} % ({beside}){c.rest()}.")
+        return Kind("fine-tuned", f"{size} (fine-tuned: up to {100 * FINE_TUNED:g} %; {beside}){c.rest()}.")
     if c.relative >= TRAINED_ON:
-        return Kind("trained-on", f"{size}, {100 * TRAINED_ON:g} % or more ({beside}){c.rest()}.")
+        return Kind("trained-on", f"{size} (trained-on: from {100 * TRAINED_ON:g} %; {beside}){c.rest()}.")
     return Kind("undecided", f"{size}: much for fine-tuning and little for training on ({beside}){c.rest()}.")
 
 
-def _percent(share: float) -> str:
-    """Return a share in percent for people: ``0.13``, ``2.1``, ``185``."""
-    return f"{100 * share:.0f}" if share >= 0.1 else f"{100 * share:.2g}"
+def _of_noise(noise: Sequence[Signature]) -> str:
+    return f"the change{'' if len(noise) == 1 else 's'} of {len(noise)} {_verb(noise, 'have')}"
 
 
 def _number(values: np.ndarray) -> str:
@@ -293,6 +350,7 @@ def _number(values: np.ndarray) -> str:
 
 # The first rule that returns a kind decides; the most special one comes first.
 RULES: tuple[Callable[[Change], Kind | None], ...] = (
-    _identical, _interpolated, _rounded, _pruned, _quantised, _rescaled, _direction_removed, _merged_lora, _reordered, _unrelated,
-    _few_layers, _trained,
+    _identical, _interpolated, _rounded, _pruned, _quantised, _rescaled, _truncated, _direction_removed, _merged_lora, _reordered,
+    _unrelated,
+    _few_layers, _partial, _trained,
 )  # fmt: skip

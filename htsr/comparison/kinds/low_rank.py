@@ -6,12 +6,15 @@ import numpy as np
 import scipy
 import torch
 
+from htsr.comparison.figures import percent
+
 # What may be left of the energy of a low-rank change: its own rounding to bfloat16, 2^-18 / 3 = 1.3e-6, if the product of the
 # factors was computed in that type, and a little more.
 LEFT = 4e-6
-# A low rank is at most this share of the rank that the change could have, and its weakest direction is this many times as strong
-# as the next one, by energy. The spectrum of a change that training makes has no such gap.
-LARGEST_SHARE, GAP = 0.5, 4.0
+# A low rank is at most this share of the rank that the change could have: an adapter of a higher rank hardly saves anything, and
+# rows in another order change a matrix by half of the possible rank or more, since a cycle of n rows has rank n - 1. The weakest
+# direction is GAP times as strong as the next one, by energy; the spectrum of a change that training makes has no such gap.
+LARGEST_SHARE, GAP = 0.25, 4.0
 # A change that is hardly larger than the rounding of the weights shows only its strongest directions. One of low rank is so many
 # times as large, by energy.
 TELLING = 10.0
@@ -51,6 +54,13 @@ class LowRank:
     rank: int
     of: int
     projections: list[Projection]
+
+    @property
+    def lost(self) -> str:
+        """What the first of the projections takes away, in words."""
+        first = self.projections[0]
+        number = "a direction" if self.rank == 1 else f"{self.rank} directions"
+        return f"{number} of its {'outputs' if first.side == 'out' else 'inputs'}, by {percent(first.share)} %"
 
 
 def low_rank(

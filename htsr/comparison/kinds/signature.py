@@ -6,12 +6,15 @@ from dataclasses import dataclass, replace
 import numpy as np
 import torch
 
+from htsr.comparison.distances import overlap, overlap_beyond_chance
 from htsr.comparison.kinds.grids import Grid, grid_of
+from htsr.comparison.kinds.lines import Lines, lines_of
 from htsr.comparison.kinds.low_rank import SMALLEST_SIDE, LowRank, low_rank
 from htsr.comparison.kinds.masks import Mask, mask_of
 from htsr.comparison.kinds.mixtures import Mixture, mixture_of
 from htsr.comparison.kinds.precision import rounding_energy
 from htsr.comparison.kinds.scalings import Scaling, scaling_of
+from htsr.comparison.kinds.truncation import Truncation, may_be_truncated, truncation_of
 from htsr.comparison.kinds.whiteness import above_noise
 from htsr.comparison.survey.differences import SAME, STANDARD_ERRORS, Difference, difference
 from htsr.comparison.survey.networks import squeezed
@@ -23,7 +26,8 @@ CHANCE = 0.1
 # Singular values that agree to this are those of one matrix whose rows and columns were reordered, rotated or flipped.
 # A small change keeps them, too: this one is at least so large, by energy.
 SAME_SPECTRUM, MUCH = 1e-3, 0.25
-# Leading subspaces that agree so well are those of one matrix, even if its values were put into another order.
+# Leading subspaces that agree so well, beyond chance, are those of one matrix, even if its values were put into another order. A
+# matrix with fewer rows or columns than ``SMALLEST_SIDE`` has too few directions and singular values for that to mean anything.
 SHARED = 0.9
 # A change is noise, by all that its spectrum says, if its largest eigenvalue is at most 1 + NOISE * M^(-2/3) times that of noise:
 # four standard deviations of the largest eigenvalue of an M x M matrix (Tracy-Widom), for two of them.
@@ -44,10 +48,13 @@ class Signature:
         mask: How B was pruned.
         scaling: How B was rescaled.
         grid: How B was quantised.
+        lines: The rows or columns that changed or moved, if these are few or nothing but their order changed.
+        truncation: How B lost its small singular values.
         low_rank: The rank of the change.
         mixture: Where B lies between A and another parent.
         above_noise: The largest eigenvalue of the change, over that of the same change with random signs; about 1 for noise.
         overlap: The larger of the overlaps of the leading subspaces, of the outputs and of the inputs.
+        shared: The same beyond what two random matrices of this shape have: 0 for these, 1 for equal subspaces.
         same_spectrum: Whether A and B have the same singular values, though their values differ much.
     """
 
@@ -60,10 +67,13 @@ class Signature:
     mask: Mask | None = None
     scaling: Scaling | None = None
     grid: Grid | None = None
+    lines: Lines | None = None
+    truncation: Truncation | None = None
     low_rank: LowRank | None = None
     mixture: Mixture | None = None
     above_noise: float = math.nan
     overlap: float = math.nan
+    shared: float = math.nan
     same_spectrum: bool = False
 
     @property
@@ -74,12 +84,22 @@ class Signature:
 
     @property
     def is_reordered(self) -> bool:
-        """Whether B has other values than A and the same singular values or leading directions."""
-        return self.same_spectrum or (self.by_chance and self.overlap >= SHARED)
+        """Whether B has the rows or columns of A in another order, or other values and the same singular values or directions."""
+        if self.lines and self.lines.reordered:
+            return True
+        same = self.same_spectrum or (self.by_chance and self.shared >= SHARED)
+        return same and self.smallest_side >= SMALLEST_SIDE
+
+    @property
+    def is_partial(self) -> bool:
+        """Whether only few rows or columns changed."""
+        return self.lines is not None and not self.lines.reordered
 
     @property
     def is_noise(self) -> bool:
-        """Whether no direction of the change is stronger than in noise; of a small matrix nobody can tell."""
+        """Whether no direction of the change is stronger than in noise; of a small matrix, or few rows, nobody can tell."""
+        if self.lines:
+            return False
         return self.smallest_side >= SMALLEST_SIDE and self.above_noise <= 1 + NOISE * self.smallest_side ** (-2 / 3)
 
 
@@ -93,12 +113,12 @@ def signature(
     other: torch.Tensor | None,
     norms: tuple[float, float, float],
     evals: tuple[np.ndarray, np.ndarray, np.ndarray],
-    overlap: float,
+    angles: tuple[np.ndarray, np.ndarray],
 ) -> Signature:
     """Return the signature of a change, ``change = b - a``, of weights of one shape that are stored as ``dtypes``.
 
     ``other`` is the same weight of another parent, if there is one; ``norms`` and ``evals`` are those of A, of B
-    and of the change.
+    and of the change, ``angles`` those of the leading subspaces of the outputs and of the inputs.
     """
     A, B, change = (weight.float() if weight.dtype.itemsize == 1 else weight for weight in map(_matrix, (a, b, change)))
     axes = tuple(range(len(squeezed(tuple(A.shape)))))
@@ -112,13 +132,17 @@ def signature(
         energy,
         found,
         mixture=None if other is None else mixture_of(A, B, _matrix(other).to(A.device)),
-        overlap=overlap,
+        overlap=max(map(overlap, angles)),
+        shared=max(map(overlap_beyond_chance, angles, A.shape)),
     )
     if found.kind in SAME:
         return known
     noise = rounding_energy(A, square_a) + rounding_energy(B, square_b)
     if mask := mask_of(A, B, dtypes):
         return replace(known, mask=mask)
+    known = replace(known, lines=lines_of(A, B, change))
+    if known.lines and known.lines.reordered:
+        return known
     if scaling := scaling_of(A, B, energy, noise):
         return replace(known, scaling=scaling)
     if found.kind != "quantised" and (grid := grid_of(A, B, found.relative_change)):
@@ -130,6 +154,10 @@ def signature(
         of_change = esd(change, noise * edge)
         if known.by_chance:
             of_a, of_b = esd(A), esd(B)
+    if may_be_truncated((square_a, square_b), energy, noise):
+        whole = (esd(A), esd(B)) if a.ndim > 2 else (of_a, of_b)
+        if truncation := truncation_of(whole, energy, noise):
+            return replace(known, truncation=truncation)
     return replace(
         known,
         low_rank=low_rank(A, change, of_change, energy, noise, noise * edge),

@@ -4,6 +4,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+from htsr.comparison.figures import percent
 from htsr.comparison.survey.differences import SAME, Difference, difference
 from htsr.comparison.survey.matching import INDEPENDENT, RELATED, Pair, match
 from htsr.comparison.survey.networks import Network
@@ -136,7 +137,7 @@ def _rounded(items: Sequence[Shared]) -> str:
 
 def _quantised(items: Sequence[Shared]) -> str:
     order = max(item.difference.reversed for item in items)
-    said = f"at most {order:.1%} of neighbouring values" if order else "no neighbouring values"
+    said = f"at most {percent(order)} % of neighbouring values" if order else "no neighbouring values"
     return f"differ as quantisation makes them, by {_changes(items)}, with {said} in another order"
 
 

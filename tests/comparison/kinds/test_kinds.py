@@ -99,6 +99,30 @@ def project_out(share=1.0, count=1):
     return change
 
 
+def swap_rows(W, _):
+    order = torch.arange(len(W))
+    order[[2, 5]] = order[[5, 2]]
+    return W[order]
+
+
+def truncate(rank):
+    def change(W, _):
+        U, S, V = torch.linalg.svd(W, full_matrices=False)
+        return U[:, :rank] * S[:rank] @ V[:rank]
+
+    return change
+
+
+def reset(count, axis=0):
+    def change(W, number):
+        other = W.clone()
+        rows = other if axis == 0 else other.mT
+        rows[:count] = W.std() * normal(*rows[:count].shape, seed=number + 60)
+        return other
+
+    return change
+
+
 def cast(dtype):
     return lambda W, _: W.to(dtype)
 
@@ -132,7 +156,7 @@ CASES = {
     "direction of both": (project_out(), WRITES + READS, "direction-removed"),
     "half of a direction": (project_out(0.5), WRITES, "direction-removed"),
     "three directions": (project_out(count=3), WRITES, "direction-removed"),
-    "direction of one": (project_out(), WRITES[:1], "direction-removed"),
+    "direction of one": (project_out(), WRITES[:1], "few-layers"),
     "magnitude": (prune(0.5), None, "pruned"),
     "a tenth": (prune(0.1), BLOCK, "pruned"),
     "2 of 4": (prune_2_of_4, None, "pruned"),
@@ -152,6 +176,14 @@ CASES = {
     "rows scaled": (lambda W, n: W * (1 + 0.2 * normal(len(W), 1, seed=n)), None, "undecided"),
     "columns flipped": (lambda W, n: W * normal(1, W.shape[1], seed=n).sign(), None, "undecided"),
     "rows in another order": (lambda W, n: W[normal(len(W), seed=n).argsort()], None, "undecided"),
+    "rows of one reversed": (lambda W, _: W.flip(0), ("1.out",), "undecided"),
+    "columns of some reversed": (lambda W, _: W.flip(1), BLOCK, "undecided"),
+    "two rows swapped": (swap_rows, None, "undecided"),
+    "truncated to half": (truncate(24), BLOCK, "undecided"),
+    "truncated by a few": (truncate(44), BLOCK, "undecided"),
+    "some rows reset": (reset(4), None, "undecided"),
+    "some columns reset": (reset(4, axis=1), BLOCK, "few-layers"),
+    "rows of one edited": (reset(8), ("embedding",), "few-layers"),
     "in between": (train(0.25), None, "undecided"),
 }  # fmt: skip
 
@@ -234,6 +266,55 @@ def test_the_numbers_stand_in_the_evidence():
     assert "whole rows" in evidence("rows")
     assert "rounding to bfloat16" in evidence("bfloat16")
     assert "a factor for each column: -1 to 1" in evidence("columns flipped")
+
+
+@pytest.mark.parametrize(
+    ("case", "change", "said"),
+    [
+        ("rows of one reversed", "reordered", "1 of 11 matrices has the rows or columns of A in another order"),
+        ("two rows swapped", "reordered", "conv 2 of 24 rows"),
+        (
+            "truncated to half",
+            "truncated",
+            "In 4 of 11 matrices, B is A with its small singular values removed: of rank 48, 24",
+        ),
+        ("some rows reset", "partial", "0.qkv 4 of 48 rows"),
+        ("rows of one edited", "partial", "(embedding, 8 of 150 rows)"),
+        ("direction of one", "direction-removed", "only 0.out lost a direction of its outputs, by 100 %; 10 are equal"),
+    ],
+)
+def test_row_and_evidence_name_the_same(case, change, said):
+    base = network()
+    c = htsr.compare(base, changed(base, *CASES[case][:2]), bulk=False, rank=4)
+    assert said in c.kind_evidence
+    for layer in c:
+        if layer.row["status"] == "changed":
+            assert layer.row["change"] == change
+            assert layer.row["change_evidence"].rstrip(".") in layer.row["reason"]
+
+
+@pytest.mark.parametrize("shape", [(384, 2), (2, 384)])
+def test_random_matrices_are_replaced_and_not_reordered(shape):
+    """Of a matrix with few rows or columns, all directions are leading ones."""
+    c = htsr.compare({"w": normal(*shape)}, {"w": normal(*shape, seed=1)})
+    assert c["w"].row["change"] == "replaced"
+    assert "noise" not in c["w"].row["reason"]
+
+
+def test_permutations_of_any_kind_are_no_low_rank():
+    W = normal(48, 40)
+    for moved in (2, 3, 17, 24, 32, 48):
+        order = torch.cat((torch.arange(moved).roll(1), torch.arange(moved, 48)))
+        row = htsr.compare({"w": W}, {"w": W[order]}, bulk=False)["w"].row
+        assert (row["change"], row["change_evidence"].split(": ")[1]) == ("reordered", f"{moved} of 48 rows moved.")
+
+
+def test_factors_near_one_are_told_from_it():
+    base = network()
+    assert (
+        "one factor: 1.0001;"
+        in htsr.compare(base, base | {n: 1.0001 * base[n] for n in READS}, bulk=False).kind_evidence
+    )
 
 
 def test_tied_and_failed_layers_do_not_decide():
