@@ -218,13 +218,24 @@ def span_x(ax: Axes, low: float, high: float) -> None:
             ax.axvline(bound, color=GREY, linewidth=0.8, linestyle=":", zorder=0.5)
 
 
-def folded(text: object, length: int) -> str:
+def folded(text: object, length: int, start: int | None = None) -> str:
     """Return a text for a picture that is no longer than this: the end, which tells layers apart, keeps more than the start."""
     shown = escaped(str(text))
     if len(shown) > length:
-        start = (length - 3) // 4
+        start = (length - 3) // 4 if start is None else start
         shown = f"{shown[:start]}...{shown[start + 3 - length :]}"
     return plotted(shown, max(length, len(shown)))
+
+
+def folded_apart(names: Sequence[str], length: int) -> list[str]:
+    """Return folded names, with as much of their start as tells them apart, such as the number of the block."""
+    found: list[list[str]] = []
+    first = max(1, (length - 3) // 4)
+    for start in range(first, max(first + 1, length - 3 - TERSE)):
+        found.append([folded(name, length, start) for name in names])
+        if len(set(found[-1])) == len(set(names)):
+            return found[-1]
+    return max(found, key=lambda shown: len(set(shown)))
 
 
 def short_names(names: Iterable[str], length: int = 30) -> list[str]:
@@ -240,7 +251,7 @@ def short_names(names: Iterable[str], length: int = 30) -> list[str]:
         cut = [rest if head == first and "." in rest and not rest[0].isdigit() else name
                for name, (head, _, rest) in zip(short, firsts, strict=True)]  # fmt: skip
         if count < max(2, NEARLY_ALL * len(short)) or cut == short or len(set(cut)) < len(set(full)):
-            return [folded(name, length) for name in short]
+            return folded_apart(short, length)
         short = cut
 
 
@@ -254,4 +265,4 @@ def end_names(names: Iterable[str], length: int = 14) -> list[str]:
         ends = [head for head, _, _ in cut]
     longer = [".".join(part[-size - 1 :]) for part in parts]
     ends = [more if len(end) <= TERSE and len(more) <= length else end for end, more in zip(ends, longer, strict=True)]
-    return [folded(end, length) for end in ends]
+    return folded_apart(ends, length)

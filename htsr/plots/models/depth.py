@@ -105,7 +105,8 @@ def plot_depth(details: pd.DataFrame, column: str = "alpha", *, ax: ManyAxes | N
     """
     table = depth_table(details, column)
     table["role"] = table["role"].replace("head", "other")
-    roles = [role for role in PANELS if (table["role"] == role).any()]
+    missing = int((~np.isfinite(table["value"])).sum())
+    roles = _roles(table)
     repeated = table[table["block"] >= 0].groupby("role")["block"].nunique()
     in_blocks = bool((repeated.drop(["conv", "other"], errors="ignore") > 1).any())
     if isinstance(ax, Axes) or not in_blocks:
@@ -117,8 +118,17 @@ def plot_depth(details: pd.DataFrame, column: str = "alpha", *, ax: ManyAxes | N
         axes = _panels(ax, table, roles)
         handles = []
     _scale(axes, table, column)
+    if missing:
+        text = f"{missing} of {len(table)} layers: no {plotted(column)}"
+        handles = [*handles, Line2D([], [], linestyle="none", label=text)]
     put_legend(axes, [*handles, *_key(table, column)], own=ax is None, crowded=len(axes) > 1 or in_blocks)
     return axes
+
+
+def _roles(table: pd.DataFrame) -> list[str]:
+    """Return the roles of which a layer has a value, in the order of their panels."""
+    with_value = set(table["role"][np.isfinite(table["value"])])
+    return [role for role in PANELS if role in with_value]
 
 
 def _panels(ax: ManyAxes | None, table: pd.DataFrame, roles: list[str]) -> np.ndarray:
@@ -158,7 +168,7 @@ def _all_roles(ax: Axes, table: pd.DataFrame) -> None:
     by_block = table.groupby(place)
     low, high = by_block["null_low"].min(), by_block["null_high"].max()
     ax.bar(low.index, high - low, 0.9, bottom=low, color=GREY, alpha=0.25, linewidth=0, zorder=1)
-    roles = [role for role in PANELS if (table["role"] == role).any()]
+    roles = _roles(table)
     for number, (role, style) in enumerate(zip(roles, category_styles(len(roles)), strict=True)):
         group = table[table["role"] == role]
         beside = _apart(place[group.index])

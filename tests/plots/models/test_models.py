@@ -122,3 +122,11 @@ def test_phases_of_a_history_stand_by_layer_and_step():
     assert grid.across == "optimizer step"
     assert grid.phases.to_dict() == {0: {"b": "b-0", "a": "a-0"}, 10: {"b": "b-10", "a": "a-10"}}
     assert list(grid.phases.index) == ["b", "a"]
+
+
+def test_a_role_without_a_value_has_no_panel():
+    details = table()
+    details.loc[~details["name"].str.contains("q_proj"), "alpha"] = np.nan
+    (ax,) = plot_depth(details)
+    assert ax.get_title(loc="left") == "q"
+    assert ax.figure.legends[0].get_texts()[0].get_text() == "14 of 26 layers: no alpha"
