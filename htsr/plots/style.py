@@ -18,6 +18,7 @@ from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.colors import to_rgba
 from matplotlib.figure import Figure
+from matplotlib.gridspec import SubplotParams
 from matplotlib.layout_engine import PlaceHolderLayoutEngine
 from matplotlib.transforms import ScaledTranslation
 
@@ -189,7 +190,7 @@ def make_room(ax: Axes) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # the axes are too small for their texts: they stay where they are
         figure.tight_layout(pad=0.5)
-    _laid_out[figure] = _margins(figure)
+    _laid_out[figure] = _margins(figure.subplotpars)
 
 
 def _has_layout(figure: Figure) -> bool:
@@ -200,13 +201,15 @@ def _has_layout(figure: Figure) -> bool:
 def _is_free(ax: Axes) -> bool:
     """Return whether the axes stand where ``plt.subplots``, or we, put them, and not where somebody else did."""
     figure = figure_of(ax)
-    default = tuple(mpl.rcParams[f"figure.subplot.{side}"] for side in SIDES)
-    return ax.get_subplotspec() is not None and _margins(figure) in (default, _laid_out.get(figure))
+    return ax.get_subplotspec() is not None and _margins(figure.subplotpars) in (
+        _margins(SubplotParams()),
+        _laid_out.get(figure),
+    )
 
 
-def _margins(figure: Figure) -> tuple[float, ...]:
+def _margins(margins: SubplotParams) -> tuple[float, ...]:
     """Return where a figure's axes stand."""
-    return tuple(getattr(figure.subplotpars, side) for side in SIDES)
+    return tuple(getattr(margins, side) for side in SIDES)
 
 
 def _columns(labels: Sequence[str], room: int) -> int:
