@@ -1,5 +1,7 @@
 """The names of the rows and columns of a grid of cells, as many as fit."""
 
+from collections.abc import Sequence
+
 import numpy as np
 from matplotlib.axes import Axes
 
@@ -18,7 +20,7 @@ def name_rows(ax: Axes, names: list[str]) -> None:
     ax.set_yticks(shown, [short[i] for i in shown], fontsize=SMALL - 1 if len(names) > 12 else SMALL)
 
 
-def name_columns(ax: Axes, values: list[int]) -> None:
+def name_columns(ax: Axes, values: Sequence[int | str]) -> None:
     """Label the columns of a grid with steps or blocks, as many as fit; a single column needs no label."""
     if len(values) == 1:
         ax.set_xticks([])

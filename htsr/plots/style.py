@@ -3,11 +3,13 @@
 Texts, spines and faces keep the colours of matplotlib's current style, so that a picture drawn in a dark style is dark.
 """
 
+import warnings
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from itertools import cycle, islice
 from textwrap import wrap
 from typing import Any, cast
+from weakref import WeakKeyDictionary
 
 import matplotlib as mpl
 import matplotlib.pyplot as plt
@@ -16,6 +18,8 @@ from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.colors import to_rgba
 from matplotlib.figure import Figure
+from matplotlib.gridspec import SubplotParams
+from matplotlib.layout_engine import PlaceHolderLayoutEngine
 from matplotlib.transforms import ScaledTranslation
 
 from htsr.text import escaped, plotted
@@ -45,6 +49,9 @@ CHARACTER = 0.56
 MOST_COVERED, GAP = 0.14, 0.06
 # Axes and the names beside them are at least this wide, in widths of matplotlib's default axes.
 WITH_NAMES = 1.18
+# The margins of a figure without a layout, and those that we gave to some.
+SIDES = ("left", "right", "bottom", "top", "wspace", "hspace")
+_laid_out: "WeakKeyDictionary[Figure, tuple[float, ...]]" = WeakKeyDictionary()
 # What stands before a label, and the gap to the next one, take this many characters.
 HANDLE = 6
 
@@ -135,17 +142,31 @@ def put_legend(
         handles, labels = most.get_legend_handles_labels()
     else:
         labels = [str(handle.get_label()) for handle in handles]
-    if not handles:
-        return
-    figure = figure_of(axes)
+    if handles:
+        _explain(each, handles, labels, own=own, crowded=crowded, loc=loc, **options)
+    make_room(each[0])
+
+
+def _explain(
+    each: Sequence[Axes],
+    handles: Sequence[Artist],
+    labels: list[str],
+    *,
+    own: bool,
+    crowded: bool,
+    loc: Any,
+    **options: Any,
+) -> None:
+    """Draw the legend."""
+    figure = figure_of(each[0])
     longest = max(map(len, labels)) + HANDLE
     crowded = crowded or (longest * CHARACTER * SMALL) * (len(labels) * 1.4 * SMALL) > MOST_COVERED * _area(each[0])
     settings: dict[str, Any] = {"fontsize": SMALL, "handlelength": 1.4, "handletextpad": 0.5, **options}
-    if not crowded or figure.get_layout_engine() is None:
+    if not crowded or (not _has_layout(figure) and not _is_free(each[0])):
         each[0].legend(handles, labels, **settings, loc=loc, framealpha=0.75, edgecolor="none", borderaxespad=0.2)
         return
     settings |= {"frameon": False, "columnspacing": 1.0}
-    if own or len(each) > 1:
+    if own or (len(each) > 1 and _has_layout(figure)):
         ncols = _columns(labels, int(72 * figure.get_figwidth() / (CHARACTER * SMALL)))
         settings |= {"ncols": ncols, "loc": "outside upper left" if own else "outside lower left"}
         figure.legend(handles, labels, **settings)
@@ -159,6 +180,36 @@ def put_legend(
     below = last.transAxes + ScaledTranslation(-beside, -under - GAP, last.figure.dpi_scale_trans)
     settings |= {"ncols": _columns(labels, int(WITH_NAMES * room(last, SMALL))), "borderaxespad": 0}
     last.legend(handles, labels, loc="upper left", bbox_to_anchor=(0, 0), bbox_transform=below, **settings)
+
+
+def make_room(ax: Axes) -> None:
+    """Move the axes of a figure that nobody laid out so far inside that their names, title and legend are not cut."""
+    figure = figure_of(ax)
+    if _has_layout(figure) or not _is_free(ax):
+        return
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # the axes are too small for their texts: they stay where they are
+        figure.tight_layout(pad=0.5)
+    _laid_out[figure] = _margins(figure.subplotpars)
+
+
+def _has_layout(figure: Figure) -> bool:
+    """Return whether matplotlib lays the figure out whenever it draws it."""
+    return not isinstance(figure.get_layout_engine(), PlaceHolderLayoutEngine | None)
+
+
+def _is_free(ax: Axes) -> bool:
+    """Return whether the axes stand where ``plt.subplots``, or we, put them, and not where somebody else did."""
+    figure = figure_of(ax)
+    return ax.get_subplotspec() is not None and _margins(figure.subplotpars) in (
+        _margins(SubplotParams()),
+        _laid_out.get(figure),
+    )
+
+
+def _margins(margins: SubplotParams) -> tuple[float, ...]:
+    """Return where a figure's axes stand."""
+    return tuple(getattr(margins, side) for side in SIDES)
 
 
 def _columns(labels: Sequence[str], room: int) -> int:
@@ -218,13 +269,24 @@ def span_x(ax: Axes, low: float, high: float) -> None:
             ax.axvline(bound, color=GREY, linewidth=0.8, linestyle=":", zorder=0.5)
 
 
-def folded(text: object, length: int) -> str:
+def folded(text: object, length: int, start: int | None = None) -> str:
     """Return a text for a picture that is no longer than this: the end, which tells layers apart, keeps more than the start."""
     shown = escaped(str(text))
     if len(shown) > length:
-        start = (length - 3) // 4
+        start = (length - 3) // 4 if start is None else start
         shown = f"{shown[:start]}...{shown[start + 3 - length :]}"
     return plotted(shown, max(length, len(shown)))
+
+
+def folded_apart(names: Sequence[str], length: int) -> list[str]:
+    """Return folded names, with as much of their start as tells them apart, such as the number of the block."""
+    found: list[list[str]] = []
+    first = max(1, (length - 3) // 4)
+    for start in range(first, max(first + 1, length - 3 - TERSE)):
+        found.append([folded(name, length, start) for name in names])
+        if len(set(found[-1])) == len(set(names)):
+            return found[-1]
+    return max(found, key=lambda shown: len(set(shown)))
 
 
 def short_names(names: Iterable[str], length: int = 30) -> list[str]:
@@ -240,7 +302,7 @@ def short_names(names: Iterable[str], length: int = 30) -> list[str]:
         cut = [rest if head == first and "." in rest and not rest[0].isdigit() else name
                for name, (head, _, rest) in zip(short, firsts, strict=True)]  # fmt: skip
         if count < max(2, NEARLY_ALL * len(short)) or cut == short or len(set(cut)) < len(set(full)):
-            return [folded(name, length) for name in short]
+            return folded_apart(short, length)
         short = cut
 
 
@@ -254,4 +316,4 @@ def end_names(names: Iterable[str], length: int = 14) -> list[str]:
         ends = [head for head, _, _ in cut]
     longer = [".".join(part[-size - 1 :]) for part in parts]
     ends = [more if len(end) <= TERSE and len(more) <= length else end for end, more in zip(ends, longer, strict=True)]
-    return [folded(end, length) for end in ends]
+    return folded_apart(ends, length)

@@ -164,3 +164,16 @@ def test_several_axes_are_drawn_on_in_order(analysis, history):
     assert [ax.get_ylabel() for ax in axes] == ["D", "alpha"]
     with pytest.raises(ValueError, match="expected 2 axes, one for each panel, got 1"):
         analysis["2"].plot("xmin", ax=axes[0])
+
+
+@pytest.mark.parametrize("picture", ["depth", "esd"])
+def test_a_small_figure_without_a_layout_shows_data_and_texts(analysis, history, picture):
+    figure, ax = plt.subplots(figsize=(3.4, 2.4))
+    plt.close(figure)
+    SINGLE[picture](analysis, history, ax)
+    figure.draw_without_rendering()
+    drawn = figure.get_tightbbox()
+    assert min(drawn.x0, drawn.y0) > -0.02
+    assert drawn.x1 < 3.42
+    assert drawn.y1 < 2.42
+    assert not ax.get_legend().get_window_extent().overlaps(ax.get_window_extent())

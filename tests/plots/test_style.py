@@ -84,3 +84,11 @@ def test_a_legend_that_would_cover_the_data_stands_below(entries, inside):
     assert (box.y0 >= ax.bbox.y0) == inside
     assert figure.bbox.y0 <= box.y0
     assert box.x1 <= figure.bbox.x1
+
+
+def test_folded_names_keep_the_number_of_the_block():
+    names = [f"encoder.layer.{i}.attention.self.{part}" for i in range(12) for part in ("query", "value")]
+    short = short_names(names, 26)
+    assert len(set(short)) == len(names)
+    assert max(map(len, short)) == 26
+    assert short[0].startswith("layer.0")

@@ -5,6 +5,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
+from matplotlib.patches import Rectangle
+from matplotlib.ticker import NullLocator
 
 from htsr.plots.models.places import by_depth, places
 from htsr.plots.spectra.density import histogram
@@ -22,7 +24,7 @@ from htsr.plots.style import (
     short_names,
     span,
 )  # fmt: skip
-from htsr.plots.ticks import log_axis
+from htsr.plots.ticks import LogLabels, LogTicks, log_axis
 
 if TYPE_CHECKING:
     from htsr.comparison.compare import Comparison
@@ -30,6 +32,8 @@ if TYPE_CHECKING:
 
 # A name that stands upright takes this many points of the axis; without room for all, none is written.
 ROTATED = 7.5
+# Layers that did not change stand in a strip of their own, this share of the axes, below the logarithmic scale.
+STRIP = 0.12
 
 
 def changed_layers(details: pd.DataFrame) -> pd.DataFrame:
@@ -127,10 +131,33 @@ def _draw_size(ax: Axes, details: pd.DataFrame) -> None:
     grown, still = np.isinf(change), (details["status"] == "unchanged").to_numpy()
     if grown.any():
         ax.plot(at[grown], np.full(grown.sum(), 0.95), marker="^", color=VERMILION, label="was zero", **margin)
-    ax.plot(at[still], np.full(still.sum(), 0.05), marker="x", color=GREY, markersize=4, label="unchanged", **margin)
     if moved.any():
         log_axis(ax, "y")
+    if still.any():
+        style: dict[str, Any] = {"marker": "x", "color": GREY, "markersize": 4, "label": "unchanged"}
+        ax.plot(at[still], np.full(still.sum(), _strip(ax)), **style, **margin)
     label_axes(ax, y="relative change")
+
+
+def _strip(ax: Axes) -> float:
+    """Make room below the values for those that are zero, and return the height of its middle as a share of the axes."""
+    if ax.get_yscale() != "log":
+        ax.set_ylim(0, 1)
+        ax.set_yticks([STRIP / 2], ["0"])
+    else:
+        low, high = np.log10(ax.get_ylim())
+        ticks = LogTicks()
+        ticks.set_axis(ax.yaxis)
+        kept = [tick for tick in ticks() if low <= np.log10(tick) <= high]
+        fewer = (low - STRIP * high) / (1 - STRIP)
+        zero = 10 ** (fewer + STRIP / 2 * (high - fewer))
+        labels = LogLabels()
+        labels.set_locs(kept)
+        ax.set_yticks([zero, *kept], ["0", *map(labels, kept)])
+        ax.yaxis.set_minor_locator(NullLocator())
+        ax.set_ylim(10**fewer, 10**high)
+    ax.add_patch(Rectangle((0, 0), 1, STRIP, transform=ax.transAxes, color=GREY, alpha=0.15, linewidth=0, zorder=0))
+    return STRIP / 2
 
 
 def _draw_alpha(ax: Axes, details: pd.DataFrame) -> None:

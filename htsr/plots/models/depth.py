@@ -8,6 +8,8 @@ from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
+from htsr.audit.columns import BY_NAME
+from htsr.audit.p_values import PValue
 from htsr.plots.models.places import by_depth, places
 from htsr.plots.style import (
     BLUE,
@@ -34,6 +36,8 @@ PANELS = ("embedding", "q", "k", "v", "kv", "qkv", "o", "router", "gate", "up", 
 MAX_NAMED = 60
 # A panel of a figure of its own, in inches, and how many stand side by side.
 PANEL, ACROSS = (2.4, 1.9), 4
+# The mark of a p-value that the method cannot tell from a smaller one.
+BOUND = "v"
 # Columns that WeightWatcher's bounds are meant for.
 ALPHAS = ("alpha", "alpha_a", "alpha_b")
 # The axis is logarithmic if an alpha, or another metric in medians over the layers, is larger than this.
@@ -105,7 +109,10 @@ def plot_depth(details: pd.DataFrame, column: str = "alpha", *, ax: ManyAxes | N
     """
     table = depth_table(details, column)
     table["role"] = table["role"].replace("head", "other")
-    roles = [role for role in PANELS if (table["role"] == role).any()]
+    p_value = _p_value(column)
+    table["is_bound"] = (table["value"] <= p_value.floor * (1 + 1e-9)) if p_value else False
+    missing = int((~np.isfinite(table["value"])).sum())
+    roles = _roles(table)
     repeated = table[table["block"] >= 0].groupby("role")["block"].nunique()
     in_blocks = bool((repeated.drop(["conv", "other"], errors="ignore") > 1).any())
     if isinstance(ax, Axes) or not in_blocks:
@@ -117,8 +124,24 @@ def plot_depth(details: pd.DataFrame, column: str = "alpha", *, ax: ManyAxes | N
         axes = _panels(ax, table, roles)
         handles = []
     _scale(axes, table, column)
+    if missing:
+        text = f"{missing} of {len(table)} layers: no {plotted(column)}"
+        handles = [*handles, Line2D([], [], linestyle="none", label=text)]
     put_legend(axes, [*handles, *_key(table, column)], own=ax is None, crowded=len(axes) > 1 or in_blocks)
     return axes
+
+
+def _p_value(column: str) -> PValue | None:
+    """Return what kind of p-value a column holds, if its method has a least value above zero."""
+    known = BY_NAME.get(column)
+    p_value = known.p_value if known is not None else None
+    return p_value if p_value is not None and p_value.floor > 0 else None
+
+
+def _roles(table: pd.DataFrame) -> list[str]:
+    """Return the roles of which a layer has a value, in the order of their panels."""
+    with_value = set(table["role"][np.isfinite(table["value"])])
+    return [role for role in PANELS if role in with_value]
 
 
 def _panels(ax: ManyAxes | None, table: pd.DataFrame, roles: list[str]) -> np.ndarray:
@@ -158,7 +181,7 @@ def _all_roles(ax: Axes, table: pd.DataFrame) -> None:
     by_block = table.groupby(place)
     low, high = by_block["null_low"].min(), by_block["null_high"].max()
     ax.bar(low.index, high - low, 0.9, bottom=low, color=GREY, alpha=0.25, linewidth=0, zorder=1)
-    roles = [role for role in PANELS if (table["role"] == role).any()]
+    roles = _roles(table)
     for number, (role, style) in enumerate(zip(roles, category_styles(len(roles)), strict=True)):
         group = table[table["role"] == role]
         beside = _apart(place[group.index])
@@ -185,11 +208,15 @@ def _by_name(ax: Axes, table: pd.DataFrame) -> None:
 
 def _draw(ax: Axes, at: np.ndarray, rows: pd.DataFrame, width: float, **style: Any) -> None:
     """Draw noise, intervals and values of some layers."""
+    ax.use_sticky_edges = False  # a bar at the upper end would take the margin from the axis
     ax.bar(at, rows["null_high"] - rows["null_low"], width, bottom=rows["null_low"], color=GREY, alpha=0.3, zorder=1)
     flat = (rows["null_high"] == rows["null_low"]).to_numpy()
     ax.hlines(rows["null_low"][flat], at[flat] - width / 2, at[flat] + width / 2, color=GREY, linewidth=1.2, zorder=1)
     ax.vlines(at, rows["low"], rows["high"], color=style["color"], linewidth=0.9, alpha=0.8)
-    ax.plot(at, rows["value"], linestyle="none", markersize=3.5, **style)
+    bound = rows["is_bound"].to_numpy()
+    ax.plot(at[~bound], rows["value"][~bound], linestyle="none", markersize=3.5, **style)
+    if bound.any():
+        ax.plot(at[bound], rows["value"][bound], BOUND, color=style["color"], markersize=4, markerfacecolor="none")
 
 
 def _apart(blocks: pd.Series) -> pd.Series:
@@ -223,7 +250,9 @@ def _scale(axes: np.ndarray, table: pd.DataFrame, column: str) -> None:
     finite = table["value"][np.isfinite(table["value"])]
     tallest, lowest = finite.max(), finite.min()
     alpha = column in ALPHAS
-    logarithmic = lowest > 0 and tallest > (FAR_ALPHA if alpha else FAR * finite.median())
+    logarithmic = lowest > 0 and (
+        _p_value(column) is not None or tallest > (FAR_ALPHA if alpha else FAR * finite.median())
+    )
     for number, ax in enumerate(axes):
         if alpha:
             span(ax, 2, 6)
@@ -235,6 +264,8 @@ def _scale(axes: np.ndarray, table: pd.DataFrame, column: str) -> None:
         elif alpha:
             highest = np.nanmax([*table["high"], *table["null_high"], tallest])
             ax.set_ylim(0, min(1.05 * highest, 1.6 * tallest))
+        elif _p_value(column) is not None:
+            ax.set_ylim(0.4 * lowest, 2)
         grid = ax.get_subplotspec()
         if len(axes) == 1 or grid is None or grid.is_first_col() or number == 0:
             label_axes(ax, y=plotted(column))
@@ -250,6 +281,10 @@ def _key(table: pd.DataFrame, column: str) -> list[Line2D | Patch]:
     if table["low"].notna().any():
         bars = "95 % interval" if table.attrs["interval"] else "± sigma"
         key.append(Line2D([], [], color=GREY, linewidth=0.9, marker="o", markersize=3.5, label=bars))
+    p_value = _p_value(column)
+    if p_value is not None and table["is_bound"].any():
+        label = f"< {p_value.bound}"
+        key.append(Line2D([], [], color=GREY, linestyle="none", marker=BOUND, markerfacecolor="none", label=label))
     if column in ALPHAS:
         key.append(Line2D([], [], color=GREY, linewidth=0.8, linestyle=":", label="2 and 6"))
     return key

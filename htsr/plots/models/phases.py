@@ -58,7 +58,8 @@ def phase_grid(details: pd.DataFrame) -> PhaseGrid:
     Returns:
         A row a layer and a column a step, for the table of a history. Otherwise a row a role and a column a block; where a
         block holds several layers of a role, such as experts, their most frequent phase. Layers outside the blocks have a row
-        each, with the phase in the first column, embeddings first; so do all layers of a model without blocks.
+        each: embeddings above, in the column "in", the others below, in the column "out". All layers of a model without blocks
+        have a row in one column.
     """
     own = details[details["tied_to"] == ""]
     if "step" in own:
@@ -74,14 +75,16 @@ def phase_grid(details: pd.DataFrame) -> PhaseGrid:
         index="role", columns="block", values="phase", aggfunc=lambda texts: texts.mode().iloc[0]
     )
     table = table.reindex([role for role in (*PANELS, "head") if role in table.index])
-    first = table.columns[0] if len(table.columns) else 0
+    blocks = list(table.columns)
     outside = outside.assign(short=end_names(outside["name"], 24) if len(outside) else [])
     before = outside["role"] == "embedding"
     above, below = (
-        pd.DataFrame({first: rows["phase"].to_numpy()}, index=rows["short"].to_numpy())
-        for rows in (outside[before], outside[~before])
+        pd.DataFrame({end if blocks else 0: rows["phase"].to_numpy()}, index=rows["short"].to_numpy())
+        for end, rows in (("in", outside[before]), ("out", outside[~before]))
     )
-    return PhaseGrid(pd.concat([above, table, below]).fillna(""), "block")
+    ends = [[end] if blocks and len(rows) else [] for end, rows in (("in", above), ("out", below))]
+    grid = pd.concat([above, table, below])
+    return PhaseGrid(grid[[*ends[0], *(blocks or [0]), *ends[1]]].fillna(""), "block")
 
 
 def plot_phases(details: pd.DataFrame, *, ax: ManyAxes | None = None) -> Axes:

@@ -9,10 +9,13 @@ import pandas as pd
 
 from htsr.plots.style import category_styles, sequence_colours
 from htsr.text import setting_text
+from htsr.training.store.labels import SEED, labels
 
 if TYPE_CHECKING:
     from htsr.training import History
 
+# What asks for a curve for each run.
+RUN = "run"
 # A scalar is smoothed by the mean of this share of its values.
 SMOOTHED = 1 / 40
 
@@ -40,7 +43,8 @@ def curves(runs: Mapping[str, "History"], name: str, by: str | None = None) -> l
     Args:
         runs: Label and history of each run.
         name: A numeric column of ``History.details``, or a column of ``History.scalars``.
-        by: Draw one curve for all runs with the same value of this setting, for instance ``"power"``.
+        by: Draw one curve for all runs with the same value of this setting, for instance ``"power"``, or one for each run with
+            ``"run"``. By default, runs of ``Runs`` that differ in their seed alone share a curve, unless somebody named them.
 
     Returns:
         The curves, in the order of the runs, or of the setting's values if these are numbers. A run without the scalar has
@@ -53,11 +57,15 @@ def curves(runs: Mapping[str, "History"], name: str, by: str | None = None) -> l
     single = {label: table for label, table in single.items() if len(table)}
     if not single:
         raise ValueError(f"no run has a value of {name!r}")
-    if by is None:
+    if by is None or by == RUN:
         names: Mapping[str, str] = getattr(
             runs, "legend", {}
         )  # ``Runs`` names a run by its settings, a dictionary does not
-        return [Curve(names.get(label, label), label, 1, table) for label, table in single.items()]
+        chosen = by == RUN or all(names.get(label, label) == label for label in runs)
+        groups = [[label] for label in single] if chosen else seeds_together({label: runs[label] for label in single})
+        if all(len(group) == 1 for group in groups):
+            return [Curve(names.get(label, label), label, 1, table) for label, table in single.items()]
+        return _of_groups(groups, runs, single)
     values = {label: setting(runs[label], by) for label in single}
     missing = [label for label, value in values.items() if value is None]
     if missing:
@@ -71,6 +79,45 @@ def curves(runs: Mapping[str, "History"], name: str, by: str | None = None) -> l
         found.append(
             Curve(setting_text(by, value), value, len(tables), tables[0] if len(tables) == 1 else together(tables))
         )
+    return found
+
+
+def seeds_together(runs: Mapping[str, "History"]) -> list[list[str]]:
+    """Return the labels of runs in groups that share all settings but the seed; runs of one seed stay apart."""
+    settings = {label: history.settings for label, history in runs.items()}
+    groups: dict[str, list[str]] = {}
+    for label, one in settings.items():
+        rest = sorted((name, repr(value)) for name, value in one.items() if name != SEED)
+        groups.setdefault(repr(rest), []).append(label)
+    found = []
+    for group in groups.values():
+        seeds = {settings[label].get(SEED) for label in group}
+        differ = None not in seeds and len(seeds) == len(group)
+        found += [group] if differ else [[label] for label in group]
+    return found
+
+
+def _of_groups(
+    groups: list[list[str]], runs: Mapping[str, "History"], single: Mapping[str, pd.DataFrame]
+) -> list[Curve]:
+    """Return a curve for each group of runs, in the order of the numbers if one setting with numbers tells groups apart."""
+    settings = {
+        group[0]: {name: value for name, value in runs[group[0]].settings.items() if name != SEED} for group in groups
+    }
+    every = list(dict.fromkeys(name for one in settings.values() for name in one))
+    differing = [name for name in every if len({repr(one.get(name)) for one in settings.values()}) > 1]
+    labelled = labels(settings)
+    values: dict[str, Any] = {first: labelled[first] for first in settings}
+    if len(differing) == 1:
+        numbers = [one.get(differing[0]) for one in settings.values()]
+        if are_numbers(numbers):
+            values = dict(zip(settings, numbers, strict=True))
+            groups = sorted(groups, key=lambda group: values[group[0]])
+    found = []
+    for group in groups:
+        first, tables = group[0], [single[label] for label in group]
+        label = labelled[first] if len(groups) > 1 else "all runs"
+        found.append(Curve(label, values[first], len(group), tables[0] if len(group) == 1 else together(tables)))
     return found
 
 

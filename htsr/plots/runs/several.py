@@ -31,7 +31,8 @@ def plot_runs_over_steps(
         runs: Label and history of each run, in order.
         columns: Numeric columns of ``History.details``, or recorded scalars; each gets a panel.
         by: A setting, such as ``"power"`` or what stands in ``Monitor(about=...)``: runs that share its value, several seeds for
-            instance, become one line, their mean, in a band from the lowest to the highest.
+            instance, become one line, their mean, in a band from the lowest to the highest. By default, runs of ``Runs`` that
+            differ in their seed alone do so, unless somebody named them; with ``"run"`` each run has its line.
         ax: As many axes as there are columns; a figure of its own by default.
 
     Returns:
@@ -46,13 +47,14 @@ def plot_runs_over_steps(
     for panel, column, lines in zip(axes, columns, found, strict=True):
         with_bands = len(lines) <= WITH_BANDS or any(line.num_runs > 1 for line in lines)
         _draw(panel, lines, with_bands=with_bands)
-        note = f"median over layers{', with quartiles' if with_bands and by is None else ''}" if column in known else ""
-        if by is not None:
+        grouped = any(line.num_runs > 1 for line in lines)
+        note = (
+            f"median over layers{', with quartiles' if with_bands and not grouped else ''}" if column in known else ""
+        )
+        if grouped:
             note = f"{note}{'; ' if note else ''}mean and range of the runs"
         put_title(panel, "", note)
-        label_axes(
-            panel, "optimizer step", known[column].label if column in known else plotted(column.replace("_", " "))
-        )
+        label_axes(panel, "optimizer step", known[column].label if column in known else plotted(column))
         if column == "alpha":
             log_axis(panel, "y")
     if max(map(len, found)) > 1:

@@ -9,8 +9,9 @@ from htsr.tails import PowerLawFit
 
 # The two axes: eigenvalue and density. "log-lin" shows the density per decade, so that equal areas hold equally many eigenvalues.
 Scale = Literal["log-log", "lin", "log-lin"]
-# A linear axis ends at this many times the noise edge, or at this many medians if there is no edge.
-BULKS_SHOWN, MEDIANS_SHOWN = 2.0, 12.0
+# A linear axis ends at this many times the noise edge, or at this many medians if there is no edge, and shows at least this
+# share of the eigenvalues. It reaches to the start of the tail where that makes it at most so many times as long.
+BULKS_SHOWN, MEDIANS_SHOWN, LEAST_SHOWN, STRETCH = 2.0, 12.0, 0.9, 1.6
 
 
 def check_scale(scale: str) -> None:
@@ -19,12 +20,21 @@ def check_scale(scale: str) -> None:
         raise ValueError(f"expected scale to be one of {', '.join(get_args(Scale))}, got {scale!r}")
 
 
-def histogram(evals: np.ndarray, scale: Scale = "log-log", edge: float | None = None) -> tuple[np.ndarray, np.ndarray]:
-    """Return the edges of a histogram of positive eigenvalues and the density in each bin, NaN where a log axis has no zero."""
+def histogram(
+    evals: np.ndarray, scale: Scale = "log-log", edge: float | None = None, xmin: float | None = None
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return the edges of a histogram of positive eigenvalues and the density in each bin, NaN where a log axis has no zero.
+
+    A linear axis ends where the largest eigenvalues lie alone, beyond the noise edge and, if it is near, xmin.
+    """
     if scale != "lin":
         edges, density = log_histogram(evals)
         return edges, density if scale == "log-log" else np.nan_to_num(density) * _per_decade(edges)
-    right = min(evals[-1], BULKS_SHOWN * edge if edge is not None else MEDIANS_SHOWN * float(np.median(evals)))
+    bulk = BULKS_SHOWN * edge if edge is not None else MEDIANS_SHOWN * float(np.median(evals))
+    right = max(bulk, float(np.quantile(evals, LEAST_SHOWN)))
+    if xmin is not None and xmin < STRETCH * right:
+        right = max(right, 1.1 * xmin)
+    right = min(evals[-1], right)
     edges = np.linspace(0, 1.02 * right, int(np.clip(2 * np.sqrt(len(evals)), 10, 80)) + 1)
     counts, _ = np.histogram(evals, bins=edges)
     return edges, counts / np.diff(edges) / len(evals)

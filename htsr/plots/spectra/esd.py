@@ -26,6 +26,9 @@ from htsr.text import plotted
 
 # Below this share of the lowest bin that holds an eigenvalue, the law of the bulk is not drawn on a logarithmic axis.
 LOWEST_SHOWN = 0.5
+# A linear density axis ends at this many times the highest bin, or lower where the lowest bin is more than so many times as
+# high as all others.
+HEADROOM, LOWEST_BIN = 1.15, 1.5
 
 
 def plot_esd(
@@ -84,7 +87,8 @@ def draw_esd(
         ax.set_yticks([])
         return
     edge = bulk.edge_high if bulk is not None else bulk_max
-    edges, density = histogram(evals, scale, edge)
+    fitted = fit is not None and fit.status == "success"
+    edges, density = histogram(evals, scale, edge, fit.xmin if fit is not None and fitted else None)
     ax.stairs(density, edges, fill=True, color=SKY, alpha=0.6, linewidth=0, label="ESD")
     if shuffled is not None and len(other := _positive(shuffled)):
         _draw_shuffled(ax, other, edges, scale)
@@ -95,14 +99,18 @@ def draw_esd(
         if scale == "log-log":
             law[law < LOWEST_SHOWN * np.nanmin(density)] = np.nan
         ax.plot(x, law, color=GREEN, linewidth=1.4, label="noise law")
-    if fit is not None and fit.status == "success":
+    if fit is not None and fitted and (scale != "lin" or fit.xmin < edges[-1]):
         ax.plot(*tail_density(fit, len(evals), scale), color=VERMILION, linewidth=1.6, label="power law")
         ax.axvline(fit.xmin, color=VERMILION, linestyle="--", linewidth=0.9, label=f"xmin {fit.xmin:.3g}")
-    if edge is not None:
+    if edge is not None and (scale != "lin" or edge < edges[-1]):
         ax.axvline(edge, color=GREY, linestyle=":", linewidth=1.2, label=f"noise edge {edge:.3g}")
     if bulk is not None and bulk.num_spikes:
         _mark(ax, evals[evals > bulk.spike_threshold], edges[-1] if scale == "lin" else np.inf)
     _scale_axes(ax, edges, len(evals[evals > edges[-1]]), scale)
+    if (
+        scale == "lin"
+    ):  # the law of a square matrix has no bound at zero, and the lowest bin may stand far above the rest
+        ax.set_ylim(0, HEADROOM * min(density.max(), max(LOWEST_BIN * density[1:].max(), 0.5 * density.max())))
 
 
 def fit_note(fit: PowerLawFit | None) -> str:

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from htsr.plots.style import BLUE, GREY, VERMILION, ManyAxes, axes_for, label_axes, put_title
+from htsr.plots.style import BLUE, GREY, VERMILION, ManyAxes, axes_for, label_axes, make_room, put_title
 from htsr.plots.ticks import log_axis
 from htsr.tails import PowerLawFit
 
@@ -40,4 +40,5 @@ def plot_xmin_scan(fit: PowerLawFit, *, title: str = "", ax: ManyAxes | None = N
     axes[1].axhline(fit.alpha, color=GREY, linewidth=0.8, linestyle=":")
     label_axes(axes[1], x="xmin")
     put_title(axes[0], title, f"alpha {fit.alpha:.2f} at xmin {fit.xmin:.4g}")
+    make_room(axes[0])
     return axes

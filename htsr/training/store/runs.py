@@ -101,13 +101,14 @@ class Runs(Mapping[str, History]):
         return self.summary().rename(columns=visible).map(lambda cell: visible(cell) if isinstance(cell, str) else cell)
 
     def plot(self, *metrics: str, by: str | None = None, ax: "ManyAxes | None" = None) -> "Figure":
-        """Draw metrics or recorded scalars against the step: a line for each run, a panel for each metric.
+        """Draw metrics or recorded scalars against the step: a panel for each metric, a line for each run or its seeds.
 
         Args:
             *metrics: Numeric columns of ``details``, of which the median over layers is drawn with quartiles, or names of
                 recorded scalars; by default alpha and stable rank.
             by: A setting of the runs, such as ``"power"``: runs that share its value, several seeds for instance, become one
-                line, their mean, in a band from the lowest to the highest.
+                line, their mean, in a band from the lowest to the highest. By default, runs that differ in their seed alone do
+                so, unless you named the runs; with ``"run"`` each run has its line.
             ax: Where to draw: as many matplotlib axes as there are metrics. A figure of its own by default.
 
         Returns:

@@ -53,3 +53,16 @@ def test_nothing_to_draw(comparison):
     zeros = {"w": torch.zeros(30, 20)}
     with pytest.raises(ValueError, match="no eigenvalue to draw"):
         htsr.compare(zeros, zeros).plot("w")
+
+
+def test_unchanged_layers_stand_below_the_scale(comparison):
+    size = comparison.plot().axes[0]
+    _, unchanged = size.lines
+    (height,) = unchanged.get_ydata()  # a share of the axes
+    low, high = np.log10(size.get_ylim())
+    zero, *ticks = size.get_yticks()
+    assert (np.log10(zero) - low) / (high - low) == pytest.approx(height)
+    assert size.get_yticklabels()[0].get_text() == "0"
+    strip = size.patches[-1].get_height()
+    shares = (np.log10([*ticks, *comparison.details["relative_change"][:2]]) - low) / (high - low)
+    assert height < strip < shares.min()

@@ -101,8 +101,10 @@ def test_phases_stand_by_role_and_block():
     grid = phase_grid(details)
     assert grid.across == "block"
     assert list(grid.phases.index) == ["embed_tokens", "q", "up", "lm_head"]
-    assert list(grid.phases.loc["q"]) == ["heavy-tailed", "heavy-tailed", "random-like"]
-    assert list(grid.phases.loc["lm_head"]) == ["heavy-tailed", "", ""]
+    assert list(grid.phases.columns) == ["in", 0, 1, 2, "out"]
+    assert list(grid.phases.loc["embed_tokens"]) == ["heavy-tailed", "", "", "", ""]
+    assert list(grid.phases.loc["q"]) == ["", "heavy-tailed", "heavy-tailed", "random-like", ""]
+    assert list(grid.phases.loc["lm_head"]) == ["", "", "", "", "heavy-tailed"]
     ax = plot_phases(details)
     shown = [text.get_text() for text in ax.figure.legends[0].get_texts()]
     assert shown == ["random-like", "heavy-tailed"]
@@ -122,3 +124,28 @@ def test_phases_of_a_history_stand_by_layer_and_step():
     assert grid.across == "optimizer step"
     assert grid.phases.to_dict() == {0: {"b": "b-0", "a": "a-0"}, 10: {"b": "b-10", "a": "a-10"}}
     assert list(grid.phases.index) == ["b", "a"]
+
+
+def test_a_role_without_a_value_has_no_panel():
+    details = table()
+    details.loc[~details["name"].str.contains("q_proj"), "alpha"] = np.nan
+    (ax,) = plot_depth(details)
+    assert ax.get_title(loc="left") == "q"
+    assert ax.figure.legends[0].get_texts()[0].get_text() == "14 of 26 layers: no alpha"
+
+
+@pytest.mark.parametrize(
+    ("column", "floor", "text"), [("null_p_value", 3e-6, "< 3e-6"), ("bulk_p_value", 1e-6, "< 1e-6")]
+)
+def test_a_p_value_at_its_floor_is_a_bound(column, floor, text):
+    details = table(blocks=2, **{column: [floor, floor, 0.5, floor, 0.2, floor]})
+    axes = plot_depth(details, column)
+    drawn = [(line.get_marker(), y) for ax in axes for line in ax.lines for y in line.get_ydata() if y == y]
+    assert sorted(drawn) == [("o", 0.2), ("o", 0.5), *[("v", floor)] * 4]
+    assert axes[0].get_yscale() == "log"
+    assert text in [entry.get_text() for entry in axes[0].figure.legends[0].get_texts()]
+
+
+def test_the_mark_of_noise_lies_inside_the_axes():
+    details = table(stable_rank=5.0, null_stable_rank=8.0).assign(null_stable_rank=np.r_[np.full(25, 8.0), 40.0])
+    assert plot_depth(details, "stable_rank")[0].get_ylim()[1] > 41

@@ -9,6 +9,7 @@ from torch import nn
 import htsr
 from htsr import plots
 from htsr.plots.runs.curves import together
+from htsr.training.store.labels import labels
 
 
 @pytest.fixture(scope="module")
@@ -38,17 +39,44 @@ def runs(tmp_path_factory):
 
 
 def test_a_run_is_the_median_over_its_layers(runs):
-    curve = plots.curves(runs, "alpha")[0]
+    curve = plots.curves(runs, "alpha", by="run")[0]
     alphas = runs[curve.value].alpha()
     np.testing.assert_allclose(curve.table["middle"], alphas.median(axis=1))
     np.testing.assert_allclose(curve.table["high"], alphas.quantile(0.75, axis=1))
-    assert {found.label for found in plots.curves(runs, "alpha")} == set(runs.legend.values())
+    assert {found.label for found in plots.curves(runs, "alpha", by="run")} == set(runs.legend.values())
 
 
 def test_seeds_of_a_setting_are_a_mean_in_a_band(runs):
     slow, fast = plots.curves(runs, "loss", by="lr")
     assert (slow.label, slow.num_runs, fast.value) == ("lr = 0.1", 2, 0.5)
     np.testing.assert_allclose(slow.table[["low", "middle", "high"]], [[s + 0.1, s + 0.6, s + 1.1] for s in range(3)])
+
+
+def test_runs_that_differ_in_their_seed_alone_share_a_curve(runs):
+    found = plots.curves(runs, "loss")
+    assert [(curve.label, curve.value, curve.num_runs) for curve in found] == [
+        ("lr = 0.1", 0.1, 2),
+        ("lr = 0.5", 0.5, 2),
+    ]
+    pd.testing.assert_frame_equal(found[0].table, plots.curves(runs, "loss", by="lr")[0].table)
+    labelled = {label: history for label, history in runs.items() if label != "0.1-1"}
+    found = plots.curves(type(runs)(labelled, named=False), "loss")  # a single seed of one rate
+    assert [(curve.label, curve.num_runs) for curve in found] == [("lr = 0.1", 1), ("lr = 0.5", 2)]
+    named = {f"run {label}": history for label, history in runs.items()}
+    assert [curve.label for curve in plots.curves(named, "loss")] == list(named)
+
+
+def test_a_seed_that_torch_drew_stands_in_no_label():
+    drawn = 6519790293010579031
+    found = labels({"a": {"lr": 0.1, "seed": drawn}, "b": {"lr": 0.2, "seed": drawn + 1}})
+    assert found == {"a": "lr = 0.1", "b": "lr = 0.2"}
+    assert labels({"a": {"seed": drawn}, "b": {"seed": 3}}) == {"a": "random seed", "b": "seed = 3"}
+
+
+def test_the_name_of_a_scalar_stays(runs, monkeypatch):
+    first = next(iter(runs.values()))
+    monkeypatch.setattr(type(first), "scalars", pd.DataFrame({"step": [1, 2], "val_acc": [0.5, 0.6]}))
+    assert plots.plot_scalars({"a": first}, ["val_acc"])[0].get_ylabel() == "val_acc"
 
 
 def test_steps_that_only_one_run_has_are_interpolated():
@@ -73,8 +101,8 @@ def test_a_panel_for_each_metric_or_scalar(runs):
     assert [line.get_label() for line in loss.lines] == ["lr = 0.1 (2 runs)", "lr = 0.5 (2 runs)"]
     assert len(loss.collections) == 2
     assert alpha.get_ylabel() == "alpha"
-    assert len(runs.plot("loss").axes[0].lines) == 4
-    colours = {tuple(np.ravel(line.get_color())) for line in runs.plot("loss").axes[0].lines}
+    assert loss.get_ylabel() == "loss"
+    colours = {tuple(np.ravel(line.get_color())) for line in runs.plot("loss", by="run").axes[0].lines}
     assert len(colours) == 4
 
 

@@ -36,3 +36,14 @@ def test_values_beyond_a_linear_axis_are_counted(layer):
     beyond = int((layer.spectrum.eigenvalues > ax.get_xlim()[1]).sum())
     assert [text.get_text() for text in ax.texts] == ([f"{beyond} more $\\rightarrow$"] if beyond else [])
     assert beyond == 1
+
+
+@pytest.mark.parametrize("edge", [0.05, 1.0])
+def test_the_bulk_fills_a_linear_panel(edge):
+    evals = np.append(np.linspace(0.001, 4, 120) ** 2 / 4, [60.0, 80.0, 90.0])
+    fit = htsr.fit_power_law(evals, xmin=50.0)
+    ax = htsr.plots.plot_esd(evals, fit, bulk_max=edge, scale="lin")
+    right = ax.get_xlim()[1]
+    assert np.quantile(evals, 0.9) <= right < 10
+    drawn = {line.get_label() for line in ax.lines}
+    assert drawn == {f"noise edge {edge:.3g}"}
