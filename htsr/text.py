@@ -3,12 +3,8 @@
 Tables, rows and JSON keep names as they are; whatever writes for people passes names through here.
 """
 
-from fractions import Fraction
-
 # Longer names are shortened in the middle, so that a table or a plot stays readable.
 MAX_LENGTH = 160
-# Powers that are fractions with a denominator up to this are written so: 1/8.
-LARGEST_DENOMINATOR = 64
 # What a spreadsheet takes for the start of a formula; the last four are the full-width forms.
 FORMULA_STARTS = tuple("=+-@\uff1d\uff0b\uff0d\uff20")
 
@@ -45,11 +41,3 @@ def plotted(text: object, max_length: int = 80) -> str:
     """Return a text that matplotlib draws as it is: a dollar begins no formula, an underscore hides no entry of a legend."""
     shown = visible(text, max_length).replace("$", "\\$")
     return f" {shown}" if shown.startswith("_") else shown
-
-
-def setting_text(name: str, value: object) -> str:
-    """Return a setting of a run and its value as in ``p = 1/8`` and ``lr = 0.02``."""
-    if name == "power" and isinstance(value, int | float):
-        fraction = Fraction(value).limit_denominator(LARGEST_DENOMINATOR)
-        return f"p = {fraction if float(fraction) == value else f'{value:g}'}"
-    return f"{'p' if name == 'power' else name} = {f'{value:.6g}' if isinstance(value, float) else value}"

@@ -6,8 +6,8 @@ from dataclasses import dataclass, replace
 
 import pandas as pd
 
-from htsr.audit.p_values import BULK_P, GOODNESS_P, NULL_P, VUONG_P, PValue
 from htsr.audit.phases import PHASES
+from htsr.p_values import BULK_P, GOODNESS_P, NULL_P, VUONG_P, PValue
 
 
 @dataclass(frozen=True)

@@ -7,9 +7,9 @@ from typing import Any, Literal
 import pandas as pd
 
 from htsr.audit.columns import BY_NAME
-from htsr.audit.p_values import GOODNESS_P, NULL_P, VUONG_P
 from htsr.audit.row import Row
 from htsr.bulk.bulk_fit import MAX_KURTOSIS
+from htsr.p_values import GOODNESS_P, NULL_P, VUONG_P
 
 # A fit to a tail of fewer values says little: 95 % intervals from tails of 30 values cover 71 % (benchmarks/tail_accuracy.py).
 SMALL_TAIL = 30

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 import pandas as pd
 
-from htsr.audit.p_values import BULK_P
+from htsr.p_values import BULK_P
 
 PHASES = (
     "random-like", "bleeding-out", "bulk+spikes", "bulk-decay", "heavy-tailed", "rank-collapse", "fixed-basis", "undecided",

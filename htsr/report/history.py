@@ -12,9 +12,9 @@ from htsr.audit.findings import findings_of_row, ranked
 from htsr.audit.layout import grouped_findings
 from htsr.audit.table import interval_texts, rounded
 from htsr.errors import InputError
+from htsr.labels import settings_text
 from htsr.plots import figure_of, plot_esd_over_steps, plot_layers_over_steps, plot_runs_over_steps, plot_scalars
 from htsr.report.pages import TEMPLATES, html_table, svg
-from htsr.training.store.labels import settings_text
 
 if TYPE_CHECKING:
     from htsr.training import History

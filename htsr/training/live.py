@@ -6,10 +6,10 @@ from collections.abc import Callable
 import pandas as pd
 
 from htsr.audit.table import interval_texts, rounded
+from htsr.labels import settings_text
 from htsr.text import escaped, visible
 from htsr.training.store.capture import WEIGHTS
 from htsr.training.store.history import History
-from htsr.training.store.labels import settings_text
 
 SHOWN = ("alpha", "stable_rank", "log_spectral_norm", "relative_distance")
 # The escape sequence that clears a terminal and moves its cursor to the top.

@@ -9,8 +9,8 @@ from typing import Any
 import torch
 from torch.optim import Optimizer
 
+from htsr.labels import LR, POWER, SEED, WEIGHT_DECAY
 from htsr.training.optimizers import labels_of
-from htsr.training.store.labels import LR, POWER, SEED, WEIGHT_DECAY
 
 # Settings of parameter groups that stand in run.json. ``History.groups`` has all of them, as they change.
 GROUP_SETTINGS = (LR, POWER, WEIGHT_DECAY)

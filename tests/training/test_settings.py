@@ -9,10 +9,10 @@ import torch
 from torch import nn
 
 import htsr
+from htsr.labels import labels, settings_text
 from htsr.optim import CosinePower, HTMuon, parameter_groups
 from htsr.training.live import screen
 from htsr.training.settings import TORCH_DEFAULT_SEED, settings_of
-from htsr.training.store.labels import labels, settings_text
 
 SGD = torch.optim.SGD
 

@@ -8,8 +8,7 @@ from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
-from htsr.audit.columns import BY_NAME
-from htsr.audit.p_values import PValue
+from htsr.p_values import P_VALUES, PValue
 from htsr.plots.models.places import by_depth, places
 from htsr.plots.style import (
     BLUE,
@@ -133,8 +132,7 @@ def plot_depth(details: pd.DataFrame, column: str = "alpha", *, ax: ManyAxes | N
 
 def _p_value(column: str) -> PValue | None:
     """Return what kind of p-value a column holds, if its method has a least value above zero."""
-    known = BY_NAME.get(column)
-    p_value = known.p_value if known is not None else None
+    p_value = P_VALUES.get(column.removesuffix("_of_delta"))
     return p_value if p_value is not None and p_value.floor > 0 else None
 
 

@@ -7,9 +7,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 import pandas as pd
 
+from htsr.labels import SEED, labels, setting_text
 from htsr.plots.style import category_styles, sequence_colours
-from htsr.text import setting_text
-from htsr.training.store.labels import SEED, labels
 
 if TYPE_CHECKING:
     from htsr.training import History

@@ -9,11 +9,11 @@ import pandas as pd
 from htsr.audit.columns import HISTORY_COLUMNS, Column
 from htsr.audit.table import shortened
 from htsr.errors import InputError
+from htsr.labels import settings_text
 from htsr.spectra.spectrum import Spectrum
 from htsr.text import encodable, visible
 from htsr.training.store.capture import QUANTITIES, WEIGHTS
 from htsr.training.store.files import EVENTS, SCALARS, capture_name
-from htsr.training.store.labels import settings_text
 from htsr.training.store.reader import RunReader
 from htsr.training.store.tables import rows_frame
 

@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING
 import pandas as pd
 
 from htsr.errors import InputError
+from htsr.labels import labels
 from htsr.text import visible
 from htsr.training.store.capture import WEIGHTS
 from htsr.training.store.files import ABOUT, CAPTURES
 from htsr.training.store.history import History
-from htsr.training.store.labels import labels
 from htsr.weights.names import distinct_ends
 
 if TYPE_CHECKING:

@@ -8,8 +8,8 @@ from torch import nn
 
 import htsr
 from htsr import plots
+from htsr.labels import labels
 from htsr.plots.runs.curves import together
-from htsr.training.store.labels import labels
 
 
 @pytest.fixture(scope="module")

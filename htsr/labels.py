@@ -1,15 +1,24 @@
 """The settings of runs in words: labels that tell runs apart in legends and headlines."""
 
 from collections.abc import Mapping
-
-from htsr.text import setting_text
+from fractions import Fraction
 
 LR, POWER, SEED, WEIGHT_DECAY = "lr", "power", "seed", "weight_decay"
 
+# Powers that are fractions with a denominator up to this are written so: 1/8.
+LARGEST_DENOMINATOR = 64
 # Nobody types a seed this large: torch drew it.
 DRAWN_SEED = 2**32
 
 Settings = Mapping[str, object]
+
+
+def setting_text(name: str, value: object) -> str:
+    """Return a setting of a run and its value as in ``p = 1/8`` and ``lr = 0.02``."""
+    if name == POWER and isinstance(value, int | float):
+        fraction = Fraction(value).limit_denominator(LARGEST_DENOMINATOR)
+        return f"p = {fraction if float(fraction) == value else f'{value:g}'}"
+    return f"{'p' if name == 'power' else name} = {f'{value:.6g}' if isinstance(value, float) else value}"
 
 
 def settings_text(settings: Settings) -> str:

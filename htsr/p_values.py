@@ -1,5 +1,6 @@
 """How p-values are printed: never as 0.000, and the least one that a method can give as a bound."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 
@@ -37,3 +38,10 @@ NULL_P = PValue(3e-6, "3e-6")
 GOODNESS_P = PValue(0.0, "0.05")
 # Vuong's normal approximation ends where float64 does.
 VUONG_P = PValue(0.0, "1e-300")
+# By the column that holds it; of a change, ``_of_delta`` stands behind the name.
+P_VALUES: Mapping[str, PValue] = {
+    "bulk_p_value": BULK_P,
+    "null_p_value": NULL_P,
+    "goodness_of_fit": GOODNESS_P,
+    "alternative_p_value": VUONG_P,
+}

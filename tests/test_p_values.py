@@ -2,9 +2,9 @@
 
 import pytest
 
-from htsr.audit.columns import COLUMNS
-from htsr.audit.p_values import BULK_P, GOODNESS_P, NULL_P, VUONG_P
+from htsr.audit.columns import BY_NAME, COLUMNS
 from htsr.bulk.nulls import SMALLEST_P
+from htsr.p_values import BULK_P, GOODNESS_P, NULL_P, P_VALUES, VUONG_P
 
 
 @pytest.mark.parametrize(
@@ -36,3 +36,8 @@ def test_every_p_value_of_a_table_is_printed_as_one():
         assert (column.p_value is not None) == is_p, column.name
         if is_p:
             assert not set(column.text(1e-9)) <= set("0.")
+
+
+def test_columns_are_found_by_their_names():
+    for column in BY_NAME.values():
+        assert P_VALUES.get(column.name.removesuffix("_of_delta")) == column.p_value, column.name
