@@ -3,7 +3,6 @@
 import math
 from collections.abc import Mapping
 from inspect import signature
-from numbers import Integral
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
@@ -11,6 +10,7 @@ import pandas as pd
 import torch
 
 from htsr.audit.about import OF_CHANGE, About, plain_settings
+from htsr.audit.arguments import check_whole_number
 from htsr.audit.columns import COLUMNS
 from htsr.audit.files_read import FilesRead, stamps
 from htsr.audit.jobs import analyze_layers, draw_nulls
@@ -18,7 +18,7 @@ from htsr.audit.journal import Journal, JournalFolder, opened_folder
 from htsr.audit.layer import Convention, LayerAnalysis, Settings
 from htsr.audit.progress import LayerBar
 from htsr.audit.results import Results
-from htsr.audit.table import brief, shape_text, text_frame
+from htsr.audit.table import brief, skipped_frame
 from htsr.audit.verdict import verdict_of_audit
 from htsr.errors import InputError
 from htsr.spectra.devices import check_device
@@ -39,7 +39,6 @@ if TYPE_CHECKING:
     from htsr.plots.style import ManyAxes
 
 
-SKIPPED = ("name", "shape", "reason")
 # The terminal and the report show this many characters of the metadata; JSON holds all that is kept.
 MAX_METADATA = 300
 
@@ -221,20 +220,6 @@ DEFAULTS = {
     for name, parameter in signature(analyze).parameters.items()
     if name not in ("source", "n_jobs", "device", "journal", "progress")
 }
-
-
-def skipped_frame(inventory: Inventory) -> pd.DataFrame:
-    """Return name, shape and reason of every tensor that is not analysed."""
-    return text_frame(((item.name, shape_text(item.shape), item.reason) for item in inventory.skipped), SKIPPED)
-
-
-def check_whole_number(name: str, value: object, least: int | None = None) -> int:
-    """Return the argument, or raise ``TypeError`` if it is not a whole number and ``ValueError`` if it is below ``least``."""
-    if isinstance(value, bool) or not isinstance(value, Integral):
-        raise TypeError(f"expected {name} to be a whole number, got {type(value).__name__} {value!r}")
-    if least is not None and value < least:
-        raise ValueError(f"expected {name} to be a whole number from {least} on, got {value!r}")
-    return int(value)
 
 
 class Analysis(Results[LayerAnalysis]):

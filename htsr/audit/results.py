@@ -131,9 +131,6 @@ class Results(Generic[R]):
             return self.headline()
         return f"{self.headline()}\n{as_text(self.brief(), self.expendable)}"
 
-    def _repr_html_(self) -> str:
-        raise NotImplementedError
-
     def _ipython_key_completions_(self) -> list[str]:
         return list(self._results)
 

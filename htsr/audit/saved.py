@@ -8,11 +8,11 @@ from typing import Any
 import numpy as np
 
 from htsr.audit.about import About
-from htsr.audit.analysis import SKIPPED, Analysis
+from htsr.audit.analysis import Analysis
 from htsr.audit.columns import BY_NAME, COLUMNS, Column
 from htsr.audit.layer import LayerAnalysis
 from htsr.audit.row import Row, finished
-from htsr.audit.table import text_frame
+from htsr.audit.table import SKIPPED, text_frame
 from htsr.bulk import MarchenkoPasturFit
 from htsr.errors import InputError
 from htsr.spectra.spectrum import Spectrum

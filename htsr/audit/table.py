@@ -9,8 +9,10 @@ import pandas as pd
 from htsr.audit.columns import BY_NAME, COLUMNS, Column
 from htsr.audit.findings import Finding
 from htsr.text import encodable, escaped, visible
+from htsr.weights.inventory import Inventory
 
-# Columns of a table of findings.
+# Columns of a table of tensors that are not analysed, and of a table of findings.
+SKIPPED = ("name", "shape", "reason")
 FINDINGS = ("name", "kind", "severity", "finding", "evidence")
 
 
@@ -49,6 +51,11 @@ def findings_frame(findings: Sequence[Finding]) -> pd.DataFrame:
     """Return findings as a table, in their order."""
     rows = [(found.name, found.kind, found.severity, found.text, found.evidence_text) for found in findings]
     return WholeTexts(text_frame(rows, FINDINGS))
+
+
+def skipped_frame(inventory: Inventory) -> pd.DataFrame:
+    """Return name, shape and reason of every tensor that is not analysed."""
+    return text_frame(((item.name, shape_text(item.shape), item.reason) for item in inventory.skipped), SKIPPED)
 
 
 def shape_text(shape: Sequence[int]) -> str:

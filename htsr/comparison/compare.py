@@ -10,7 +10,8 @@ import pandas as pd
 import torch
 
 from htsr.audit.about import OF_CHANGE, About
-from htsr.audit.analysis import Analysis, check_whole_number, skipped_frame
+from htsr.audit.analysis import Analysis
+from htsr.audit.arguments import check_whole_number
 from htsr.audit.columns import COMPARISON_COLUMNS
 from htsr.audit.files_read import Stamp, stamps
 from htsr.audit.findings import Finding, ranked
@@ -18,7 +19,7 @@ from htsr.audit.jobs import draw_nulls
 from htsr.audit.layer import LayerAnalysis, Settings
 from htsr.audit.progress import tqdm
 from htsr.audit.results import Results
-from htsr.audit.table import brief_change, shortened
+from htsr.audit.table import brief_change, shortened, skipped_frame
 from htsr.comparison.analyses import (
     analyze_alike,
     as_analysis,
