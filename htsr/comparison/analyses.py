@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from htsr.audit.about import OF_CHANGE
-from htsr.audit.analysis import Analysis, analyze
+from htsr.audit.analysis import DEFAULTS, Analysis, analyze
 from htsr.audit.files_read import CHANGED
 from htsr.audit.layer import LayerAnalysis
 from htsr.audit.row import Row, comparison_row, finished
@@ -46,6 +46,18 @@ def analyze_alike(source: Any, other: Analysis, **options: Any) -> Analysis:
     """Return the analysis of a source with those settings of another analysis that change the rows."""
     settings = other.about.settings
     return analyze(source, **options, **{name: settings[name] for name in SAME if name in settings})
+
+
+def check_asked(kept: Analysis | None, **asked: Any) -> None:
+    """Refuse an option of ``compare`` that an analysis was made without: it keeps no weights to be analysed again."""
+    assert kept is not None
+    for name, value in asked.items():
+        default = DEFAULTS[name]
+        made = kept.about.settings.get(name, default)
+        if value != default and value != made:
+            raise ValueError(
+                f"expected {name}={made!r}, with which the analysis of {kept.source} was made, got {value!r}"
+            )
 
 
 def check_alike(a: Analysis, b: Analysis) -> None:

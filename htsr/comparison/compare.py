@@ -25,6 +25,7 @@ from htsr.comparison.analyses import (
     as_analysis,
     change_of,
     check_alike,
+    check_asked,
     compare_spectra,
     inventory_of,
     kind_of_spectra,
@@ -93,7 +94,8 @@ def compare(
         FileNotFoundError: If a path does not exist.
         InputError: If a source cannot be read, or no layer of A has a partner in B.
         TypeError: If a source is of none of these kinds, or ``rank`` is not a whole number.
-        ValueError: If ``rank`` is below 1, or ``xmin`` unknown.
+        ValueError: If ``rank`` is below 1, or ``xmin`` unknown; if an analysis was made without ``xmin`` or
+            ``state``.
 
     Notes:
         One pair of matrices is in memory at a time. Eigenvalues of the change count as zero if the rounding of the two stored
@@ -123,6 +125,7 @@ def compare(
     settings = Settings(xmin=xmin, bulk=bulk, seed=seed, device=None if device is None else str(device))
     kept_a, kept_b = as_analysis(a), as_analysis(b)
     if kept_a is not None or kept_b is not None:
+        check_asked(kept_b if kept_a is None else kept_a, xmin=xmin, state=state)
         options = {"bulk": bulk, "n_jobs": n_jobs, "device": device, "seed": seed, "progress": progress}
         return _compare_analyses(
             analyze_alike(a, kept_b, **options) if kept_a is None else kept_a,  # type: ignore[arg-type]

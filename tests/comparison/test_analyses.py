@@ -88,6 +88,13 @@ def test_settings_must_agree(pair):
     assert c.b.about.settings["xmin"] == "median"
 
 
+@pytest.mark.parametrize("asked", [{"xmin": "median"}, {"state": "exp_avg"}])
+def test_an_option_that_cannot_be_met_is_refused(pair, asked):
+    (name,) = asked
+    with pytest.raises(ValueError, match=f"expected {name}="):
+        htsr.compare(htsr.analyze(pair[0]), pair[1], **asked)
+
+
 def test_a_comparison_is_no_side_of_one(pair, tmp_path):
     path = htsr.compare(*pair).save(tmp_path / "c.htsr")
     with pytest.raises(htsr.InputError, match="expected an analysis to compare, got a comparison"):
