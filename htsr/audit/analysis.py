@@ -19,7 +19,7 @@ from htsr.audit.layer import Convention, LayerAnalysis, Settings
 from htsr.audit.progress import LayerBar
 from htsr.audit.results import Results
 from htsr.audit.table import brief, skipped_frame
-from htsr.audit.verdict import verdict_of_audit
+from htsr.audit.verdict import Sentence, verdict_of_audit
 from htsr.errors import InputError
 from htsr.spectra.devices import check_device
 from htsr.spectra.spectrum import Spectrum
@@ -407,10 +407,8 @@ class Analysis(Results[LayerAnalysis]):
 
         return analysis_html(self)
 
-    def verdict_sentences(self) -> list[str]:
+    def sentences(self) -> list[Sentence]:
         """The sentences of the verdict, at most three; none on a change, of which ``Comparison.verdict`` speaks."""
-        return (
-            []
-            if self.about.settings.items() >= OF_CHANGE.items()
-            else verdict_of_audit(self.details, self.ranked_findings())
-        )
+        if self.about.settings.items() >= OF_CHANGE.items():
+            return []
+        return verdict_of_audit(self.details, self.ranked_findings())

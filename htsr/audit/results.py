@@ -11,6 +11,7 @@ from htsr.audit.findings import Finding, ranked
 from htsr.audit.layout import as_text
 from htsr.audit.row import Row
 from htsr.audit.table import details_frame, did_you_mean, findings_frame, shortened
+from htsr.audit.verdict import Sentence
 
 
 class Result(Protocol):
@@ -116,6 +117,10 @@ class Results(Generic[R]):
 
     def verdict_sentences(self) -> list[str]:
         """The sentences of the verdict, at most three."""
+        return [sentence.text for sentence in self.sentences()]
+
+    def sentences(self) -> list[Sentence]:
+        """The sentences of the verdict, each with the kinds of findings that it speaks of."""
         raise NotImplementedError
 
     def headline(self) -> str:

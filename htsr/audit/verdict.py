@@ -2,30 +2,51 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 from statistics import median
+from typing import NamedTuple
 
 import pandas as pd
 
 from htsr.audit.findings import SMALL_TAIL, Finding
 from htsr.text import visible
 
+# The kinds of findings that each sentence speaks of.
+WRONG = ("noise", "rank-collapse", "unusable")
+ALPHA = ("under-trained", "over-trained", "alpha-of-noise")
+TRUST = ("short-tail", "no-power-law", "heavy-entries", "trap")
 # A sentence names this many layers; the findings name all of them.
 MAX_NAMES = 3
 
 
-def verdict_of_audit(details: pd.DataFrame, findings: Sequence[Finding]) -> list[str]:
+class Sentence(NamedTuple):
+    """A sentence of a verdict.
+
+    Attributes:
+        text: The sentence.
+        kinds: The kinds of findings that it speaks of.
+    """
+
+    text: str
+    kinds: tuple[str, ...] = ()
+
+
+def verdict_of_audit(details: pd.DataFrame, findings: Sequence[Finding]) -> list[Sentence]:
     """Return at most three sentences on an analysis: the table of its layers, and its findings in their order."""
     own = details[details["tied_to"] == ""]
     fitted = own[own["status"] == "success"]
     of_kind: dict[str, list[Finding]] = {}
     for finding in findings:
         of_kind.setdefault(finding.kind, []).append(finding)
-    sentences = (_what_is_wrong(own, fitted, of_kind), _what_alpha_says(fitted, of_kind), _how_far(of_kind))
-    return [sentence for sentence in sentences if sentence]
+    sentences = (
+        Sentence(_what_is_wrong(own, fitted, of_kind), WRONG),
+        Sentence(_what_alpha_says(fitted, of_kind), ALPHA),
+        Sentence(_how_far(of_kind), TRUST),
+    )
+    return [sentence for sentence in sentences if sentence.text]
 
 
 def _what_is_wrong(own: pd.DataFrame, fitted: pd.DataFrame, of_kind: Mapping[str, list[Finding]]) -> str:
     """Return which matrices hold noise, have lost rank or cannot be used."""
-    noise, collapsed, unusable = (of_kind.get(kind, []) for kind in ("noise", "rank-collapse", "unusable"))
+    noise, collapsed, unusable = (of_kind.get(kind, []) for kind in WRONG)
     if not len(own):
         return "There is no weight matrix."
     matrices = _count(len(fitted), "fitted matrix", "fitted matrices")
@@ -55,7 +76,7 @@ def _what_alpha_says(fitted: pd.DataFrame, of_kind: Mapping[str, list[Finding]])
     judged = fitted[~fitted["phase"].isin(("random-like", "fixed-basis"))]
     if not len(judged):
         return ""
-    above, below, as_noise = (of_kind.get(kind, []) for kind in ("under-trained", "over-trained", "alpha-of-noise"))
+    above, below, as_noise = (of_kind.get(kind, []) for kind in ALPHA)
     parts = []
     if above:
         parts.append(f"{_have(above)} alpha above 6, so hardly a heavy tail: {named(above)}")
@@ -71,8 +92,7 @@ def _what_alpha_says(fitted: pd.DataFrame, of_kind: Mapping[str, list[Finding]])
 
 def _how_far(of_kind: Mapping[str, list[Finding]]) -> str:
     """Return what limits the trust in the fits."""
-    short, poor, entries = (of_kind.get(kind, []) for kind in ("short-tail", "no-power-law", "heavy-entries"))
-    traps = of_kind.get("trap", [])
+    short, poor, entries, traps = (of_kind.get(kind, []) for kind in TRUST)
     parts = []
     if short:
         rests = "tail rests" if len(short) == 1 else "tails rest"

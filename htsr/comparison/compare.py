@@ -20,6 +20,7 @@ from htsr.audit.layer import LayerAnalysis, Settings
 from htsr.audit.progress import tqdm
 from htsr.audit.results import Results
 from htsr.audit.table import brief_change, shortened, skipped_frame
+from htsr.audit.verdict import Sentence
 from htsr.comparison.analyses import (
     analyze_alike,
     as_analysis,
@@ -347,7 +348,7 @@ class Comparison(Results[LayerComparison]):
         """What ``htsr explain`` should be asked about this result: the columns that name kinds of change."""
         return ["kind", "change"]
 
-    def verdict_sentences(self) -> list[str]:
+    def sentences(self) -> list[Sentence]:
         """The sentences of the verdict, at most three."""
         return verdict_of_comparison(self)
 

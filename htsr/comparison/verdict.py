@@ -2,7 +2,7 @@
 
 from typing import TYPE_CHECKING
 
-from htsr.audit.verdict import MAX_NAMES, first_names, named
+from htsr.audit.verdict import MAX_NAMES, Sentence, first_names, named
 from htsr.comparison.figures import percent
 from htsr.text import visible
 
@@ -13,14 +13,14 @@ if TYPE_CHECKING:
 APART = 1.1
 
 
-def verdict_of_comparison(comparison: "Comparison") -> list[str]:
+def verdict_of_comparison(comparison: "Comparison") -> list[Sentence]:
     """Return at most three sentences on a comparison."""
     sentences = (
-        f"{comparison.kind}: {comparison.kind_evidence}",
-        _how_large(comparison),
-        _what_is_missing(comparison),
+        Sentence(f"{comparison.kind}: {comparison.kind_evidence}"),
+        Sentence(_how_large(comparison)),
+        Sentence(_what_is_missing(comparison), ("not-compared",)),
     )
-    return [sentence for sentence in sentences if sentence]
+    return [sentence for sentence in sentences if sentence.text]
 
 
 def _how_large(comparison: "Comparison") -> str:

@@ -20,7 +20,7 @@ from htsr.tails.resampling import (
     symmetric_interval,
 )
 from htsr.tails.xmin_rules import SCANNED, TailRule, XminRule, check_xmin, select_tail, why_no_tail
-from htsr.tails.xmin_scan import KS, scan_all
+from htsr.tails.xmin_scan import KS, candidates, scan_all
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -192,8 +192,11 @@ class PowerLawFit:
             raise ValueError(f"there is no fit to compare: {self.reason}")
         return compare_tail(self.tail, self.xmin, self.alpha, alternative)
 
-    def scan(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    def scan(self, points: int | None = None) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Fit every candidate for xmin, for a plot of D against xmin.
+
+        Args:
+            points: Fit only this many candidates, spread evenly over their ranks, and the one that was chosen.
 
         Returns:
             Three arrays of one length: xmin (ascending), alpha and D.
@@ -203,7 +206,12 @@ class PowerLawFit:
         """
         if self.status == "failed":
             raise ValueError(f"there is no scan to show: {self.reason}")
-        starts, alphas, distances = scan_all(self.values, ks=self._rule.ks)
+        starts = candidates(self.values)
+        if points is not None and points < len(starts):
+            spread = np.linspace(0, len(starts) - 1, points).astype(int)
+            chosen = np.searchsorted(self.values, self.xmin)
+            starts = np.union1d(starts[spread], starts[starts == chosen])
+        starts, alphas, distances = scan_all(self.values, starts, ks=self._rule.ks)
         return self.values[starts], alphas, distances
 
     def plot(

@@ -30,12 +30,13 @@ class TailRanks(NamedTuple):
     high: np.ndarray
 
 
-def tail_ranks(fit: PowerLawFit, level: float = 0.95) -> TailRanks:
+def tail_ranks(fit: PowerLawFit, level: float = 0.95, points: int | None = None) -> TailRanks:
     """Compare each value of a tail with what draws from the fitted law have at its rank.
 
     Args:
         fit: A fit that succeeded.
         level: Share of the draws inside the band, at each rank by itself.
+        points: Take only this many values, at ranks that are spread evenly in the logarithm, from the largest down.
 
     Returns:
         The values, their expected places and the band.
@@ -52,9 +53,11 @@ def tail_ranks(fit: PowerLawFit, level: float = 0.95) -> TailRanks:
         raise ValueError(f"there is no tail to draw: {fit.reason}")
     n = fit.n_tail
     rank = np.arange(1, n + 1)
+    if points is not None and points < n:
+        rank = np.unique(n + 1 - np.geomspace(1, n, points).astype(int))
     shares = [scipy.special.betaincinv(rank, n + 1 - rank, q) for q in (0.5, (1 - level) / 2, (1 + level) / 2)]
     expected, low, high = (fit.xmin * np.exp(-np.log1p(-share) / (fit.alpha - 1)) for share in shares)
-    return TailRanks(fit.tail, 1 - (rank - 1) / n, expected, low, high)
+    return TailRanks(fit.tail[rank - 1], 1 - (rank - 1) / n, expected, low, high)
 
 
 def plot_ccdf(fit: PowerLawFit, *, title: str = "", ax: ManyAxes | None = None) -> Axes:
