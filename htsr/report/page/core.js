@@ -1,0 +1,158 @@
+// What every part of the page shares: its data, elements, tooltips, the theme.
+"use strict";
+
+/**
+ * @typedef {{name: string, meaning: string, unit: string, numeric: boolean, long: boolean, shown: boolean,
+ *   values: string[], explain: string}} Column
+ * @typedef {{row: number, kind: string, severity: string, text: string}} Finding
+ * @typedef {{block: number[], label: string[], role: string[], order: number[]}} Places
+ * @typedef {{ends: number[], counts: number[], n: number}} Esd
+ * @typedef {{alpha: number, xmin: number, xmax: number, share: number, tail: number}} Law
+ * @typedef {Object<string, any>} Picture
+ * @typedef {{label: string, settings: Object<string, string>, group: string, steps: number[], esds: string[][],
+ *   ends: number[][], values: Object<string, (number|null)[][]>, groups: Object<string, [number[], (number|null)[]]>,
+ *   scalars: Object<string, [number[], (number|null)[]]>, events: [number, string, string][]}} Run
+ * @typedef {{kind: string, title: string, lead: string, facts: string[], verdict: {text: string, kinds: string[]}[],
+ *   metric: string, columns: Column[], texts: Object<string, string[]>, numbers: Object<string, (number|null)[]>,
+ *   pictures: (Picture|null)[], places: Places, notes: string[], tied: boolean[], findings: Finding[], cards: number[],
+ *   explanations: Object<string, string>, skipped: string[][], foot: string[][], runs?: Run[], layers?: string[],
+ *   metrics?: {name: string, label: string, meaning: string, digits: number}[], tokens?: string[][]}} Page
+ */
+
+/** @type {Page} */
+const page = JSON.parse(/** @type {HTMLElement} */ (document.getElementById("data")).textContent || "{}");
+
+/**
+ * Return a new element. `text` is its text, functions are listeners of the event that they are named after, null leaves an
+ * attribute out, and all else is an attribute. Nothing that a file says is ever read as HTML.
+ * @param {string} tag
+ * @param {Object<string, any>} [attributes]
+ * @param {...(Node|string|null)} children
+ * @returns {any}
+ */
+function el(tag, attributes = {}, ...children) {
+  const node = document.createElement(tag);
+  for (const [name, value] of Object.entries(attributes)) {
+    if (name === "text") node.textContent = value;
+    else if (typeof value === "function") node.addEventListener(name, value);
+    else if (value !== null && value !== undefined && value !== false) node.setAttribute(name, value === true ? "" : value);
+  }
+  node.append(...children.filter((child) => child !== null));
+  return node;
+}
+
+/**
+ * Return the value of a colour or length of the style sheet.
+ * @param {string} name
+ */
+const css = (name) => getComputedStyle(document.documentElement).getPropertyValue(`--${name}`).trim();
+
+/** The colours of categories, in their order. */
+const CATEGORIES = ["blue", "orange", "green", "vermilion", "purple", "sky"];
+
+/**
+ * Return a number for people, with so many significant digits.
+ * @param {number|null|undefined} value
+ * @param {number} [digits]
+ */
+function short(value, digits = 3) {
+  if (value === null || value === undefined || !Number.isFinite(value)) return "–";
+  const size = Math.abs(value);
+  if (size !== 0 && (size < 1e-3 || size >= 1e5)) return value.toExponential(Math.max(0, digits - 1)).replace("e+", "e");
+  return String(Number(value.toPrecision(digits)));
+}
+
+/** @param {number} count @param {string} one @param {string} [more] */
+const counted = (count, one, more = `${one}s`) => `${count.toLocaleString("en")} ${count === 1 ? one : more}`;
+
+const rowCount = page.texts.name.length;
+
+/** Findings of each row, the worst first. @type {Finding[][]} */
+const findingsOf = Array.from({ length: rowCount }, () => []);
+page.findings.forEach((finding) => findingsOf[finding.row].push(finding));
+
+/** The worst severity of a row, or an empty text. @param {number} row */
+const severityOf = (row) => (findingsOf[row].length ? findingsOf[row][0].severity : "");
+
+/** @param {string} name @param {number} row */
+const numberOf = (name, row) => (page.numbers[name] ? page.numbers[name][row] : null);
+
+// --- tooltips -----------------------------------------------------------------------------------------------------------------
+
+const tip = el("div", { id: "tip", role: "tooltip", hidden: true });
+
+/**
+ * Show a text beside a place of the window, inside it.
+ * @param {Node|string} content @param {number} x @param {number} y
+ */
+function showTip(content, x, y) {
+  tip.replaceChildren(content);
+  tip.hidden = false;
+  const { width, height } = tip.getBoundingClientRect();
+  tip.style.left = `${Math.max(4, Math.min(x + 12, innerWidth - width - 8))}px`;
+  tip.style.top = `${y + 18 + height > innerHeight ? Math.max(4, y - height - 10) : y + 18}px`;
+}
+
+const hideTip = () => {
+  tip.hidden = true;
+};
+
+/**
+ * Return a word that explains itself: to the mouse and to the keyboard.
+ * @param {string} word @param {string} meaning @param {Object<string, any>} [attributes]
+ */
+function term(word, meaning, attributes = {}) {
+  if (!meaning) return el("span", { text: word, ...attributes });
+  /** @param {Event} event */
+  const show = (event) => {
+    const box = /** @type {HTMLElement} */ (event.currentTarget).getBoundingClientRect();
+    showTip(meaning, box.left, box.bottom - 8);
+  };
+  return el("button", {
+    type: "button", class: "term", text: word, "aria-describedby": "tip",
+    mouseenter: show, focus: show, click: show, mouseleave: hideTip, blur: hideTip, ...attributes,
+  });
+}
+
+/** What is known of a column: meaning, unit and the longer text. @param {Column} column */
+const meaningOf = (column) =>
+  `${column.meaning}${column.unit ? ` (${column.unit})` : ""}${column.explain ? `. ${column.explain}` : ""}`;
+
+addEventListener("keydown", (event) => {
+  if (event.key === "Escape") hideTip();
+});
+addEventListener("scroll", hideTip, { passive: true });
+
+// --- theme --------------------------------------------------------------------------------------------------------------------
+
+const dark = matchMedia("(prefers-color-scheme: dark)");
+
+/** Return the theme that is shown. */
+const theme = () => document.documentElement.dataset.theme || (dark.matches ? "dark" : "light");
+
+/** Return the switch between light and dark. */
+function themeSwitch() {
+  const label = () => `${theme() === "dark" ? "Light" : "Dark"} theme`;
+  const button = el("button", {
+    type: "button", class: "switch", text: label(),
+    click: () => {
+      document.documentElement.dataset.theme = theme() === "dark" ? "light" : "dark";
+      button.textContent = label();
+      redrawCharts();
+    },
+  });
+  dark.addEventListener("change", () => {
+    button.textContent = label();
+    redrawCharts();
+  });
+  return button;
+}
+
+// --- files that the reader keeps ----------------------------------------------------------------------------------------------
+
+/** Let the reader save a text as a file. @param {string} name @param {string} type @param {string} text */
+function download(name, type, text) {
+  const address = URL.createObjectURL(new Blob([text], { type }));
+  el("a", { href: address, download: name }).click();
+  setTimeout(() => URL.revokeObjectURL(address), 1000);
+}

@@ -1,0 +1,3 @@
+const runFigures = (/** @type {number} */ row) => /** @type {any[]} */ ([]);
+const runsOverview = () => null;
+const startRuns = () => {};
