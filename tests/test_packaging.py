@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
+VENDOR = ROOT / "htsr" / "report" / "vendor"
 CHECK = """
 import htsr, htsr.optim, sys
 assert htsr.optim.HTMuon.__module__ == "htsr.optim.htmuon", htsr.optim.HTMuon.__module__
@@ -144,6 +145,12 @@ def test_a_checkout_without_symlinks_builds_the_same_wheel(checkout, tmp_path):
     assert contents[0] == contents[1]
     for expected in ("htsr/optim/htmuon.py", "htsr/report/base.html.j2", "htsr/py.typed"):
         assert expected in contents[0]
+    shipped = {
+        f"htsr/report/vendor/{path.name}" for path in VENDOR.iterdir() if path.suffix in {".js", ".css", ".LICENSE"}
+    }
+    assert {name for name in contents[0] if name.startswith("htsr/report/vendor/")} == shipped
+    licences = {name.rpartition("/")[2] for name in contents[0] if ".dist-info/licenses/" in name}
+    assert licences == {"LICENSE", *(path.name for path in VENDOR.glob("*.LICENSE"))}
     assert not any(name.startswith("optim/") for name in contents[0])
 
 
