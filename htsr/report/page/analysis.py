@@ -6,11 +6,11 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
-from htsr.audit.about import versions
 from htsr.audit.explanations import EXPLANATIONS
 from htsr.audit.findings import Finding
 from htsr.audit.table import notes
 from htsr.plots.models.places import by_depth, places
+from htsr.report.page.depth import depth_of
 from htsr.report.page.pictures import picture_of_layer, points_for
 from htsr.report.page.table import MAX_TEXT, table_of
 from htsr.text import visible
@@ -35,21 +35,23 @@ def analysis_page(analysis: "Analysis") -> dict[str, Any]:
     summary = analysis.summary()
     findings = analysis.ranked_findings()
     points = points_for(len(details))
+    metric = "alpha" if details["alpha"].notna().any() else "stable_rank"
     name = Path(analysis.source).name if analysis.source else "weights"
     return {
         "kind": "analysis",
         "title": f"Weight spectra of {visible(name, MAX_TEXT)}",
         "lead": visible(analysis.headline().split("\n")[-1], MAX_TEXT),
         "facts": [
-            _count(summary["num_layers"], "matrix", "matrices"),
+            number_in_words(summary["num_layers"], "matrix", "matrices"),
             f"{amount(summary['num_params'])} parameters",
-            _count(len(analysis.skipped), "tensor skipped", "tensors skipped"),
+            number_in_words(len(analysis.skipped), "tensor skipped", "tensors skipped"),
         ],
         "verdict": verdict(analysis.sentences()),
-        "metric": "alpha",
+        "metric": metric,
         "pictures": [picture_of_layer(layer, points) for layer in analysis],
         "skipped": skipped(analysis.skipped),
         "foot": foot(analysis.about),
+        "depth": depth_of(details, metric),
         **layers(details, findings),
         **table_of(details, analysis.columns, SHOWN),
     }
@@ -91,27 +93,26 @@ def verdict(sentences: "Iterable[Sentence]") -> list[dict[str, Any]]:
 
 def skipped(table: pd.DataFrame) -> list[list[str]]:
     """Return name, shape and reason of the tensors that were not analysed."""
-    return [[visible(text, MAX_TEXT) for text in row] for row in table[["name", "shape", "reason"]].itertuples(index=False)]
+    return [
+        [visible(text, MAX_TEXT) for text in row] for row in table[["name", "shape", "reason"]].itertuples(index=False)
+    ]
 
 
 def foot(about: "About", side: str = "") -> list[list[str]]:
     """Return what a page says of its own origin: labels and texts."""
     about = about.hashed()
-    hashes = [f"{path}: BLAKE2b {digest}" for path, digest in about.files.items()]
     settings = _settings(about.settings)
     rows = [
         ("source", f"{about.state} of {about.source}" if about.state else about.source),
-        ("settings", f"{settings}; convention {about.convention}" if settings else f"defaults; convention {about.convention}"),
+        (
+            "settings",
+            f"{settings}; convention {about.convention}" if settings else f"defaults; convention {about.convention}",
+        ),
         ("metadata", _settings(about.metadata)),
-        ("files", "\n".join(hashes)),
+        *((Path(path).name, f"BLAKE2b {digest}") for path, digest in about.files.items()),
         ("made", f"{about.time} with {', '.join(f'{name} {version}' for name, version in about.versions.items())}"),
     ]
     return [[f"{label}{side}", visible(text, 10 * MAX_TEXT)] for label, text in rows if text]
-
-
-def made_now() -> list[str]:
-    """Return the versions that make this page."""
-    return ["page", ", ".join(f"{name} {version}" for name, version in versions().items())]
 
 
 def amount(number: float) -> str:
@@ -122,7 +123,7 @@ def amount(number: float) -> str:
     return f"{number:.0f}"
 
 
-def _count(number: float, one: str, more: str) -> str:
+def number_in_words(number: float, one: str, more: str) -> str:
     """Return a number of things in words."""
     return f"{number:,.0f} {one if number == 1 else more}"
 

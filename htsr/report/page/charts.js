@@ -37,16 +37,18 @@ const scaled = (value, log) =>
   value === null || value === undefined ? value : log ? (value > 0 ? Math.log10(value) : null) : value;
 
 /**
- * Return where a logarithmic axis has ticks: at powers of ten, and between them on a short axis.
+ * Return where a logarithmic axis has ticks: as many of the usual places as there is room for.
  * @param {number} low @param {number} high @param {number} room
  */
 function logTicks(low, high, room) {
-  const steps = high - low <= 0.9 ? [1, 1.5, 2, 3, 4, 5, 7] : high - low < 1.6 ? [1, 2, 5] : [1];
-  const every = steps.length > 1 ? 1 : Math.max(1, Math.ceil((high - low) / room));
-  const found = [];
-  for (let decade = Math.floor(low); decade <= high; decade++)
-    if (decade % every === 0) for (const step of steps) found.push(decade + Math.log10(step));
-  return found.filter((tick) => tick >= low && tick <= high);
+  const ticks = (/** @type {number[]} */ steps, /** @type {number} */ every) => {
+    const found = [];
+    for (let decade = Math.floor(low); decade <= high; decade++)
+      if (decade % every === 0) found.push(...steps.map((step) => decade + Math.log10(step)));
+    return found.filter((tick) => tick >= low && tick <= high);
+  };
+  const choices = [ticks([1, 1.5, 2, 3, 4, 5, 7], 1), ticks([1, 2, 5], 1), ticks([1, 3], 1), ...[1, 2, 3, 5, 10, 20].map((every) => ticks([1], every))];
+  return choices.find((found) => found.length <= room) || choices[choices.length - 1];
 }
 
 /** @param {number} tick */
@@ -89,9 +91,10 @@ function uplotSeries(series) {
   const stroke = () => css(series.color);
   const hidden = series.kind === "ends", points = series.kind === "points";
   return {
-    label: series.label, stroke: points || hidden ? undefined : stroke, width: hidden || points ? 0 : series.width ?? 1.5,
-    spanGaps: false, dash: series.dash, fill: series.fill ? () => `${css(series.color)}44` : undefined,
-    ...(series.kind === "steps" ? { paths: uPlot.paths.stepped({ align: 1 }) } : points || hidden ? { paths: () => null } : {}),
+    label: series.label, stroke: points || hidden ? "transparent" : stroke, width: points || hidden ? 0 : series.width ?? 1.5,
+    dash: series.dash, fill: series.fill ? () => `${css(series.color)}44` : undefined,
+    fillTo: (/** @type {any} */ u) => u.scales.y.min, // zero lies nowhere on a logarithmic axis
+    ...(series.kind === "steps" ? { paths: uPlot.paths.stepped({ align: 1 }) } : points ? { paths: () => null } : {}),
     points: points ? { show: true, size: 6, fill: stroke, stroke, width: 0 } : { show: false },
   };
 }

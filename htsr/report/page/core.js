@@ -1,24 +1,6 @@
 // What every part of the page shares: its data, elements, tooltips, the theme.
 "use strict";
 
-/**
- * @typedef {{name: string, meaning: string, unit: string, numeric: boolean, long: boolean, shown: boolean,
- *   values: string[], explain: string}} Column
- * @typedef {{row: number, kind: string, severity: string, text: string}} Finding
- * @typedef {{block: number[], label: string[], role: string[], order: number[]}} Places
- * @typedef {{ends: number[], counts: number[], n: number}} Esd
- * @typedef {{alpha: number, xmin: number, xmax: number, share: number, tail: number}} Law
- * @typedef {Object<string, any>} Picture
- * @typedef {{label: string, settings: Object<string, string>, group: string, steps: number[], esds: string[][],
- *   ends: number[][], values: Object<string, (number|null)[][]>, groups: Object<string, [number[], (number|null)[]]>,
- *   scalars: Object<string, [number[], (number|null)[]]>, events: [number, string, string][]}} Run
- * @typedef {{kind: string, title: string, lead: string, facts: string[], verdict: {text: string, kinds: string[]}[],
- *   metric: string, columns: Column[], texts: Object<string, string[]>, numbers: Object<string, (number|null)[]>,
- *   pictures: (Picture|null)[], places: Places, notes: string[], tied: boolean[], findings: Finding[], cards: number[],
- *   explanations: Object<string, string>, skipped: string[][], foot: string[][], runs?: Run[], layers?: string[],
- *   metrics?: {name: string, label: string, meaning: string, digits: number}[], tokens?: string[][]}} Page
- */
-
 /** @type {Page} */
 const page = JSON.parse(/** @type {HTMLElement} */ (document.getElementById("data")).textContent || "{}");
 

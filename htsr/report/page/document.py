@@ -13,7 +13,17 @@ from markupsafe import escape
 from htsr._version import __version__
 
 # In the order in which they build on each other.
-SCRIPTS = ("core.js", "charts.js", "spectra.js", "filter.js", "table.js", "layer.js", "overview.js", "runs.js", "main.js")
+SCRIPTS = (
+    "core.js",
+    "charts.js",
+    "spectra.js",
+    "filter.js",
+    "table.js",
+    "layer.js",
+    "overview.js",
+    "runs.js",
+    "main.js",
+)
 VENDORED = ("uPlot.iife.min.js", "uPlot.min.css")
 
 

@@ -11,7 +11,7 @@ function panelRow(row, width) {
   const drawn = page.runs ? runFigures(row) : !picture ? [] : page.kind === "comparison" ? changeFigures(picture) : layerFigures(picture);
   panelCharts = drawn.map(({ start }) => start);
   const name = page.texts.name[row];
-  const findings = findingsOf[row].map((finding) => el("li", { class: finding.severity },
+  const findings = findingsOf[row].map((finding) => el("li", { class: `is-${finding.severity}` },
     term(finding.kind, page.explanations[finding.kind] || ""), el("span", { text: ` ${finding.text}` })));
   const cells = page.columns.filter((column) => page.texts[column.name][row] !== "").map((column) => el("div", {},
     el("dt", {}, term(column.name, column.explain)),

@@ -1,7 +1,8 @@
 // Put the page together.
 
 {
-  const parts = [headerOf(), page.runs ? runsOverview() : null, cardsOf()].filter((part) => part !== null);
+  const overview = page.runs ? runsOverview() : null;
+  const parts = [headerOf(), overview ? overview.node : cardsOf()].filter((part) => part !== null);
   const depth = page.runs ? null : depthOf();
   const main = el("main", {}, ...parts, ...(depth ? [depth.section] : []),
     el("section", { id: "table" }, el("h2", { text: page.kind === "runs" ? "Runs" : "Layers" }), tableTools(), tableNote, tableHost));
@@ -15,7 +16,7 @@
   document.body.append(main, tip);
   drawTable();
   depth?.start();
-  if (page.runs) startRuns();
+  overview?.start();
   openAddressed();
   addEventListener("hashchange", openAddressed);
   let width = innerWidth;

@@ -83,7 +83,9 @@ def _of_bulk(bulk: "MarchenkoPasturFit", n: int, points: int) -> Picture:
 
 def _law(fit: "PowerLawFit", n: int) -> Picture:
     """Return the power law of a tail among n values."""
-    return {"fit": {"alpha": fit.alpha, "xmin": fit.xmin, "xmax": fit.xmax, "share": fit.n_tail / n, "tail": fit.n_tail}}
+    return {
+        "fit": {"alpha": fit.alpha, "xmin": fit.xmin, "xmax": fit.xmax, "share": fit.n_tail / n, "tail": fit.n_tail}
+    }
 
 
 def _of_fit(fit: "PowerLawFit", n: int, points: int) -> Picture:

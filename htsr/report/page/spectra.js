@@ -42,7 +42,8 @@ function layerFigures(picture) {
     ];
     figures.push(figure("Spectrum (ESD)", {
       name: `Density of the ${picture.esd.n} eigenvalues from ${short(10 ** picture.esd.ends[0])} to ${short(10 ** picture.esd.ends[1])} on logarithmic axes`,
-      x: { label: LAMBDA, log: true }, y: { label: "density", log: true }, series, marks, height: 240,
+      x: { label: LAMBDA, log: true, range: [10 ** (picture.esd.ends[0] - 0.05), 10 ** (picture.esd.ends[1] + 0.05)] },
+      y: { label: "density", log: true }, series, marks, height: 240,
       hover: (s, i) => `${series[s].label}: λ ${short(series[s].x[i])}, density ${short(series[s].y[i])}`,
     }));
   }
@@ -52,7 +53,7 @@ function layerFigures(picture) {
     const scan = (label, values, chosen) =>
       figure(`Choice of xmin: ${label}`, {
         name: `${label} of each candidate for xmin; ${label} is ${short(chosen)} at the xmin that was chosen, ${short(picture.fit.xmin)}`,
-        x: { label: "xmin", log: true }, y: { label }, legend: false, height: 200, marks: () => [{ at: picture.fit.xmin, color: "vermilion" }],
+        x: { label: "xmin", log: true, range: [10 ** picture.esd.ends[0], 10 ** picture.esd.ends[1]] }, y: { label }, legend: false, height: 200, marks: () => [{ at: picture.fit.xmin, color: "vermilion" }],
         series: [{ label, x: xmin, y: values, color: "blue" }],
         hover: (s, i) => `xmin ${short(xmin[i])}: ${label} ${short(values[i])}`,
       });

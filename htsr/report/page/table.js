@@ -5,7 +5,7 @@ const ROWS_AT_ONCE = 300;
 
 /** What the table shows. @type {{sort: string, up: boolean, filter: string, kinds: string[], group: string, columns: string[]|null,
  *   open: number|null, all: boolean}} */
-const view = { sort: "", up: true, filter: "", kinds: [], group: "", columns: null, open: null, all: false };
+const view = { sort: page.sort || "", up: !page.sort, filter: "", kinds: [], group: "", columns: null, open: null, all: false };
 
 const tableHost = el("div", { class: "scroll", tabindex: "0", role: "region", "aria-label": "Table of layers" });
 const tableNote = el("p", { class: "quiet", role: "status" });
@@ -14,7 +14,7 @@ const choosable = page.columns.filter((column) => column.name !== "name" && !col
 
 /** The rows that the filter keeps, in the order that was chosen. @returns {number[]} */
 function shownRows() {
-  let rows = page.runs && page.kind === "runs" ? Array.from({ length: rowCount }, (_, row) => row) : [...page.places.order];
+  let rows = [...page.places.order];
   if (view.kinds.length) rows = rows.filter((row) => findingsOf[row].some((finding) => view.kinds.includes(finding.kind)));
   try {
     rows = rows.filter(parseFilter(view.filter));
@@ -43,11 +43,14 @@ function shownRows() {
 /** The columns that are shown: the reader's, or those at first as far as they fit. @returns {Column[]} */
 function shownColumns() {
   if (view.columns) return choosable.filter((column) => view.columns?.includes(column.name));
-  let room = (tableHost.clientWidth || innerWidth) - Math.min(340, innerWidth * 0.52);
+  const wide = tableHost.clientWidth || innerWidth, names = page.texts.name.reduce((most, text) => Math.max(most, text.length), 10);
+  const forName = Math.round(Math.max(Math.min(7.6 * names + 20, wide * 0.4), Math.min(210, wide * 0.5)));
+  tableHost.style.setProperty("--name-width", `${forName}px`);
+  let room = wide - forName;
   return choosable.filter((column) => {
     if (!column.shown) return false;
     const longest = page.texts[column.name].reduce((most, text) => Math.max(most, text.length), 0);
-    room -= Math.max(44, 7 * Math.max(longest, column.name.length * 0.9) + 22);
+    room -= 7.6 * Math.max(longest, column.name.length, 3) + 18;
     return room > 0;
   });
 }
@@ -100,7 +103,7 @@ const tableCaption = () =>
 /** @param {number} row @param {Column[]} columns */
 function tableRow(row, columns) {
   const note = page.notes[row];
-  return el("tr", { class: severityOf(row) || null, "data-row": row, click: (/** @type {Event} */ event) => (event.target instanceof HTMLAnchorElement ? null : openRow(view.open === row ? null : row)) },
+  return el("tr", { class: severityOf(row) ? `is-${severityOf(row)}` : null, "data-row": row, click: (/** @type {Event} */ event) => (event.target instanceof HTMLAnchorElement ? null : openRow(view.open === row ? null : row)) },
     el("th", { scope: "row" },
       el("button", { type: "button", class: "name", "aria-expanded": String(view.open === row), text: page.texts.name[row] }),
       note ? el("span", { class: "note", text: note }) : null),

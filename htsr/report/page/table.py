@@ -28,9 +28,7 @@ def table_of(details: pd.DataFrame, columns: Mapping[str, Column], shown: Sequen
         "texts": {
             column.name: [visible(column.text(value), MAX_TEXT) for value in details[column.name]] for column in filled
         },
-        "numbers": {
-            column.name: list(map(plain, details[column.name])) for column in filled if column.dtype != "str"
-        },
+        "numbers": {column.name: list(map(plain, details[column.name])) for column in filled if column.dtype != "str"},
     }
 
 

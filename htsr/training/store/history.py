@@ -212,6 +212,20 @@ class History:
             if capture is not None and (quantity, name) in capture.spectra
         }
 
+    def spectra_at(self, step: int, quantity: str = WEIGHTS) -> dict[str, Spectrum]:
+        """The spectra of all layers at a captured step.
+
+        Args:
+            step: One of ``steps``.
+            quantity: ``weights``, ``gradients``, ``momentum`` or ``updates``.
+
+        Returns:
+            A mapping from name to spectrum; empty if there is no capture of the step, or it is damaged.
+        """
+        capture = self._reader.capture(step)
+        found = {} if capture is None else capture.spectra
+        return {name: spectrum for (of, name), spectrum in found.items() if of == quantity}
+
     def alpha(self, quantity: str = WEIGHTS) -> pd.DataFrame:
         """Alpha as a table, steps down and layers across; see ``over_steps``."""
         return self.over_steps("alpha", quantity)
