@@ -43,8 +43,9 @@ const luminance = (rgb) => {
   return 0.2126 * r + 0.7152 * g + 0.0722 * b;
 };
 const opacity = (e) => (e ? getComputedStyle(e).opacity * opacity(e.parentElement) : 1);
-const root = matchMedia("(prefers-color-scheme: dark)").matches
-  && getComputedStyle(document.documentElement).colorScheme.includes("dark") ? [18, 18, 18] : [255, 255, 255];
+const scheme = getComputedStyle(document.documentElement).colorScheme;
+const darkly = scheme.includes("light") ? matchMedia("(prefers-color-scheme: dark)").matches : true;
+const root = scheme.includes("dark") && darkly ? [18, 18, 18] : [255, 255, 255];
 const behind = (e) => {
   if (!e) return root;
   const below = behind(e.parentElement);
