@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
     from htsr.plots.style import ManyAxes
+    from htsr.report.frame import Frame
 
 
 # The terminal and the report show this many characters of the metadata; JSON holds all that is kept.
@@ -376,6 +377,20 @@ class Analysis(Results[LayerAnalysis]):
         from htsr.report.save import save_analysis
 
         return save_analysis(self, Path(path))
+
+    def show(self, *, height: int = 760) -> "Frame":
+        """Put the interactive page into a notebook's cell.
+
+        Args:
+            height: Height of the frame in pixels.
+
+        Returns:
+            What a notebook shows as the page, in a sandboxed frame; nothing is served or loaded.
+        """
+        from htsr.report.frame import frame
+        from htsr.report.pages import analysis_page
+
+        return frame(analysis_page(self), height)
 
     def brief(self) -> pd.DataFrame:
         """The columns of ``details`` that fit on a terminal, rounded for people, with a note beside each row."""

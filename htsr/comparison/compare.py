@@ -49,6 +49,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
     from htsr.plots.style import ManyAxes
+    from htsr.report.frame import Frame
 
 
 def compare(
@@ -343,6 +344,20 @@ class Comparison(Results[LayerComparison]):
         from htsr.report.notebook import comparison_html
 
         return comparison_html(self)
+
+    def show(self, *, height: int = 760) -> "Frame":
+        """Put the interactive page into a notebook's cell.
+
+        Args:
+            height: Height of the frame in pixels.
+
+        Returns:
+            What a notebook shows as the page, in a sandboxed frame; nothing is served or loaded.
+        """
+        from htsr.report.frame import frame
+        from htsr.report.pages import comparison_page
+
+        return frame(comparison_page(self), height)
 
     def to_explain(self) -> list[str]:
         """What ``htsr explain`` should be asked about this result: the columns that name kinds of change."""

@@ -1,5 +1,6 @@
 """How results look as the value of a notebook's cell: compact, sentences whole, a small ESD in each row."""
 
+import io
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
@@ -178,11 +179,16 @@ def _figure(layer: "LayerAnalysis") -> Markup:
     """Return the ESD of a layer; nothing if it has no spectrum."""
     if layer.spectrum is None or not len(layer.spectrum.nonzero):
         return Markup("")
-    from htsr.plots.style import axes_for
-    from htsr.report.pages import svg
+    import matplotlib as mpl
 
-    axes = axes_for(None, width=4.6, height=2.9)
-    return svg(layer.plot(ax=axes[0, 0]))
+    from htsr.plots.style import axes_for
+
+    figure = layer.plot(ax=axes_for(None, width=4.6, height=2.9)[0, 0])
+    text = io.StringIO()
+    with mpl.rc_context({"svg.hashsalt": "htsr", "svg.fonttype": "none", "font.family": "sans-serif"}):
+        figure.savefig(text, format="svg", metadata={"Date": None})  # the same picture gives the same bytes
+    document = text.getvalue()
+    return Markup(document[document.index("<svg") :])
 
 
 def _meaning(name: str) -> Markup:

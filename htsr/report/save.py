@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from htsr.comparison.compare import Comparison
     from htsr.comparison.survey.survey import Survey
     from htsr.training import History
+    from htsr.training.store.runs import Runs
 
 
 def save_analysis(analysis: "Analysis", path: Path) -> Path:
@@ -73,12 +74,30 @@ def save_history(history: "History", path: Path) -> Path:
     """Write a run in the format of the suffix and return the path; see ``History.save``."""
 
     def page() -> str:
-        from htsr.report.history import history_page
+        from htsr.report.pages import runs_page
 
-        return history_page(history)
+        return runs_page({history.run_dir.name: history})
 
     check_output(path, FORMATS)
     return _write_table(path, history.details, page, lambda: history_json(history))
+
+
+def save_runs(runs: "Runs", path: Path) -> Path:
+    """Write several runs in the format of the suffix and return the path; see ``Runs.save``."""
+
+    def page() -> str:
+        from htsr.report.pages import runs_page
+
+        return runs_page(runs)
+
+    def document() -> str:
+        about = {label: {"run": history.about, "settings": history.settings} for label, history in runs.items()}
+        return json.dumps(
+            {"htsr": __version__, "runs": about, "summary": _records(runs.summary())}, indent=1, allow_nan=False
+        )
+
+    check_output(path, FORMATS)
+    return _write_table(path, runs.summary(), page, document)
 
 
 def _write(

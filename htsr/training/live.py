@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable
+from pathlib import Path
 
 import pandas as pd
 
@@ -17,12 +18,19 @@ CLEAR = "\x1b[2J\x1b[H"
 
 
 def watch(
-    history: History, *, interval: float, once: bool, say: Callable[[str], object], clear: bool, rows: int | None = None
+    history: History,
+    *,
+    interval: float,
+    once: bool,
+    say: Callable[[str], object],
+    clear: bool,
+    rows: int | None = None,
+    page: Path | None = None,
 ) -> None:
     """Show a run's last capture with ``say``, again whenever there is a new one or an event, until the run is closed.
 
     ``interval`` is the number of seconds between looks, ``clear`` clears a terminal before each, ``once`` returns after the
-    first, and ``rows`` limits the number of layers.
+    first, ``rows`` limits the number of layers, and ``page`` is written anew each time.
     """
     shown: tuple[int, int] | None = None
     while True:
@@ -30,6 +38,8 @@ def watch(
         if state != shown:
             shown = state
             say((CLEAR if clear else "") + screen(history, rows))
+            if page is not None and len(history):
+                history.save(page)
         if once or is_closed(history):
             return
         time.sleep(interval)

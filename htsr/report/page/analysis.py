@@ -29,7 +29,7 @@ SHOWN = (
 CARDS = 4
 
 
-def analysis_page(analysis: "Analysis") -> dict[str, Any]:
+def analysis_data(analysis: "Analysis") -> dict[str, Any]:
     """Return what the page of an analysis shows, as JSON knows it."""
     details = analysis.details
     summary = analysis.summary()

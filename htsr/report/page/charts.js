@@ -71,7 +71,7 @@ function uplotAxis(axis, upright) {
             logTicks(low, high, (upright ? u.height : u.width) / (upright ? 40 : 62)),
           values: (/** @type {any} */ u, /** @type {number[]} */ ticks) => ticks.map(logLabel),
         }
-      : axis.ticks ? { values: (/** @type {any} */ u, /** @type {number[]} */ ticks) => ticks.map(axis.ticks) } : {}),
+      : axis.ticks ? { values: (/** @type {any} */ u, /** @type {number[]} */ ticks) => ticks.map((tick) => axis.ticks?.(tick)) } : {}),
   };
 }
 
@@ -94,7 +94,7 @@ function uplotSeries(series) {
     label: series.label, stroke: points || hidden ? "transparent" : stroke, width: points || hidden ? 0 : series.width ?? 1.5,
     dash: series.dash, fill: series.fill ? () => `${css(series.color)}44` : undefined,
     fillTo: (/** @type {any} */ u) => u.scales.y.min, // zero lies nowhere on a logarithmic axis
-    ...(series.kind === "steps" ? { paths: uPlot.paths.stepped({ align: 1 }) } : points ? { paths: () => null } : {}),
+    ...(series.kind === "steps" ? { paths: uPlot.paths.stepped?.({ align: 1 }) } : points ? { paths: () => null } : {}),
     points: points ? { show: true, size: 6, fill: stroke, stroke, width: 0 } : { show: false },
   };
 }
@@ -125,7 +125,8 @@ function drawChart(host, chart) {
     ctx.beginPath();
     ctx.rect(bbox.left, bbox.top, bbox.width, bbox.height);
     ctx.clip();
-    chart[when]?.(u, ctx, place(u));
+    const draw = chart[when];
+    if (draw) draw(u, ctx, place(u));
     if (when === "over") (chart.marks?.() || []).forEach((mark, i) => drawMark(u, ctx, place(u), mark, i));
     ctx.restore();
   };

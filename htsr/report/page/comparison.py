@@ -22,7 +22,7 @@ SHOWN = (
 CARDS = 4
 
 
-def comparison_page(comparison: "Comparison") -> dict[str, Any]:
+def comparison_data(comparison: "Comparison") -> dict[str, Any]:
     """Return what the page of a comparison shows, as JSON knows it."""
     details = comparison.details
     summary = comparison.summary()

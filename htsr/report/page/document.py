@@ -24,14 +24,15 @@ SCRIPTS = (
     "runs.js",
     "main.js",
 )
-VENDORED = ("uPlot.iife.min.js", "uPlot.min.css")
+VENDORED = ("uPlot.iife.min.js", "uPlot.min.css", "uPlot.LICENSE")
 
 
 def document(page: Mapping[str, Any]) -> str:
     """Return a page as one HTML document; ``page`` holds its data as JSON knows them, ``title`` among them."""
-    library, library_style = (_text("htsr.report.vendor", name) for name in VENDORED)
-    script = "\n".join(_text("htsr.report.page", name) for name in SCRIPTS)
-    style = f"{library_style}\n{_text('htsr.report.page', 'page.css')}"
+    library, library_style, licence = (_text("vendor", name) for name in VENDORED)
+    library = f"/*\n{licence}*/\n{library}"
+    script = "\n".join(_text("page", name) for name in SCRIPTS)
+    style = f"{library_style}\n{_text('page', 'page.css')}"
     policy = (
         f"default-src 'none'; script-src {_hash(library)} {_hash(script)}; style-src {_hash(style)}; img-src data:; "
         "base-uri 'none'; form-action 'none'"
@@ -60,9 +61,9 @@ def document(page: Mapping[str, Any]) -> str:
 
 
 @cache
-def _text(package: str, name: str) -> str:
-    """Return the text of a file of this package, with the line ends that its hash is made of."""
-    return files(package).joinpath(name).read_text(encoding="utf-8").replace("\r\n", "\n")
+def _text(folder: str, name: str) -> str:
+    """Return the text of a file in a folder of this package, with the line ends that its hash is made of."""
+    return files("htsr.report").joinpath(folder, name).read_text(encoding="utf-8").replace("\r\n", "\n")
 
 
 def _hash(text: str) -> str:

@@ -34,7 +34,7 @@ MAX_SPECTRA = 12_000
 BINS, MAX_POINTS, CARDS = 36, 300, 8
 
 
-def runs_page(
+def runs_data(
     runs: Mapping[str, "History"], title: str = "", sentences: Sequence[str] = (), notes: Sequence[str] = ()
 ) -> dict[str, Any]:
     """Return what the page of one run or of several shows, as JSON knows it.

@@ -81,6 +81,7 @@ function layerFigures(picture) {
 
 /** The spectra of A, of B and of the change in one panel. @param {Picture} picture */
 function changeFigures(picture) {
+  /** @type {Series[]} */
   const series = [];
   for (const [side, label, color] of [["a", "A, before", "sky"], ["b", "B, after", "vermilion"], ["delta", "the change, B − A", "green"]]) {
     if (!picture[side]) continue;

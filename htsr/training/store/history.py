@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
     from htsr.plots.style import ManyAxes
+    from htsr.report.frame import Frame
     from htsr.training.store.runs import Runs
 
 
@@ -294,6 +295,20 @@ class History:
         from htsr.report.save import save_history
 
         return save_history(self, Path(path))
+
+    def show(self, *, height: int = 760) -> "Frame":
+        """Put the interactive page into a notebook's cell.
+
+        Args:
+            height: Height of the frame in pixels.
+
+        Returns:
+            What a notebook shows as the page, in a sandboxed frame; nothing is served or loaded.
+        """
+        from htsr.report.frame import frame
+        from htsr.report.pages import runs_page
+
+        return frame(runs_page({self.run_dir.name: self}), height)
 
     def plot(
         self,

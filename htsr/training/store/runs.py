@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
     from htsr.plots.style import ManyAxes
+    from htsr.report.frame import Frame
 
 
 class Runs(Mapping[str, History]):
@@ -120,6 +121,37 @@ class Runs(Mapping[str, History]):
         from htsr import plots
 
         return plots.figure_of(plots.plot_runs_over_steps(self, metrics or ("alpha", "stable_rank"), by=by, ax=ax))
+
+    def save(self, path: str | Path) -> Path:
+        """Write the runs.
+
+        Args:
+            path: The file to write. The suffix picks the format: ``.html`` is one interactive page of all runs, ``.json``
+                settings and summary, ``.csv`` and ``.parquet`` the summary.
+
+        Returns:
+            The path written.
+
+        Raises:
+            InputError: If the suffix is none of these, or ``path`` asks for a page and no run has a capture.
+        """
+        from htsr.report.save import save_runs
+
+        return save_runs(self, Path(path))
+
+    def show(self, *, height: int = 760) -> "Frame":
+        """Put the interactive page of the runs into a notebook's cell.
+
+        Args:
+            height: Height of the frame in pixels.
+
+        Returns:
+            What a notebook shows as the page, in a sandboxed frame; nothing is served or loaded.
+        """
+        from htsr.report.frame import frame
+        from htsr.report.pages import runs_page
+
+        return frame(runs_page(self), height)
 
     def __getitem__(self, label: str) -> History:
         return self._histories[label]
