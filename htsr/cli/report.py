@@ -44,6 +44,7 @@ def add_parser(commands: "Commands") -> argparse.ArgumentParser:
 def run(options: argparse.Namespace) -> int:
     """Run the command and return the exit status."""
     from htsr.report import check_output
+    from htsr.training import History, Runs
 
     first: Path = options.paths[0]
     kept = is_result(first)
@@ -53,7 +54,7 @@ def run(options: argparse.Namespace) -> int:
     result = opened(options.paths)
     for output in outputs:
         check_output(output, RESULT_FORMATS if kept else FORMATS)
-    print(terminal.text(result, sys.stdout) if kept else result)  # type: ignore[type-var]
+    print(result if isinstance(result, History | Runs) else terminal.text(result, sys.stdout))
     for output in outputs:
         print(f"wrote {visible(result.save(output))}")
     if options.open:

@@ -292,32 +292,32 @@ def _line(curve: "Curve") -> dict[str, Any]:
 
 
 def _settings_over_steps(runs: Mapping[str, "History"], legend: Mapping[str, str]) -> list[dict[str, Any]]:
-    """Return the learning rate and the power at each capture, of the matrices' group; runs that agree share a line."""
+    """Return the learning rate and the power at each capture; runs that agree share a line."""
     found = []
     for setting in (LR, POWER):
-        lines: dict[str, dict[str, Any]] = {}
+        who: dict[tuple[tuple[int, ...], tuple[float, ...]], list[str]] = {}
         for label, history in runs.items():
-            groups = history.groups
-            if setting not in groups:
-                continue
-            own = groups.dropna(subset=[POWER]) if POWER in groups and groups[POWER].notna().any() else groups
-            own = own[own["group"] == own["group"].min()].dropna(subset=[setting])
-            values = [None if isinstance(value, str) else value for value in own[setting]]
-            line = {
-                "x": [int(step) for step in own["step"]],
-                "middle": numbers(float(v) for v in values if v is not None),
-            }
-            if len(line["x"]) != len(line["middle"]):
-                continue
-            key = repr(line)
-            of = visible(legend.get(label, label), 80)
-            lines[key] = lines.get(key, line | {"label": "", "low": [], "high": []})
-            lines[key]["label"] = ", ".join(filter(None, (lines[key]["label"], of)))
-        if len(lines) == 1:
-            next(iter(lines.values()))["label"] = "all runs" if len(runs) > 1 else setting
+            values = _of_matrices(history.groups, setting)
+            if len(values):
+                key = tuple(map(int, values.index)), tuple(map(float, values))
+                who.setdefault(key, []).append(visible(legend.get(label, label), 80))
+        lines = [
+            {"label": ", ".join(names), "x": list(x), "middle": numbers(y), "low": [], "high": []}
+            for (x, y), names in who.items()
+        ]
         if lines:
-            found.append({"name": "p" if setting == POWER else setting, "note": "", "lines": list(lines.values())})
+            found.append({"name": "p" if setting == POWER else setting, "note": "", "lines": lines})
     return found
+
+
+def _of_matrices(groups: pd.DataFrame, setting: str) -> pd.Series:
+    """Return a setting at each step, of the first group with a power, or of the first group; empty if there is none."""
+    if setting not in groups:
+        return pd.Series(dtype="float64")
+    with_power = groups[groups[POWER].notna()] if POWER in groups else groups.iloc[:0]
+    own = with_power if len(with_power) else groups
+    own = own[own["group"] == own["group"].min()]
+    return pd.to_numeric(own.set_index("step")[setting], errors="coerce").dropna()
 
 
 def _metric(name: str) -> dict[str, str]:

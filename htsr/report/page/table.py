@@ -36,7 +36,7 @@ def plain(value: Any) -> float | int | None:
     """Return a number as JSON knows it: None for what is missing or infinite."""
     if value is pd.NA or not math.isfinite(value):
         return None
-    return value.item() if hasattr(value, "item") else value  # type: ignore[no-any-return]
+    return value.item() if hasattr(value, "item") else value
 
 
 def explanation(name: str) -> str:
