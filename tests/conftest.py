@@ -1,5 +1,6 @@
 """What many tests share."""
 
+import json
 import os
 from pathlib import Path
 
@@ -23,6 +24,17 @@ def minilm() -> Path:
         return trained_transformer()
     except InputError as err:
         pytest.skip(str(err))
+
+
+@pytest.fixture(scope="session")
+def read_page():
+    """A function that returns the data inside a page, as the page's scripts read it."""
+
+    def data_of(page: str):
+        start = page.index('<script type="application/json" id="data">')
+        return json.loads(page[page.index(">", start) + 1 : page.index("</script>", start)])
+
+    return data_of
 
 
 @pytest.fixture

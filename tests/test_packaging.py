@@ -180,6 +180,7 @@ UPWARD = {
     ("comparison.compare", "report"),  # Comparison.save
     ("comparison.survey.survey", "report"),  # Survey.save
     ("training.store.history", "report"),  # History.save
+    ("training.store.runs", "report"),  # Runs.save
     ("training.monitor", "report"),  # Monitor in a notebook
 }
 # Rooms that may use the optimizer.

@@ -21,7 +21,7 @@ import htsr
 from htsr import plots, text
 from htsr.audit.conditions import Condition
 from htsr.cli.main import main
-from htsr.report import analysis_page, comparison_page, history_page, runs_page
+from htsr.report import analysis_page, comparison_page, runs_page
 from htsr.training.live import screen
 
 NAMES = [
@@ -163,14 +163,26 @@ def test_reprs_and_headlines(analysis, comparison, history):
     assert len(repr(analysis).split("\n")) == len(analysis.headline().split("\n")) + 1 + len(analysis)
 
 
+def texts_of(value):
+    """Yield every text inside the data of a page, names of settings and scalars too."""
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, dict):
+        for key, item in value.items():
+            yield from (key, *texts_of(item))
+    elif isinstance(value, list):
+        for item in value:
+            yield from texts_of(item)
+
+
 @pytest.mark.filterwarnings("ignore:Glyph:UserWarning", "ignore:.*constrained_layout:UserWarning")
-def test_notebooks_and_pages(analysis, comparison, history):
+def test_notebooks_and_pages(analysis, comparison, history, read_page):
     runs = htsr.History.load_many({name: history.run_dir for name in NAMES[:6]})
     pages = [analysis._repr_html_(), comparison._repr_html_(), history._repr_html_(), runs._repr_html_()]
-    pages += [analysis_page(analysis), comparison_page(comparison), history_page(history)]
-    pages.append(
-        runs_page(NAMES[0], NAMES, pd.DataFrame({NAMES[0]: NAMES}), {name: runs.plot() for name in NAMES[:2]}, NAMES)
-    )
+    for page in (analysis_page(analysis), comparison_page(comparison), runs_page(runs, NAMES[0], NAMES, NAMES)):
+        pages.append(page[: page.index("<style>")])
+        for shown in texts_of(read_page(page)):
+            assert_safe(shown, longest=1000)
     for page in pages:
         assert "<script" not in page
         assert_safe(page.replace(">\xa0<", "><"), longest=1000)  # matplotlib's own, between the letters of a formula

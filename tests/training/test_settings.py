@@ -140,12 +140,13 @@ def test_a_run_without_weights_says_what_it_has(tmp_path):
         model(torch.randn(3, 4)).sum().backward()
         optimizer.step()
     history = monitor.history
-    for ask in (history.alpha, history.plot, lambda: history.save(tmp_path / "page.html")):
+    for ask in (history.alpha, history.plot):
         with pytest.raises(htsr.InputError, match=r"captured gradients.*Monitor\(capture="):
             ask()
     assert history.quantities == ("gradients",)
     assert list(history.alpha("gradients")) == ["0", "2"]
     assert "alpha of gradients by step and layer" in repr(history)
     assert "gradients: median alpha" in screen(history)
+    assert "These are the spectra of the gradients" in history.save(tmp_path / "page.html").read_text()
     assert history._repr_html_()
     assert "alpha_median" not in htsr.History.load_many(tmp_path).summary()

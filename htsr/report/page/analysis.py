@@ -13,7 +13,7 @@ from htsr.plots.models.places import by_depth, places
 from htsr.report.page.depth import depth_of
 from htsr.report.page.pictures import picture_of_layer, points_for
 from htsr.report.page.table import MAX_TEXT, table_of
-from htsr.text import visible
+from htsr.text import encodable, visible
 
 if TYPE_CHECKING:
     from htsr.audit.about import About
@@ -61,8 +61,8 @@ def layers(details: pd.DataFrame, findings: Sequence[Finding]) -> dict[str, Any]
     """Return where each layer stands, what is said of it, and which ones come first."""
     found = places(details["name"], details.get("layer_type"))
     number = {name: row for row, name in enumerate(details["name"])}
-    worst = dict.fromkeys(finding.name for finding in findings if finding.severity != "note")
-    rest = dict.fromkeys(finding.name for finding in findings)
+    worst = dict.fromkeys(encodable(finding.name) for finding in findings if finding.severity != "note")
+    rest = dict.fromkeys(encodable(finding.name) for finding in findings)
     return {
         "places": {
             "block": [place.block for place in found],
@@ -74,7 +74,7 @@ def layers(details: pd.DataFrame, findings: Sequence[Finding]) -> dict[str, Any]
         "tied": [bool(name) for name in details["tied_to"]],
         "findings": [
             {
-                "row": number[finding.name],
+                "row": number[encodable(finding.name)],
                 "kind": finding.kind,
                 "severity": finding.severity,
                 "text": visible(finding.text, MAX_TEXT),
@@ -112,7 +112,7 @@ def foot(about: "About", side: str = "") -> list[list[str]]:
         *((Path(path).name, f"BLAKE2b {digest}") for path, digest in about.files.items()),
         ("made", f"{about.time} with {', '.join(f'{name} {version}' for name, version in about.versions.items())}"),
     ]
-    return [[f"{label}{side}", visible(text, 10 * MAX_TEXT)] for label, text in rows if text]
+    return [[f"{label}{side}", visible(text, MAX_TEXT)] for label, text in rows if text]
 
 
 def amount(number: float) -> str:

@@ -17,6 +17,7 @@ from htsr.report.page.analysis import layers, number_in_words, verdict
 from htsr.report.page.pictures import numbers
 from htsr.report.page.table import MAX_TEXT, table_of
 from htsr.text import visible
+from htsr.training.store.capture import WEIGHTS
 
 if TYPE_CHECKING:
     from htsr.plots.runs.curves import Curve
@@ -74,12 +75,17 @@ def _one(history: "History", sentences: Sequence[str]) -> dict[str, Any]:
     """Return what the page of one run shows besides: its layers at the last capture, those that moved most as cards."""
     rows = _own_rows(history)
     last = rows[rows["step"] == history.steps[-1]].reset_index(drop=True)
-    findings = ranked(found for row in last.to_dict("records") for found in findings_of_row(row))
+    of_weights = history.quantities[0] == WEIGHTS  # what is said of an alpha is said of trained weights
+    findings = ranked(found for row in last.to_dict("records") for found in findings_of_row(row)) if of_weights else []
     spread = rows.groupby("name", sort=False)["alpha"].agg(lambda alpha: alpha.max() - alpha.min())
     moved = list(spread.dropna().sort_values(ascending=False, kind="stable").index)
     about = history.about
     number = {name: row for row, name in enumerate(last["name"])}
-    said = [Sentence(text) for text in sentences] or verdict_of_audit(last, findings)
+    said = [Sentence(text) for text in sentences] or (
+        verdict_of_audit(last, findings)
+        if of_weights
+        else [Sentence(f"These are the spectra of the {history.quantities[0]}; the run has none of the weights.")]
+    )
     columns = {column.name: column for column in HISTORY_COLUMNS if column.name != "longname"}
     return {
         "kind": "history",
@@ -116,7 +122,9 @@ def _several(runs: Mapping[str, "History"], sentences: Sequence[str]) -> dict[st
     table = of_runs.summary().rename(columns={"run": "name"}).assign(tied_to="")
     legend = of_runs.legend
     table["name"] = [legend.get(label, label) for label in table["name"]]
-    columns = {str(name): _summary_column(str(name), table[name]) for name in table}
+    table.columns = [visible(name, 80) for name in table]
+    table = table.loc[:, ~table.columns.duplicated()]  # two names that look the same are one column
+    columns = {name: _summary_column(name, table[name]) for name in table}
     table = table.astype({name: column.dtype for name, column in columns.items()})
     captured = [label for label, history in runs.items() if len(history)]
     cards = [captured.index(group[0]) for group in seeds_together({label: runs[label] for label in captured})][:CARDS]
@@ -344,7 +352,7 @@ def _summary_column(name: str, values: pd.Series) -> Column:
         else "setting or last recorded value"
     )
     return Column(
-        visible(name, 80),
+        name,
         "Int64" if whole else "float64" if numeric else "str",
         meanings.get(name, meaning),
         "" if whole else ".4g" if numeric else "",
@@ -365,4 +373,4 @@ def _foot(runs: Mapping[str, "History"], notes: Sequence[str], left_out: int) ->
             ]
         )
     lines.append(["made", ", ".join(f"{name} {version}" for name, version in versions().items())])
-    return [[visible(label, 200), visible(text, 10 * MAX_TEXT)] for label, text in lines]
+    return [[visible(label, 200), visible(text, MAX_TEXT)] for label, text in lines]

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 import htsr
-from htsr.report.history import history_page
+from htsr.report.page.runs import runs_data
 from htsr.training.live import is_closed, screen
 
 
@@ -159,7 +159,8 @@ def test_the_interval_of_alpha_is_recorded_and_shown(run):
     assert (last["alpha"] < last["alpha_high"]).all()
     text = f"{last['alpha_low'].iloc[1]:.2f} to {last['alpha_high'].iloc[1]:.2f}"
     assert text in screen(history)
-    assert text in history_page(history)
+    page = runs_data({"run": history})
+    assert page["texts"]["alpha_low"][1] == f"{last['alpha_low'].iloc[1]:.2f}"
 
 
 def test_a_run_of_schema_1_is_read(run):
