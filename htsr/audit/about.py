@@ -43,6 +43,7 @@ class About:
         settings: The options of ``analyze`` that were not at their defaults, as JSON knows them.
         versions: Versions of htsr, Python and the packages that decide the numbers.
         time: When the analysis was made, UTC.
+        command: The command line that made it; empty if Python did.
         files: BLAKE2b digest of every file that was read, by path; empty for a model in memory, and before ``hashed``.
     """
 
@@ -55,6 +56,7 @@ class About:
     settings: Mapping[str, Any] = field(default_factory=dict)
     versions: Mapping[str, str] = field(default_factory=versions)
     time: str = field(default_factory=lambda: datetime.now(UTC).isoformat(timespec="seconds"))
+    command: str = ""
     files: Mapping[str, str] = field(default_factory=dict)
     _stamps: Mapping[Path, Stamp] = field(default_factory=dict, repr=False, compare=False)
 

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Mapping
+from dataclasses import replace
 from inspect import signature
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
@@ -421,6 +422,10 @@ class Analysis(Results[LayerAnalysis]):
         from htsr.report.notebook import analysis_html
 
         return analysis_html(self)
+
+    def note_command(self, command: str) -> None:
+        """Remember the command line that made the analysis."""
+        self.about = replace(self.about, command=command)
 
     def sentences(self) -> list[Sentence]:
         """The sentences of the verdict, at most three; none on a change, of which ``Comparison.verdict`` speaks."""

@@ -123,6 +123,10 @@ class Results(Generic[R]):
         """The sentences of the verdict, each with the kinds of findings that it speaks of."""
         raise NotImplementedError
 
+    def note_command(self, command: str) -> None:
+        """Remember the command line that made the result."""
+        raise NotImplementedError
+
     def headline(self) -> str:
         """A few lines of text for people, the verdict among them."""
         raise NotImplementedError

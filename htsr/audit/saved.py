@@ -31,7 +31,7 @@ Arrays = dict[str, np.ndarray]
 # The fields of ``About`` that a document holds, with their types.
 ABOUT: Mapping[str, type] = {
     "source": str, "state": str, "metadata": dict, "convention": str, "num_params_analyzed": int, "num_params_skipped": int,
-    "settings": dict, "versions": dict, "time": str, "files": dict,
+    "settings": dict, "versions": dict, "time": str, "files": dict, "command": str,
 }  # fmt: skip
 FIT = tuple(field.name for field in fields(PowerLawFit) if field.name not in ("values", "_rule"))
 BULK = tuple(field.name for field in fields(MarchenkoPasturFit) if field.name != "spike_strengths")
@@ -52,7 +52,8 @@ def analysis_document(analysis: Analysis) -> tuple[Document, Arrays]:
 
 def analysis_from(document: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> Analysis:
     """Return the analysis that ``analysis_document`` took apart; raise KeyError, TypeError or ValueError if it cannot be one."""
-    about = About(**{name: _about_field(name, document["about"][name]) for name in ABOUT})
+    about_document = {"command": "", **document["about"]}  # the first results had no command
+    about = About(**{name: _about_field(name, about_document[name]) for name in ABOUT})
     cuts = {name: Cut(array) for name, array in arrays.items()}
     xmin = about.settings.get("xmin", "ks")
     layers = [_layer_from(layer, cuts, TailRule(xmin, KS())) for layer in document["layers"]]

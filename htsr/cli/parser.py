@@ -2,6 +2,8 @@
 
 import argparse
 import os
+import shlex
+import sys
 from collections.abc import Sequence
 from typing import Any, NoReturn
 
@@ -41,4 +43,5 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     options, unknown = parser.parse_known_args(arguments)
     if unknown:  # parse_args would show the usage of htsr instead of the command's
         options.parser.error(f"unrecognized arguments: {' '.join(unknown)}")
+    options.command = shlex.join(["htsr", *(sys.argv[1:] if arguments is None else arguments)])
     return options

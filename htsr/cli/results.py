@@ -70,6 +70,7 @@ def deliver(
     document: Callable[[Result], str],
 ) -> int:
     """Show a result, write it wherever the user asked for it, and return the exit status that the gates give."""
+    result.note_command(options.command)
     people = sys.stderr if options.json else sys.stdout
     show(options, result, terminal.text(result, people, options.sort, options.top), document)
     ordered = result.details.iloc[result.worst_first()]

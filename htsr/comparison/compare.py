@@ -363,6 +363,11 @@ class Comparison(Results[LayerComparison]):
         """What ``htsr explain`` should be asked about this result: the columns that name kinds of change."""
         return ["kind", "change"]
 
+    def note_command(self, command: str) -> None:
+        """Remember the command line that made the comparison."""
+        for analysis in (self.a, self.b):
+            analysis.note_command(command)
+
     def sentences(self) -> list[Sentence]:
         """The sentences of the verdict, at most three."""
         return verdict_of_comparison(self)

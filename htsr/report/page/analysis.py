@@ -108,6 +108,7 @@ def foot(about: "About", side: str = "") -> list[list[str]]:
             "settings",
             f"{settings}; convention {about.convention}" if settings else f"defaults; convention {about.convention}",
         ),
+        ("command", about.command),
         ("metadata", _settings(about.metadata)),
         *((Path(path).name, f"BLAKE2b {digest}") for path, digest in about.files.items()),
         ("made", f"{about.time} with {', '.join(f'{name} {version}' for name, version in about.versions.items())}"),
