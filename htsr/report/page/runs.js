@@ -63,7 +63,7 @@ function movingCards() {
       }
       value.textContent = said.join(" · ");
     });
-    return cardOf(row, title, picture, value);
+    return cardOf(page.texts.name.indexOf(title), title, picture, value);
   }));
 }
 
