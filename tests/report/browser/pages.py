@@ -50,7 +50,7 @@ def train(run_dir, power: float, seed: int) -> None:
     torch.manual_seed(seed)
     sizes = {"body": (40, 30), "<b>head</b>": (30, 20)}
     model = nn.ModuleDict({name: nn.Linear(*size, bias=False) for name, size in sizes.items()})
-    optimizer = HTMuon(model.parameters(), power=power, lr=0.02)
+    optimizer = HTMuon([{"params": list(model.parameters()), "algorithm": "htmuon"}], power=power, lr=0.02)
     with htsr.Monitor(model, optimizer, every=2, run_dir=run_dir, about={"seed": seed}) as monitor:
         for _ in range(6):
             optimizer.zero_grad()

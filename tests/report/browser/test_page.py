@@ -294,7 +294,7 @@ def test_themes(html, open_page):
     fresh = open_page(html, theme="dark")
     assert fresh.evaluate(look) == [other, redrawn]
     fresh.emulate_media(color_scheme="light")
-    fresh.wait_for_function("document.querySelector('.switch').textContent === 'Dark theme'")
+    fresh.wait_for_function("() => document.querySelector('.switch').textContent === 'Dark theme'")
     assert fresh.evaluate(look) == [paper, drawn]
 
 
@@ -310,7 +310,7 @@ def test_widths(html, open_page, width, theme):
     wide, room = page.evaluate(table)
     assert wide <= room
     page.set_viewport_size({"width": 700, "height": 800})
-    page.wait_for_function("document.querySelector('.depth .uplot').clientWidth < 700")
+    page.wait_for_function("() => document.querySelector('.depth .uplot').clientWidth < 700")
     wide, room = page.evaluate(table)
     assert wide <= room
 
