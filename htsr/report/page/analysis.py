@@ -1,5 +1,6 @@
 """The page of an analysis."""
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -83,7 +84,14 @@ def layers(details: pd.DataFrame, findings: Sequence[Finding]) -> dict[str, Any]
         ],
         "cards": [number[name] for name in [*worst, *(name for name in rest if name not in worst)][:CARDS]],
         "explanations": {name: text for name, text in EXPLANATIONS.items() if " " not in name},
+        "meaning": _meaning(findings[0].kind) if findings else "",
     }
+
+
+def _meaning(kind: str) -> str:
+    """Return the first sentences of the explanation of a kind of findings; empty if it has none."""
+    sentences = re.split(r"(?<=\.) (?=[A-Z])", EXPLANATIONS.get(kind, ""))
+    return f"What “{kind}” means: {' '.join(sentences[:3])}" if sentences[0] else ""
 
 
 def verdict(sentences: "Iterable[Sentence]") -> list[dict[str, Any]]:

@@ -1,45 +1,20 @@
 // Charts: uPlot with axes that may be logarithmic, bands, bars and marks, and values on hover.
 
-/**
- * @typedef {{label: string, x: (number|null)[], y: (number|null)[], color: string, kind?: "line"|"steps"|"points"|"ends",
- *   fill?: boolean, width?: number, dash?: number[]}} Series `ends` are drawn only as an end of a band.
- * @typedef {{at: number, label?: string, color?: string, across?: boolean}} Mark
- * @typedef {{label: string, log?: boolean, ticks?: (value: number) => string, range?: [number, number], size?: number,
- *   every?: number}} Axis
- * @typedef {{name: string, x: Axis, y: Axis, series: Series[], bands?: {of: [number, number], color: string}[],
- *   marks?: () => Mark[], under?: (u: any, draw: CanvasRenderingContext2D, at: (x: number, y: number) => [number, number]) => void,
- *   over?: (u: any, draw: CanvasRenderingContext2D, at: (x: number, y: number) => [number, number]) => void,
- *   hover?: (series: number, point: number) => Node|string|null, click?: (series: number, point: number) => void,
- *   height?: number, legend?: boolean}} Chart
- */
+/** The chart in an element, and what draws it anew. @type {WeakMap<Element, {u: any, draw: () => void}>} */
+const charts = new WeakMap();
 
-/** Charts that are shown, for a change of theme or width. @type {Map<HTMLElement, {u: any, draw: () => void}>} */
-const shownCharts = new Map();
-
-/** Draw all charts anew, and forget those that are gone. */
-function redrawCharts() {
-  for (const [host, { draw }] of shownCharts) {
-    if (host.isConnected) draw();
-    else shownCharts.delete(host);
-  }
-}
-
-const sizes = new ResizeObserver((entries) => {
-  for (const { target, contentRect } of entries) {
-    const shown = shownCharts.get(/** @type {HTMLElement} */ (target));
-    if (shown && contentRect.width > 0 && Math.abs(shown.u.width - contentRect.width) >= 1)
-      shown.u.setSize({ width: contentRect.width, height: shown.u.height });
-  }
-});
+/** Draw all charts anew, in another theme or width. */
+const redrawCharts = () => document.querySelectorAll(".chart").forEach((host) => charts.get(host)?.draw());
 
 /** @param {number|null|undefined} value @param {boolean|undefined} log */
-const scaled = (value, log) =>
-  value === null || value === undefined ? value : log ? (value > 0 ? Math.log10(value) : null) : value;
+const scaled = (value = null, log) => (!log || value === null ? value : value > 0 ? Math.log10(value) : null);
 
-/**
- * Return where a logarithmic axis has ticks: as many of the usual places as there is room for.
- * @param {number} low @param {number} high @param {number} room
- */
+/** Where ticks of a logarithmic axis may stand, between 1 and 10, from many to few; then only powers of ten. */
+const TICKS = [100, 10, 5].map((parts) => Array.from({ length: 9 * parts }, (_, i) => 1 + i / parts));
+TICKS.push([1, 1.5, 2, 3, 4, 5, 7], [1, 2, 5], [1, 3]);
+
+/** Return where a logarithmic axis has ticks: as many of the usual places as there is room for, and two at least.
+ * @param {number} low @param {number} high @param {number} room */
 function logTicks(low, high, room) {
   const ticks = (/** @type {number[]} */ steps, /** @type {number} */ every) => {
     const found = [];
@@ -47,165 +22,128 @@ function logTicks(low, high, room) {
       if (decade % every === 0) found.push(...steps.map((step) => decade + Math.log10(step)));
     return found.filter((tick) => tick >= low && tick <= high);
   };
-  const choices = [ticks([1, 1.5, 2, 3, 4, 5, 7], 1), ticks([1, 2, 5], 1), ticks([1, 3], 1), ...[1, 2, 3, 5, 10, 20].map((every) => ticks([1], every))];
-  return choices.find((found) => found.length <= room) || choices[choices.length - 1];
+  const choices = [...TICKS.map((steps) => ticks(steps, 1)), ...[1, 2, 3, 5, 10, 20].map((every) => ticks([1], every))];
+  const fits = (/** @type {number[]} */ found) => found.slice(1).every((tick, i) => (tick - found[i]) * room >= high - low);
+  const [first, ...rest] = choices.find((found) => found.length > 1 && found.length < 60) || choices[0];
+  return choices.find((found) => found.length > 1 && fits(found)) || [first, ...rest.slice(-1)];
 }
 
 /** @param {number} tick */
 function logLabel(tick) {
   const value = 10 ** tick;
-  if (value >= 1e-3 && value < 1e5) return String(Number(value.toPrecision(2)));
-  return value.toExponential(0).replace("e+", "e");
+  return value >= 1e-3 && value < 1e5 ? String(Number(value.toPrecision(3))) : value.toExponential(0).replace("e+", "e");
 }
 
 /** @param {Axis} axis @param {boolean} upright */
 function uplotAxis(axis, upright) {
-  return {
+  const line = { stroke: () => css("line"), width: 1, size: 4 };
+  /** @type {any} */
+  const drawn = {
     label: axis.label, labelSize: axis.label ? 18 : 0, labelFont: css("font-small"), font: css("font-small"), labelGap: 0, gap: 3,
-    size: axis.size ?? (upright ? 46 : 26), stroke: () => css("quiet"), space: upright ? 26 : 46,
-    grid: { stroke: () => css("line"), width: 1 }, ticks: { stroke: () => css("line"), width: 1, size: 4 },
-    ...(axis.every ? { incrs: [1, 2, 5, 10, 20, 50, 100].map((n) => n * (axis.every || 1)) } : {}),
-    ...(axis.log
-      ? {
-          splits: (/** @type {any} */ u, /** @type {number} */ i, /** @type {number} */ low, /** @type {number} */ high) =>
-            logTicks(low, high, (upright ? u.height : u.width) / (upright ? 40 : 62)),
-          values: (/** @type {any} */ u, /** @type {number[]} */ ticks) => ticks.map(logLabel),
-        }
-      : axis.ticks ? { values: (/** @type {any} */ u, /** @type {number[]} */ ticks) => ticks.map((tick) => axis.ticks?.(tick)) } : {}),
+    size: upright ? 46 : 26, stroke: () => css("quiet"), space: upright ? 26 : 46, grid: line, ticks: line,
   };
+  if (axis.whole) drawn.incrs = [1, 2, 5, 10, 20, 50, 100, 200, 500];
+  if (axis.ticks) drawn.values = (/** @type {any} */ u, /** @type {number[]} */ ticks) => ticks.map((tick) => axis.ticks?.(tick));
+  if (axis.log) {
+    drawn.splits = (/** @type {any} */ u, /** @type {number} */ i, /** @type {number} */ low, /** @type {number} */ high) =>
+      logTicks(low, high, upright ? u.height / 26 : u.width / 46);
+    drawn.values = (/** @type {any} */ u, /** @type {number[]} */ ticks) => ticks.map(logLabel);
+  }
+  return drawn;
 }
 
-/**
- * Return the range of an axis: what is drawn, with a margin.
- * @param {Axis} axis @returns {(u: any, low: number|null, high: number|null) => [number, number]}
- */
-const rangeOf = (axis) => (u, low, high) => {
-  if (axis.range) return axis.log ? [Math.log10(axis.range[0]), Math.log10(axis.range[1])] : axis.range;
-  if (low === null || high === null) return [0, 1];
-  const margin = high > low ? (high - low) * 0.05 : Math.abs(low) * 0.1 || 1;
-  return [low - margin, high + margin];
-};
-
-/** @param {Series} series */
-function uplotSeries(series) {
-  const stroke = () => css(series.color);
-  const hidden = series.kind === "ends", points = series.kind === "points";
+/** @param {any} series */
+function uplotSeries({ label, color, kind, fill, width = 1.5, dash }) {
+  const stroke = () => css(color), line = kind === undefined || kind === "steps";
   return {
-    label: series.label, stroke: points || hidden ? "transparent" : stroke, width: points || hidden ? 0 : series.width ?? 1.5,
-    dash: series.dash, fill: series.fill ? () => `${css(series.color)}44` : undefined,
+    label, dash, stroke: line ? stroke : "transparent", width: line ? width : 0, fill: fill ? () => `${css(color)}44` : undefined,
     fillTo: (/** @type {any} */ u) => u.scales.y.min, // zero lies nowhere on a logarithmic axis
-    ...(series.kind === "steps" ? { paths: uPlot.paths.stepped?.({ align: 1 }) } : points ? { paths: () => null } : {}),
-    points: points ? { show: true, size: 6, fill: stroke, stroke, width: 0 } : { show: false },
+    paths: kind === "steps" ? uPlot.paths.stepped?.({ align: 1 }) : kind === "points" ? () => null : undefined,
+    points: kind === "points" ? { show: true, size: 6, fill: stroke, stroke, width: 0 } : { show: false },
   };
 }
 
-/**
- * Draw a chart into an element, and return a function that draws other series into it.
- * @param {HTMLElement} host @param {Chart} chart @returns {(series: Series[]) => void}
- */
+/** Draw a chart into an element, and return a function that draws other series into it.
+ * @param {HTMLElement} host @param {Chart} chart @returns {(series: Series[]) => void} */
 function drawChart(host, chart) {
-  /** @param {Series[]} series */
-  const data = (series) =>
-    uPlot.join(
-      series.map(({ x, y }) => {
-        const pairs = /** @type {[number, number|null][]} */ (
-          x.map((value, i) => [scaled(value, chart.x.log), scaled(y[i], chart.y.log)]).filter(([at]) => Number.isFinite(at))
-        ).sort((one, other) => one[0] - other[0]);
-        return [pairs.map(([at]) => at), pairs.map(([, value]) => value)];
-      }),
-    );
-  /** @param {any} u @returns {(x: number, y: number) => [number, number]} */
-  const place = (u) => (x, y) => [
-    u.valToPos(/** @type {number} */ (scaled(x, chart.x.log)), "x", true), u.valToPos(/** @type {number} */ (scaled(y, chart.y.log)), "y", true),
-  ];
-  /** @param {"under"|"over"} when */
-  const extra = (when) => (/** @type {any} */ u) => {
+  const rangeOf = (/** @type {Axis} */ { range, log }) => /** @type {any} */ (range?.map((end) => scaled(end, log)));
+  const banded = chart.series.filter(({ band }) => band), n = chart.series.length;
+  const all = () => [...chart.series, ...chart.series.flatMap(({ x, band = [] }) => band.map((y) => ({ x, y, kind: "end" })))];
+  const data = () => uPlot.join(all().map(({ x, y }) => {
+    const pairs = x.map((value, i) => [scaled(value, chart.x.log), scaled(y[i], chart.y.log)]).filter(([at]) => at !== null);
+    pairs.sort(([one], [other]) => Number(one) - Number(other));
+    return /** @type {any} */ ([pairs.map(([at]) => at), pairs.map(([, value]) => value)]);
+  }));
+  /** @param {(Brush|undefined)[]} brushes */
+  const hook = (...brushes) => [(/** @type {any} */ u) => {
     const { ctx, bbox } = u;
     ctx.save();
     ctx.beginPath();
     ctx.rect(bbox.left, bbox.top, bbox.width, bbox.height);
     ctx.clip();
-    const draw = chart[when];
-    if (draw) draw(u, ctx, place(u));
-    if (when === "over") (chart.marks?.() || []).forEach((mark, i) => drawMark(u, ctx, place(u), mark, i));
+    for (const brush of brushes)
+      brush?.(ctx, (x, y) => [u.valToPos(scaled(x, chart.x.log), "x", true), u.valToPos(scaled(y, chart.y.log), "y", true)]);
     ctx.restore();
-  };
+  }];
   const draw = () => {
-    shownCharts.get(host)?.u.destroy();
-    host.replaceChildren();
-    const u = new uPlot(
-      {
-        width: Math.max(120, host.clientWidth || 320), height: chart.height ?? 200, padding: [8, 8, 0, 0],
-        scales: { x: { time: false, range: rangeOf(chart.x) }, y: { range: rangeOf(chart.y) } },
-        axes: [uplotAxis(chart.x, false), uplotAxis(chart.y, true)],
-        series: [{ label: chart.x.label }, ...chart.series.map(uplotSeries)],
-        bands: (chart.bands || []).map(({ of, color }) => ({ series: [of[0] + 1, of[1] + 1], fill: () => `${css(color)}33` })),
-        legend: { show: false }, cursor: { drag: { x: false, y: false }, points: { show: !!chart.hover, size: 8 }, y: false },
-        hooks: { drawAxes: [extra("under")], draw: [extra("over")] },
-      },
-      data(chart.series),
-      host,
-    );
+    charts.get(host)?.u.destroy();
+    const u = new uPlot({
+      width: Math.max(120, host.clientWidth || 320), height: chart.height ?? 200, padding: [8, 8, 0, 0],
+      scales: { x: { time: false, range: rangeOf(chart.x) }, y: { range: rangeOf(chart.y) } }, // by default what is drawn
+      axes: [uplotAxis(chart.x, false), uplotAxis(chart.y, true)],
+      series: [{}, ...all().map(uplotSeries)],
+      bands: banded.map(({ color }, i) => ({ series: [n + 2 * i + 2, n + 2 * i + 1], fill: () => `${css(color)}33` })),
+      legend: { show: false }, cursor: { drag: { x: false, y: false }, points: { show: !!chart.hover, size: 8 }, y: false },
+      hooks: { drawAxes: hook(chart.under), draw: hook(chart.over, (ctx, at) => drawMarks(ctx, at, chart.marks?.() || [])) },
+    }, data(), host);
     if (chart.hover) listen(u, chart);
-    shownCharts.set(host, { u, draw });
+    charts.set(host, { u, draw });
   };
   host.classList.add("chart");
   host.setAttribute("role", "img");
   host.setAttribute("aria-label", chart.name);
   draw();
-  sizes.observe(host);
   return (series) => {
     chart.series = series;
-    shownCharts.get(host)?.u.setData(data(series));
+    charts.get(host)?.u.setData(data());
   };
 }
 
-/**
- * @param {any} u @param {CanvasRenderingContext2D} ctx @param {(x: number, y: number) => [number, number]} at
- * @param {Mark} mark @param {number} i
- */
-function drawMark(u, ctx, at, mark, i) {
-  const { bbox } = u, [x, y] = at(mark.at, mark.at);
-  ctx.strokeStyle = ctx.fillStyle = css(mark.color || "quiet");
+/** @param {CanvasRenderingContext2D} ctx @param {Parameters<Brush>[1]} at @param {Mark[]} marks */
+function drawMarks(ctx, at, marks) {
+  const { width, height } = ctx.canvas;
+  ctx.font = css("font-small").replace(/\d+/, (size) => String(Number(size) * devicePixelRatio));
   ctx.setLineDash([4, 3]);
   ctx.lineWidth = devicePixelRatio;
-  ctx.beginPath();
-  if (mark.across) ctx.moveTo(bbox.left, y), ctx.lineTo(bbox.left + bbox.width, y);
-  else ctx.moveTo(x, bbox.top), ctx.lineTo(x, bbox.top + bbox.height);
-  ctx.stroke();
-  if (!mark.label) return;
-  ctx.font = css("font-canvas").replace(/(\d+)px/, (_, size) => `${size * devicePixelRatio}px`);
-  const right = x > bbox.left + bbox.width * 0.7;
-  ctx.textAlign = right ? "right" : "left";
-  ctx.fillText(mark.label, x + (right ? -4 : 4), bbox.top + (11 + 13 * i) * devicePixelRatio);
+  marks.forEach((mark, i) => {
+    const [x, y] = at(mark.at, mark.at);
+    ctx.strokeStyle = ctx.fillStyle = css(mark.color || "quiet");
+    ctx.beginPath();
+    ctx.moveTo(mark.across ? 0 : x, mark.across ? y : 0);
+    ctx.lineTo(mark.across ? width : x, mark.across ? y : height);
+    ctx.stroke();
+    ctx.textAlign = x > width * 0.7 ? "right" : "left";
+    ctx.fillText(mark.label || "", x + (x > width * 0.7 ? -4 : 4), (19 + 13 * i) * devicePixelRatio);
+  });
 }
 
-/**
- * Show values where the mouse is, and hand on clicks: the nearest point of any series.
- * @param {any} u @param {Chart} chart
- */
+/** Show values where the mouse is, and hand on clicks: the nearest point of any series. @param {any} u @param {Chart} chart */
 function listen(u, chart) {
   /** @param {MouseEvent} event @returns {[number, number]|null} */
   const nearest = (event) => {
-    const box = u.over.getBoundingClientRect();
-    const x = event.clientX - box.left, y = event.clientY - box.top;
+    const box = u.over.getBoundingClientRect(), x = event.clientX - box.left, y = event.clientY - box.top;
     /** @type {[number, number]|null} */
-    let found = null;
-    let best = Infinity;
-    chart.series.forEach((series, s) => {
-      if (series.kind === "ends") return;
-      series.x.forEach((value, i) => {
-        const at = scaled(value, chart.x.log), up = scaled(series.y[i], chart.y.log);
-        if (at === null || at === undefined || up === null || up === undefined) return;
-        const away = Math.hypot(u.valToPos(at, "x") - x, (u.valToPos(up, "y") - y) * (series.kind === "points" ? 1 : 0.3));
-        if (away < best) (best = away), (found = [s, i]);
-      });
-    });
-    return best < 60 ? found : null;
+    let found = null, best = 60; // pixels
+    chart.series.forEach((series, s) => series.x.forEach((value, i) => {
+      const right = scaled(value, chart.x.log), up = scaled(series.y[i], chart.y.log);
+      if (right === null || up === null) return;
+      const away = Math.hypot(u.valToPos(right, "x") - x, (u.valToPos(up, "y") - y) * (series.kind === "points" ? 1 : 0.3));
+      if (away < best) (best = away), (found = [s, i]);
+    }));
+    return found;
   };
   u.over.addEventListener("mousemove", (/** @type {MouseEvent} */ event) => {
-    const found = nearest(event);
-    const content = found && chart.hover?.(...found);
+    const found = nearest(event), content = found && chart.hover?.(...found);
     if (content) showTip(content, event.clientX, event.clientY);
     else hideTip();
     u.over.style.cursor = found && chart.click ? "pointer" : "default";
@@ -217,14 +155,10 @@ function listen(u, chart) {
   });
 }
 
-/**
- * Return a chart with its title and key.
- * @param {string} title @param {Chart} chart @returns {{figure: HTMLElement, start: () => (series: Series[]) => void}}
- */
+/** Return a chart with its title and key. @param {string} title @param {Chart} chart @returns {Figure} */
 function figure(title, chart) {
-  const host = el("div");
-  const key = chart.legend === false ? [] : chart.series.filter((series) => series.kind !== "ends" && series.label);
-  const caption = el("figcaption", {}, el("span", { class: "caption", text: title }));
-  for (const series of key) caption.append(el("span", { class: `key ${series.color}`, text: series.label }));
+  const host = el("div"), key = chart.series.filter(({ label }) => chart.legend !== false && label);
+  const caption = el("figcaption", {}, el("span", { class: "caption", text: title }),
+    ...key.map(({ label, color, dash }) => el("span", { class: `key ${color}${dash ? " dashed" : ""}`, text: label })));
   return { figure: el("figure", {}, caption, host), start: () => drawChart(host, chart) };
 }

@@ -4,39 +4,25 @@
 /** @type {Page} */
 const page = JSON.parse(/** @type {HTMLElement} */ (document.getElementById("data")).textContent || "{}");
 
-/**
- * Return a new element. `text` is its text, functions are listeners of the event that they are named after, null leaves an
- * attribute out, and all else is an attribute. Nothing that a file says is ever read as HTML.
- * @param {string} tag
- * @param {Object<string, any>} [attributes]
- * @param {...(Node|string|null)} children
- * @returns {any}
- */
+/** Return a new element. `text` is its text, functions are listeners of the event that they are named after, null and false
+ * leave an attribute out, and all else is an attribute. Nothing that a file says is ever read as HTML.
+ * @param {string} tag @param {Attributes} [attributes] @param {...(Node|string|null)} children @returns {any} */
 function el(tag, attributes = {}, ...children) {
-  const node = document.createElement(tag);
+  const drawn = tag === "svg" || tag === "path";
+  const node = document.createElementNS(`http://www.w3.org/${drawn ? "2000/svg" : "1999/xhtml"}`, tag);
   for (const [name, value] of Object.entries(attributes)) {
-    if (name === "text") node.textContent = value;
+    if (name === "text") node.textContent = String(value);
     else if (typeof value === "function") node.addEventListener(name, value);
-    else if (value !== null && value !== undefined && value !== false) node.setAttribute(name, value === true ? "" : value);
+    else if ((value ?? false) !== false) node.setAttribute(name, value === true ? "" : String(value));
   }
   node.append(...children.filter((child) => child !== null));
   return node;
 }
 
-/**
- * Return the value of a colour or length of the style sheet.
- * @param {string} name
- */
+/** Return the value of a colour or length of the style sheet. @param {string} name */
 const css = (name) => getComputedStyle(document.documentElement).getPropertyValue(`--${name}`).trim();
 
-/** The colours of categories, in their order. */
-const CATEGORIES = ["blue", "orange", "green", "vermilion", "purple", "sky"];
-
-/**
- * Return a number for people, with so many significant digits.
- * @param {number|null|undefined} value
- * @param {number} [digits]
- */
+/** Return a number for people, with so many significant digits. @param {number|null|undefined} value @param {number} [digits] */
 function short(value, digits = 3) {
   if (value === null || value === undefined || !Number.isFinite(value)) return "–";
   const size = Math.abs(value);
@@ -44,29 +30,29 @@ function short(value, digits = 3) {
   return String(Number(value.toPrecision(digits)));
 }
 
-/** @param {number} count @param {string} one @param {string} [more] */
-const counted = (count, one, more = `${one}s`) => `${count.toLocaleString("en")} ${count === 1 ? one : more}`;
+/** @param {number} count @param {string} one */
+const counted = (count, one) => `${count.toLocaleString("en")} ${one}${count === 1 ? "" : "s"}`;
 
-const rowCount = page.texts.name.length;
+/** Return items by the key of each. @param {any[]} items @param {(item: any) => string} key @returns {Map<string, any[]>} */
+function grouped(items, key) {
+  const groups = new Map(items.map((item) => [key(item), /** @type {any[]} */ ([])]));
+  items.forEach((item) => groups.get(key(item))?.push(item));
+  return groups;
+}
 
 /** Findings of each row, the worst first. @type {Finding[][]} */
-const findingsOf = Array.from({ length: rowCount }, () => []);
+const findingsOf = page.texts.name.map(() => []);
 page.findings.forEach((finding) => findingsOf[finding.row].push(finding));
 
 /** The worst severity of a row, or an empty text. @param {number} row */
 const severityOf = (row) => (findingsOf[row].length ? findingsOf[row][0].severity : "");
 
-/** @param {string} name @param {number} row */
-const numberOf = (name, row) => (page.numbers[name] ? page.numbers[name][row] : null);
-
-// --- tooltips -----------------------------------------------------------------------------------------------------------------
+/** What is known of a column: meaning, unit and the longer text. @param {Column} column */
+const meaningOf = ({ meaning, unit, explain }) => `${meaning}${unit ? ` (${unit})` : ""}${explain ? `. ${explain}` : ""}`;
 
 const tip = el("div", { id: "tip", role: "tooltip", hidden: true });
 
-/**
- * Show a text beside a place of the window, inside it.
- * @param {Node|string} content @param {number} x @param {number} y
- */
+/** Show a text beside a place of the window, inside it. @param {Node|string} content @param {number} x @param {number} y */
 function showTip(content, x, y) {
   tip.replaceChildren(content);
   tip.hidden = false;
@@ -75,18 +61,15 @@ function showTip(content, x, y) {
   tip.style.top = `${y + 18 + height > innerHeight ? Math.max(4, y - height - 10) : y + 18}px`;
 }
 
-const hideTip = () => {
-  tip.hidden = true;
-};
+const hideTip = () => void (tip.hidden = true);
+addEventListener("keydown", (event) => event.key === "Escape" && hideTip());
+addEventListener("scroll", hideTip, { passive: true });
 
-/**
- * Return a word that explains itself: to the mouse and to the keyboard.
- * @param {string} word @param {string} meaning @param {Object<string, any>} [attributes]
- */
+/** Return a word that explains itself, to the mouse and to the keyboard.
+ * @param {string} word @param {string} meaning @param {Attributes} [attributes] */
 function term(word, meaning, attributes = {}) {
-  if (!meaning) return el("span", { text: word, ...attributes });
-  /** @param {Event} event */
-  const show = (event) => {
+  if (!meaning) return el(attributes.click ? "button" : "span", { text: word, ...attributes });
+  const show = (/** @type {Event} */ event) => {
     const box = /** @type {HTMLElement} */ (event.currentTarget).getBoundingClientRect();
     showTip(meaning, box.left, box.bottom - 8);
   };
@@ -96,41 +79,22 @@ function term(word, meaning, attributes = {}) {
   });
 }
 
-/** What is known of a column: meaning, unit and the longer text. @param {Column} column */
-const meaningOf = (column) =>
-  `${column.meaning}${column.unit ? ` (${column.unit})` : ""}${column.explain ? `. ${column.explain}` : ""}`;
-
-addEventListener("keydown", (event) => {
-  if (event.key === "Escape") hideTip();
-});
-addEventListener("scroll", hideTip, { passive: true });
-
-// --- theme --------------------------------------------------------------------------------------------------------------------
-
-const dark = matchMedia("(prefers-color-scheme: dark)");
-
-/** Return the theme that is shown. */
-const theme = () => document.documentElement.dataset.theme || (dark.matches ? "dark" : "light");
-
 /** Return the switch between light and dark. */
 function themeSwitch() {
-  const label = () => `${theme() === "dark" ? "Light" : "Dark"} theme`;
-  const button = el("button", {
-    type: "button", class: "switch", text: label(),
-    click: () => {
-      document.documentElement.dataset.theme = theme() === "dark" ? "light" : "dark";
-      button.textContent = label();
-      redrawCharts();
-    },
-  });
-  dark.addEventListener("change", () => {
-    button.textContent = label();
+  const dark = matchMedia("(prefers-color-scheme: dark)");
+  const theme = () => document.documentElement.dataset.theme || (dark.matches ? "dark" : "light");
+  const show = () => {
+    button.textContent = `${theme() === "dark" ? "Light" : "Dark"} theme`;
     redrawCharts();
-  });
+  };
+  const button = el("button", { type: "button", class: "switch", click: () => {
+    document.documentElement.dataset.theme = theme() === "dark" ? "light" : "dark";
+    show();
+  } });
+  dark.addEventListener("change", show);
+  show();
   return button;
 }
-
-// --- files that the reader keeps ----------------------------------------------------------------------------------------------
 
 /** Let the reader save a text as a file. @param {string} name @param {string} type @param {string} text */
 function download(name, type, text) {

@@ -38,7 +38,8 @@ def picture_of_layer(layer: "LayerAnalysis", points: int = POINTS) -> Picture | 
     if layer.shuffled is not None:
         picture["shuffled"] = esd(layer.shuffled.eigenvalues)
     if layer.bulk is not None:
-        picture |= _of_bulk(layer.bulk, n, points)
+        _, density = log_histogram(np.sort(layer.spectrum.eigenvalues[layer.spectrum.eigenvalues > 0]))
+        picture |= _of_bulk(layer.bulk, n, points, least=float(np.nanmin(density)) / 2)
     if layer.fit.status == "success":
         picture |= _of_fit(layer.fit, n, points)
     return picture
@@ -69,12 +70,12 @@ def numbers(values: Iterable[float], digits: int = DIGITS) -> list[float | None]
     return [float(f"{value:.{digits}g}") if np.isfinite(value) else None for value in values]
 
 
-def _of_bulk(bulk: "MarchenkoPasturFit", n: int, points: int) -> Picture:
-    """Return the law of the noise, its edge and the threshold of its spikes."""
+def _of_bulk(bulk: "MarchenkoPasturFit", n: int, points: int, least: float) -> Picture:
+    """Return the law of the noise where its density is above the least that is drawn, its edge, the threshold of its spikes."""
     x, density = bulk_density(bulk, n)
     some = np.linspace(0, len(x) - 1, points).astype(int)
     return {
-        "law": [numbers(x[some]), numbers(density[some])],
+        "law": [numbers(x[some]), numbers(np.where(density > least, density, np.nan)[some])],
         "edge": float(bulk.edge_high),
         "spikes": int(bulk.num_spikes),
         "threshold": float(bulk.spike_threshold),
@@ -83,9 +84,10 @@ def _of_bulk(bulk: "MarchenkoPasturFit", n: int, points: int) -> Picture:
 
 def _law(fit: "PowerLawFit", n: int) -> Picture:
     """Return the power law of a tail among n values."""
-    return {
-        "fit": {"alpha": fit.alpha, "xmin": fit.xmin, "xmax": fit.xmax, "share": fit.n_tail / n, "tail": fit.n_tail}
-    }
+    ends = np.array([fit.xmin, fit.xmax])
+    density = fit.n_tail / n * (fit.alpha - 1) / fit.xmin * (ends / fit.xmin) ** -fit.alpha
+    line = [numbers(ends), numbers(density)]
+    return {"fit": {"alpha": fit.alpha, "D": fit.D, "xmin": fit.xmin, "tail": fit.n_tail, "line": line}}
 
 
 def _of_fit(fit: "PowerLawFit", n: int, points: int) -> Picture:

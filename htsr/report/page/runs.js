@@ -1,15 +1,14 @@
 // Runs: a slider over the steps that moves spectra and cards, curves on one time axis, and a heat map of layers and steps.
 
-const runs = page.runs || [], layerNames = page.layers || [];
+const runs = page.runs || [], layerNames = page.layers || [], several = page.kind === "runs";
 const allSteps = [...new Set(runs.flatMap((run) => run.steps))].sort((a, b) => a - b);
 /** What the slider and the choices show. */
-const moment = { step: allSteps[allSteps.length - 1], layer: 0, run: 0, metric: "alpha" };
-/** What to draw anew when the step changes. @type {(() => void)[]} */
-let followers = [];
-let player = 0;
+const moment = { step: allSteps[allSteps.length - 1], layer: 0, run: 0, metric: page.metrics?.[0]?.name || "" };
+/** What follows the step, and how. @type {Map<Element, () => void>} */
+const followers = new Map();
 
-/** The last capture of a run that is not after the step. @param {Run} run @param {number} [step] */
-const captureAt = (run, step = moment.step) => run.steps.reduce((last, at, i) => (at <= step ? i : last), 0);
+/** The last capture of a run that is not after the step. @param {Run} run */
+const captureAt = (run) => Math.max(0, run.steps.findLastIndex((step) => step <= moment.step));
 
 /** @param {Run} run @param {number} layer @param {number} capture @returns {Esd|null} */
 function runEsd(run, layer, capture) {
@@ -17,181 +16,178 @@ function runEsd(run, layer, capture) {
   return packed && ends ? { n: packed[0], counts: packed.slice(1), ends } : null;
 }
 
-/** @param {(number|null)[]} values */
-function median(values) {
-  const known = values.filter((value) => value !== null).map(Number).sort((a, b) => a - b), half = known.length >> 1;
-  return known.length ? (known.length % 2 ? known[half] : (known[half - 1] + known[half]) / 2) : null;
-}
-
 /** Show a step everywhere. @param {number} step */
 function setStep(step) {
   moment.step = step;
-  followers.forEach((follow) => follow());
+  for (const [node, follow] of followers) if (node.isConnected) follow();
 }
 
 /** The slider, its button and its number. */
 function playerOf() {
-  const number = el("output", { for: "step" });
-  const slider = el("input", { type: "range", id: "step", min: 0, max: allSteps.length - 1, value: allSteps.length - 1, "aria-label": "step",
-    input: () => setStep(allSteps[Number(slider.value)]) });
-  const stop = () => (clearInterval(player), (player = 0), (button.textContent = "Play"));
-  const button = el("button", { type: "button", text: "Play", click: () => {
-    if (player) return void stop();
-    button.textContent = "Stop";
-    if (Number(slider.value) === allSteps.length - 1) slider.value = "0";
-    player = window.setInterval(() => {
-      setStep(allSteps[Number(slider.value)]);
-      if (Number(slider.value) === allSteps.length - 1) stop();
-      else slider.value = String(Number(slider.value) + 1);
+  const last = allSteps.length - 1, number = el("output", { for: "step" });
+  const slider = el("input", { type: "range", id: "step", min: 0, max: last, value: last, "aria-label": "step",
+    input: () => setStep(allSteps[slider.value]) });
+  let timer = 0;
+  const play = button("Play", () => {
+    clearInterval(timer);
+    if (play.textContent === "Stop") return void (play.textContent = "Play");
+    play.textContent = "Stop";
+    let at = Number(slider.value) % last || 0;
+    timer = window.setInterval(() => {
+      slider.value = at;
+      setStep(allSteps[at]);
+      if (at++ >= last) play.click();
     }, Math.max(40, 3000 / allSteps.length));
-  } });
-  followers.push(() => (number.textContent = `step ${moment.step}`));
-  return el("div", { class: "player" }, button, slider, number);
+  });
+  followers.set(number, () => {
+    number.textContent = `step ${moment.step}`;
+    slider.setAttribute("aria-valuetext", number.textContent);
+  });
+  return el("div", { class: "player" }, play, slider, number);
 }
 
 /** Cards that follow the slider: of the runs, or of the layers that moved most. */
 function movingCards() {
-  const several = page.kind === "runs";
-  const cards = several ? page.cards.map((i) => ({ run: runs[i], title: runs[i].label, layer: () => moment.layer, row: i }))
-    : page.cards.map((row) => ({ run: runs[0], title: page.texts.name[row], layer: () => layerNames.indexOf(page.texts.name[row]), row }));
-  return el("div", { class: "cards" }, ...cards.map(({ run, title, layer, row }) => {
-    const picture = sparkline({ ends: [0, 1], counts: [0], n: 0 }, null, `Spectrum of ${title}`), value = el("span", { class: "value" });
-    followers.push(() => {
-      const at = captureAt(run), esd = runEsd(run, layer(), at), xmin = run.values.xmin?.[at][layer()] ?? null;
-      if (esd) fillSparkline(picture, esd, xmin);
-      const alpha = several ? median(run.values.alpha?.[at] || []) : run.values.alpha?.[at][layer()], rank = several ? median(run.values.stable_rank?.[at] || []) : run.values.stable_rank?.[at][layer()];
-      const said = [`${several ? "median " : ""}alpha ${short(alpha)}`, `stable rank ${short(rank)}`];
+  return el("div", { class: "cards" }, ...page.cards.map((row) => {
+    const run = several ? runs[row] : runs[0], title = several ? run.label : page.texts.name[row];
+    const own = several ? -1 : layerNames.indexOf(title), picture = sparkline(`Spectrum of ${title}`);
+    const value = el("span", { class: "value" });
+    followers.set(value, () => {
+      const at = captureAt(run), layer = several ? moment.layer : own, esd = runEsd(run, layer, at);
+      if (esd) fillSparkline(picture, esd, run.values.xmin?.[at][layer]);
+      const said = ["alpha", "stable_rank"].filter((name) => run.values[name]).map((name) => several
+        ? `median ${name} ${short(median(run.values[name][at]))}` : `${name} ${short(run.values[name][at][layer])}`);
       for (const [name, [steps, values]] of several ? Object.entries(run.scalars).slice(0, 2) : []) {
         const i = steps.findLastIndex((step) => step <= moment.step);
         if (i >= 0) said.push(`${name} ${short(values[i], 4)}`);
       }
       value.textContent = said.join(" · ");
     });
-    return el("button", { type: "button", class: `card is-${several ? "" : severityOf(row)}`, click: () => openRow(row, true) }, el("b", { text: title }), picture, value);
+    return cardOf(page.texts.name.indexOf(title), title, picture, value);
   }));
 }
 
-/** The spectra of a layer at the step: of every run, or of one run between its first and its last. @param {() => number} layer */
+/** The spectra of a layer at the step: of runs with a card, or of one run with first and last. @param {number} layer */
 function stepSpectrum(layer) {
-  const series = () => runs.length > 1
-    ? runs.map((run, i) => one(run, captureAt(run), run.label, CATEGORIES[i % CATEGORIES.length], false))
-    : [one(runs[0], captureAt(runs[0]), "at the step", "sky", true), one(runs[0], 0, "first", "quiet", false), one(runs[0], runs[0].steps.length - 1, "last", "vermilion", false)];
-  /** @param {Run} run @param {number} at @param {string} label @param {string} color @param {boolean} fill @returns {Series} */
-  const one = (run, at, label, color, fill) => {
-    const esd = runEsd(run, layer(), at);
-    return esd ? esdSeries(label, esd, color, fill) : { label, x: [1], y: [null], color };
+  /** @param {Run} run @param {number} at @param {Partial<Series>} style @returns {Series} */
+  const one = (run, at, style) => {
+    const esd = runEsd(run, layer, at);
+    return { label: run.label, color: "sky", ...style, ...(esd ? steps(esd) : { x: [1], y: [null] }) };
   };
-  const densities = runs.flatMap((run) => run.steps.map((_, at) => runEsd(run, layer(), at))).flatMap((esd) => (esd ? histogram(esd).density : [])).filter((value) => value !== null).map(Number);
-  const ends = page.ends?.[layer()] || [0, 1];
-  const chart = figure(`Spectrum of ${layerNames[layer()]}`, {
-    name: `Density of the eigenvalues of ${layerNames[layer()]} at the step of the slider`, series: series(), height: 260,
-    x: { label: LAMBDA, log: true, range: [10 ** ends[0], 10 ** ends[1]] },
-    y: { label: "density", log: true, range: [densities.reduce((a, b) => Math.min(a, b), 1) / 1.3, densities.reduce((a, b) => Math.max(a, b), 1e-9) * 1.3] },
+  const [first] = runs, last = first.steps.length - 1, shown = several ? page.cards.map((row) => runs[row]) : runs;
+  const series = () => several ? shown.map((run, i) => one(run, captureAt(run), look(i))) : [
+    one(first, captureAt(first), { label: "at the slider", fill: true }), one(first, 0, { label: "first step", color: "quiet" }),
+    one(first, last, { label: "last step", color: "vermilion" }),
+  ];
+  const every = shown.flatMap((run) => run.steps.flatMap((_, at) => one(run, at, {}).y)).flatMap((value) => value ?? []);
+  const least = every.reduce((a, b) => Math.min(a, b), 1), most = every.reduce((a, b) => Math.max(a, b), least);
+  const [low, high] = (page.ends?.[layer] || [0, 1]).map((end) => 10 ** end);
+  const name = `Density of the eigenvalues of ${layerNames[layer]} at the step of the slider`;
+  const chart = densities(`Spectrum of ${layerNames[layer]}`, name, series(), [low, high], {
+    y: { label: "density", log: true, range: [least / 1.3, most * 1.3] }, hover: undefined,
   });
   return { figure: chart.figure, start: () => {
     const update = chart.start();
-    followers.push(() => chart.figure.isConnected && update(series()));
+    followers.set(chart.figure, () => update(series()));
+    return update;
   } };
 }
 
-/** @param {{name: string, note: string, lines: Line[]}} curve */
+/** A curve for each line over the steps, with bands, and marks at the step of the slider and at events. @param {Curve} curve */
 function curveFigure({ name, note, lines }) {
-  const series = lines.flatMap((line, i) => /** @type {Series[]} */ ([
-    { label: lines.length > 1 ? line.label : "", x: line.x, y: line.middle, color: CATEGORIES[i % CATEGORIES.length] },
-    ...(line.low.some((value) => value !== null) ? [{ label: "", x: line.x, y: line.low, color: "quiet", kind: "ends" }, { label: "", x: line.x, y: line.high, color: "quiet", kind: "ends" }] : []),
-  ]));
-  const bands = series.flatMap((one, i) => (one.kind === "ends" && series[i + 1]?.kind === "ends" && series[i - 1]?.kind !== "ends" ? [{ of: /** @type {[number, number]} */ ([i + 1, i]), color: series[i - 1].color }] : []));
+  const series = lines.map(({ label, x, middle, low, high }, i) => /** @type {Series} */ (
+    { label: lines.length > 1 ? label : "", x, y: middle, band: [low, high], ...look(i) }));
+  const said = lines.map(({ label, middle }) => `${label} ends at ${short(middle[middle.length - 1])}`).join("; ");
+  const events = (page.events || []).filter(([at]) => at >= 0).slice(0, 40).map(([at]) => ({ at, color: "caution" }));
   const chart = figure(note ? `${name} (${note})` : name, {
-    name: `${name} over steps: ${lines.map((line) => `${line.label} ends at ${short(line.middle[line.middle.length - 1])}`).join("; ")}`,
-    x: { label: "optimizer step", range: [allSteps[0], Math.max(allSteps[allSteps.length - 1], allSteps[0] + 1)] }, y: { label: "" }, series, bands, height: 180,
-    marks: () => [{ at: moment.step }, ...runs.flatMap((run) => run.events.filter(([at]) => at >= 0)).slice(0, 30).map(([at]) => ({ at, color: "caution" }))],
+    name: `${name} over steps: ${said}`, y: { label: "" }, series, height: 180,
+    x: { label: "optimizer step", range: [allSteps[0], Math.max(allSteps[allSteps.length - 1], allSteps[0] + 1)] },
+    marks: () => [{ at: moment.step }, ...events],
     hover: (s, i) => `${series[s].label || name}, step ${series[s].x[i]}: ${short(series[s].y[i], 4)}`,
   });
   return { figure: chart.figure, start: () => {
-    chart.start();
-    const host = /** @type {HTMLElement} */ (chart.figure.querySelector(".chart"));
-    followers.push(() => shownCharts.get(host)?.u.redraw(false));
+    const update = chart.start(), host = /** @type {Element} */ (chart.figure.lastElementChild);
+    followers.set(chart.figure, () => charts.get(host)?.u.redraw(false));
+    return update;
   } };
 }
 
-/** A colour from dark violet to light yellow, equally far apart for every eye. @param {number} t from 0 to 1 */
-function heat(t) {
-  const i = Math.min(3, Math.floor(t * 4)), part = t * 4 - i;
-  return `rgb(${HEAT[i].map((low, c) => Math.round(low + part * (HEAT[i + 1][c] - low))).join(" ")})`;
-}
-const HEAT = [[43, 20, 90], [126, 33, 131], [201, 68, 105], [243, 142, 76], [250, 225, 130]];
+/** A colour from dark violet over red to light yellow. @param {number} t from 0 to 1 */
+const heat = (t) => `hsl(${280 + 130 * t} ${55 + 25 * t}% ${20 + 55 * t}%)`;
 
 /** The heat map of a metric: a row a layer, a column a capture. */
 function heatMap() {
-  const canvas = el("canvas", { role: "img" }), scale = el("p", { class: "quiet" }), run = () => runs[moment.run];
-  const grid = () => run().values[moment.metric] || [];
+  const canvas = el("canvas", { role: "img" }), scale = el("p", { class: "quiet" }), count = layerNames.length;
+  const grid = () => runs[moment.run].values[moment.metric] || [];
   const draw = () => {
-    const known = grid().flat().filter((value) => value !== null && Number.isFinite(value)).map(Number).sort((a, b) => a - b);
-    const low = known[Math.floor(known.length * 0.02)] ?? 0, high = known[Math.ceil(known.length * 0.98) - 1] ?? 1;
-    const tall = Math.max(3, Math.min(16, Math.round(480 / layerNames.length))), wide = canvas.parentElement?.clientWidth || 600;
-    Object.assign(canvas, { width: wide * devicePixelRatio, height: tall * layerNames.length * devicePixelRatio });
-    canvas.style.height = `${tall * layerNames.length}px`;
-    const ctx = canvas.getContext("2d"), across = canvas.width / grid().length, down = tall * devicePixelRatio;
-    grid().forEach((values, step) => values.forEach((value, layer) => {
+    const known = grid().flat().filter((value) => value !== null).map(Number).sort((a, b) => a - b);
+    const low = known[Math.floor(known.length * 0.02)], high = known[Math.ceil(known.length * 0.98) - 1];
+    const tall = Math.max(3, Math.min(16, Math.round(480 / count))), down = tall * devicePixelRatio;
+    canvas.width = (canvas.parentElement?.clientWidth || 600) * devicePixelRatio;
+    canvas.height = down * count;
+    canvas.style.height = `${tall * count}px`;
+    const ctx = canvas.getContext("2d"), across = canvas.width / grid().length;
+    grid().forEach((values, at) => values.forEach((value, layer) => {
       if (value === null) return;
-      const t = Math.max(0, Math.min(1, (value - low) / (high - low || 1)));
-      ctx.fillStyle = heat(t);
-      ctx.fillRect(Math.floor(step * across), layer * down, Math.ceil(across), down - (tall > 6 ? 1 : 0));
+      ctx.fillStyle = heat(Math.max(0, Math.min(1, (value - low) / (high - low || 1))));
+      ctx.fillRect(Math.floor(at * across), layer * down, Math.ceil(across), down - (tall > 6 ? 1 : 0));
     }));
-    scale.textContent = `Dark is ${short(low)}, light is ${short(high)}. A row is a layer in the order of the model, a column a capture.`;
-    canvas.setAttribute("aria-label", `${moment.metric} of ${layerNames.length} layers at ${grid().length} captures, from ${short(low)} to ${short(high)}`);
+    const { steps } = runs[moment.run];
+    scale.textContent = `Dark is ${short(low)}, light is ${short(high)}. Down: ${layerNames[0]} to ${layerNames[count - 1]}. ` +
+      `Across: captures from step ${steps[0]} to step ${steps[steps.length - 1]}. A click chooses a layer.`;
+    canvas.setAttribute("aria-label", `${moment.metric} of ${counted(count, "layer")}. ${scale.textContent}`);
   };
-  /** @param {MouseEvent} event @returns {[number, number]} */
-  const at = (event) => {
-    const box = canvas.getBoundingClientRect();
-    return [Math.floor(((event.clientX - box.left) / box.width) * grid().length), Math.floor(((event.clientY - box.top) / box.height) * layerNames.length)];
+  /** @param {MouseEvent} event */
+  const at = ({ clientX, clientY }) => {
+    const { left, top, width, height } = canvas.getBoundingClientRect();
+    return [Math.floor(((clientX - left) / width) * grid().length), Math.floor(((clientY - top) / height) * count)];
   };
   canvas.addEventListener("mousemove", (/** @type {MouseEvent} */ event) => {
-    const [step, layer] = at(event);
-    showTip(`${layerNames[layer]}, step ${run().steps[step]}: ${moment.metric} ${short(grid()[step]?.[layer])}`, event.clientX, event.clientY);
+    const [capture, layer] = at(event), step = runs[moment.run].steps[capture];
+    const said = `${layerNames[layer]}, step ${step}: ${moment.metric} ${short(grid()[capture]?.[layer])}`;
+    showTip(said, event.clientX, event.clientY);
   });
   canvas.addEventListener("mouseleave", hideTip);
-  canvas.addEventListener("click", (/** @type {MouseEvent} */ event) => chooseLayer(at(event)[1]));
-  return { figure: el("figure", {}, el("figcaption", {}, el("span", { class: "caption", text: "Layers over steps" })), el("div", {}, canvas), scale), start: draw };
+  const caption = el("figcaption", {}, el("span", { class: "caption", text: "Layers over steps" }));
+  return { canvas, at, figure: el("figure", {}, caption, el("div", {}, canvas), scale), start: draw };
 }
-
-let chooseLayer = (/** @type {number} */ layer) => void (moment.layer = layer);
 
 /** What stands above the table of a page of runs. */
 function runsOverview() {
-  /** @param {string} label @param {string[]} texts @param {number} chosen @param {(i: number) => void} change */
-  const choice = (label, texts, chosen, change) => {
-    const select = el("select", { change: () => change(select.selectedIndex) }, ...texts.map((text, i) => el("option", { text, selected: i === chosen })));
-    return el("label", {}, `${label} `, select);
-  };
-  const map = heatMap(), spectrum = el("div", { class: "figures" }), metrics = (page.metrics || []).filter(({ name }) => runs.some((run) => run.values[name]));
-  const drawSpectrum = () => {
-    const shown = stepSpectrum(() => moment.layer);
-    spectrum.replaceChildren(shown.figure);
+  const map = heatMap(), place = el("div"), metrics = (page.metrics || []).map(({ name }) => name);
+  const curves = (page.curves || []).map(curveFigure);
+  const chooseLayer = (/** @type {number} */ layer) => {
+    moment.layer = layers.querySelector("select").selectedIndex = layer;
+    const shown = stepSpectrum(layer);
+    place.replaceChildren(shown.figure);
     shown.start();
     setStep(moment.step);
   };
-  chooseLayer = (layer) => {
-    moment.layer = layer;
-    /** @type {HTMLSelectElement} */ (layers.querySelector("select")).selectedIndex = layer;
-    drawSpectrum();
-  };
-  const layers = choice("layer", layerNames, 0, (i) => chooseLayer(i));
-  const curves = (page.curves || []).map(curveFigure);
-  const events = runs.flatMap((run) => run.events.map(([step, kind, text]) => el("li", { text: `${runs.length > 1 ? `${run.label}, ` : ""}${step >= 0 ? `step ${step}, ` : ""}${kind}: ${text}` })));
-  const node = el("section", {}, playerOf(), movingCards(),
-    el("div", { class: "tools" }, layers, metrics.length > 1 ? choice("heat map of", metrics.map(({ name }) => name), 0, (i) => ((moment.metric = metrics[i].name), map.start())) : null,
-      runs.length > 1 ? choice("run", runs.map((run) => run.label), 0, (i) => ((moment.run = i), map.start())) : null),
-    el("div", { class: "figures" }, spectrum, map.figure), el("h2", { text: "Over steps" }), el("div", { class: "figures" }, ...curves.map((one) => one.figure)),
-    events.length ? el("details", { open: events.length < 6 }, el("summary", { text: counted(events.length, "event") }), el("ul", {}, ...events)) : null);
-  return { node, start: () => (map.start(), curves.forEach((one) => one.start()), drawSpectrum(), addEventListener("resize", map.start)) };
+  const layers = choice("layer", layerNames, chooseLayer);
+  map.canvas.addEventListener("click", (/** @type {MouseEvent} */ event) => chooseLayer(map.at(event)[1]));
+  const events = (page.events || []).map(([step, text]) => el("li", { text: step >= 0 ? `step ${step}: ${text}` : text }));
+  const redraw = (/** @type {Partial<typeof moment>} */ to) => (Object.assign(moment, to), map.start());
+  const tools = el("div", { class: "tools" }, layers, choice("heat map of", metrics, (i) => redraw({ metric: metrics[i] })),
+    choice("run", runs.map((run) => run.label), (run) => redraw({ run })));
+  const node = el("section", {}, playerOf(), movingCards(), tools,
+    el("div", { class: "figures" }, place, map.figure), el("h2", { text: "Over steps" }),
+    el("div", { class: "figures" }, ...curves.map((one) => one.figure)),
+    events.length ? el("details", { open: events.length < 6 }, el("summary", { text: counted(events.length, "event") }),
+      el("ul", {}, ...events)) : null);
+  return { node, resize: map.start, start: () => {
+    map.start();
+    curves.forEach((one) => one.start());
+    chooseLayer(0);
+  } };
 }
 
-/** The figures of an opened row: of a layer of one run, or of one of several runs. @param {number} row */
+/** The figures of an opened layer of one run: spectrum at the step, and metrics. @param {number} row @returns {Figure[]} */
 function runFigures(row) {
-  if (page.kind === "runs") return [];
-  const layer = layerNames.indexOf(page.texts.name[row]);
-  const curves = (page.metrics || []).filter(({ name }) => runs[0].values[name]?.some((values) => values[layer] !== null)).slice(0, 3).map(({ name }) =>
-    curveFigure({ name, note: "", lines: [{ label: name, x: runs[0].steps, middle: runs[0].values[name].map((values) => values[layer]), low: [], high: [] }] }));
-  return [stepSpectrum(() => layer), ...curves];
+  const layer = layerNames.indexOf(page.texts.name[row]), [{ steps: x, values }] = runs;
+  if (several || layer < 0) return [];
+  const metrics = (page.metrics || []).filter(({ name }) => values[name]?.some((of) => of[layer] !== null)).slice(0, 3);
+  return [stepSpectrum(layer), ...metrics.map(({ name }) => {
+    const line = { label: name, x, middle: values[name].map((of) => of[layer]), low: [], high: [] };
+    return curveFigure({ name, note: "", lines: [line] });
+  })];
 }

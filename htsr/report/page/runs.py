@@ -59,12 +59,15 @@ def runs_data(
         "metric": "alpha",
         "layers": [visible(name, MAX_TEXT) for name in names],
         "ends": ends,
-        "metrics": [_metric(name) for name in METRICS],
+        "metrics": [
+            _metric(name) for name in METRICS if any(_own_rows(h)[name].notna().any() for h in captured.values())
+        ],
         "curves": [*_curves(runs), *_settings_over_steps(captured, legend)],
         "runs": [
             _run(visible(legend.get(label, label), MAX_TEXT), history, steps[label], names, ends)
             for label, history in captured.items()
         ],
+        "events": [event for label in captured for event in _events(runs, label, legend)],
         "skipped": [],
         "foot": _foot(runs, notes, left_out),
     }
@@ -226,8 +229,6 @@ def _run(
         spectra = history.spectra_at(step, history.quantities[0])
         esds.append([_counts(spectra.get(name), of) for name, of in zip(names, ends, strict=True)])
     scalars = history.scalars
-    events = history.events[lambda table: table["kind"] != "closed"].to_dict("records")
-    damaged = [[-1, "damaged", f"{name}: {reason}"] for name, reason in history.damaged.items()]
     return {
         "label": label,
         "steps": steps,
@@ -240,9 +241,17 @@ def _run(
         "scalars": {
             visible(name, MAX_TEXT): _thinned(scalars["step"], scalars[name]) for name in scalars if name != "step"
         },
-        "events": [[int(e["step"]), e["kind"], visible(e["message"], MAX_TEXT)] for e in events[-200:]]
-        + [[step, kind, visible(text, MAX_TEXT)] for step, kind, text in damaged],
     }
+
+
+def _events(runs: Mapping[str, "History"], label: str, legend: Mapping[str, str]) -> list[list[Any]]:
+    """Return step and text of what happened in a run, such as a skipped capture; -1 for a damaged file, which has no step."""
+    history = runs[label]
+    table = history.events[lambda table: table["kind"] != "closed"]
+    found = [(int(e["step"]), f"{e['kind']}: {e['message']}") for e in table.to_dict("records")[-200:]]
+    found += [(-1, f"damaged: {name}: {reason}") for name, reason in history.damaged.items()]
+    run = f"{legend.get(label, label)}, " if len(runs) > 1 else ""
+    return [[step, visible(run + text, MAX_TEXT)] for step, text in found]
 
 
 def _counts(spectrum: "Spectrum | None", ends: list[float] | None) -> list[int] | None:

@@ -52,7 +52,9 @@ class Opener:
         if isinstance(source, str):
             text, source = source, self._folder / f"page-{len(self._pages)}.html"
             source.write_text(text, encoding="utf-8")
-        context = self._browser.new_context(viewport={"width": width, "height": height}, color_scheme=theme)
+        context = self._browser.new_context(
+            viewport={"width": width, "height": height}, color_scheme=theme, reduced_motion="reduce"
+        )
         page = context.new_page()
         page.set_default_timeout(5000)
         page.emulate_media(media=media)

@@ -41,7 +41,7 @@ def milliseconds_to_open(page, repeats: int = 5) -> float:
     times = []
     for _ in range(repeats):
         page.reload()
-        page.wait_for_function("performance.getEntriesByName('htsrReady').length > 0")
+        page.wait_for_function("() => performance.getEntriesByName('htsrReady').length > 0")
         times.append(page.evaluate("performance.getEntriesByName('htsrReady')[0].startTime"))
     return median(times)
 
