@@ -14,8 +14,7 @@ function panelOf(row, width) {
     el("h3", {}, el("span", { text: name }), el("a", { href: addressOf(row), class: "quiet", text: "link to this row" })),
     el("p", { class: "quiet", text: [places.role[row], places.label[row]].filter(Boolean).join(" of ") }),
     findings.length ? el("ul", { class: "findings" }, ...findings) : null,
-    drawn.length ? el("div", { class: "figures" }, ...drawn.map((one) => one.figure)) : null,
-    page.kind === "runs" || drawn.length ? null : el("p", { class: "quiet", text: "There is no spectrum to draw." }),
+    el("div", { class: "figures" }, ...drawn.map((one) => one.figure), drawn.length || several ? null : "There is no spectrum."),
     el("h4", { text: "Every number" }), el("dl", { class: "cells" }, ...cells))));
   return { node, start: () => drawn.forEach((one) => one.start()) };
 }

@@ -23,10 +23,9 @@ function headerOf() {
 }
 
 /** A card that opens a row. @param {number} row @param {string} title @param {...(Node|null)} children */
-function cardOf(row, title, ...children) {
-  const attributes = { type: "button", class: `card is-${severityOf(row)}`, click: () => openRow(row, true) };
-  return el("button", attributes, el("b", { text: title }), ...children);
-}
+const cardOf = (row, title, ...children) => el("button", {
+  type: "button", class: `card is-${severityOf(row)}`, click: () => openRow(row, true),
+}, el("b", { text: title }), ...children);
 
 /** The cards of the layers that come first. */
 function cardsOf() {
