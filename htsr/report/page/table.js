@@ -95,10 +95,7 @@ function change(to) {
 /** @param {string} text @param {() => void} click @param {string} [name] of its class */
 const button = (text, click, name) => el("button", { type: "button", text, click, class: name });
 
-function tableCaption() {
-  const order = view.sort ? `sorted by ${view.sort}` : page.kind === "runs" ? "as they were given" : "in the order of the model";
-  return `${rowWord}, ${view.sort === "findings" ? "the worst first" : order}. A click opens a row.`;
-}
+const tableCaption = () => `${rowWord}${view.sort ? `, sorted by ${view.sort}` : ""}. A click opens a row.`;
 
 /** @param {Column} column */
 function headerCell(column) {
@@ -125,7 +122,7 @@ function tableRow(row, columns) {
 function openRow(row, scroll = false) {
   const place = `tr[data-row="${row ?? view.open}"] button.name`;
   view.open = row;
-  if (location.protocol !== "about:") history.replaceState(null, "", addressOf(row)); // the frame of a notebook has no address
+  if (!framed) history.replaceState(null, "", addressOf(row));
   if (tableHost.querySelector(place)) showPanel();
   else change({ filter: (filterBox.value = ""), kinds: [], all: true });
   const shown = tableHost.querySelector(place);

@@ -4,6 +4,7 @@ import csv
 import io
 import json
 import math
+from html import escape
 
 import pytest
 
@@ -353,3 +354,20 @@ def test_print(html, open_page):
     assert not page.is_visible(".tools")
     assert not page.is_visible(".switch")
     assert page_faults(page) == []
+
+
+def test_in_the_frame_of_a_notebook(html, open_page):
+    """A sandboxed frame has no address of its own, and a link would open the notebook in it."""
+    source = escape(html.read_text(encoding="utf-8"))
+    sandbox = 'sandbox="allow-scripts allow-downloads"'
+    page = open_page(
+        f'<!doctype html><h1>notebook</h1><iframe srcdoc="{source}" {sandbox} width=900 height=600></iframe>'
+    )
+    frame = page.frames[1]
+    frame.wait_for_selector(".card")
+    frame.click(".card >> nth=0")
+    assert opened(frame) == texts(frame, ".card b")[0]
+    assert frame.locator("tr.panel a").count() == 0
+    frame.click(".verdict a >> nth=0")
+    assert frame.locator(".chip").count() == 1
+    assert frame.url == "about:srcdoc"
