@@ -299,7 +299,9 @@ def test_themes(html, open_page):
     assert fresh.evaluate(look) == [paper, drawn]
 
 
-@pytest.mark.parametrize(("width", "theme"), [(400, "dark"), (1280, "light"), (2000, "dark")])
+@pytest.mark.parametrize(
+    ("width", "theme"), [(400, "dark"), (2000, "light"), pytest.param(1280, "dark", marks=pytest.mark.slow)]
+)
 def test_widths(html, open_page, width, theme):
     page = open_page(html, width=width, theme=theme)
     table = "() => { const e = document.querySelector('.scroll'); return [e.scrollWidth, e.clientWidth]; }"
