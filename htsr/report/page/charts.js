@@ -146,7 +146,6 @@ function listen(u, chart) {
     const found = nearest(event), content = found && chart.hover?.(...found);
     if (content) showTip(content, event.clientX, event.clientY);
     else hideTip();
-    u.over.style.cursor = found && chart.click ? "pointer" : "default";
   });
   u.over.addEventListener("mouseleave", hideTip);
   u.over.addEventListener("click", (/** @type {MouseEvent} */ event) => {

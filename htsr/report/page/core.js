@@ -30,6 +30,9 @@ function short(value, digits = 3) {
   return String(Number(value.toPrecision(digits)));
 }
 
+/** Whether the page stands in the frame of a notebook, where a link would open the notebook instead. */
+const framed = location.protocol === "about:";
+
 /** @param {number} count @param {string} one */
 const counted = (count, one) => `${count.toLocaleString("en")} ${one}${count === 1 ? "" : "s"}`;
 

@@ -3,7 +3,7 @@
 /** What a part of a condition is in a row; null is unknown, as a missing value makes it. @typedef {(row: number) => any} Value */
 
 const TOKENS =
-  /\s*('(?:[^'\\]|\\.)*'|"(?:[^"\\]|\\.)*"|(?:\d+\.?\d*|\.\d+)(?:e[+-]?\d+)?(?![\w.])|[A-Za-z_]\w*|[<>=!]=|[<>()[\],-])/iy;
+  /\s*('(?:[^'\\]|\\.)*'|"(?:[^"\\]|\\.)*"|-?(?:\d+\.?\d*|\.\d+)(?:e[+-]?\d+)?(?![\w.])|[A-Za-z_]\w*|[<>=!]=|[<>()[\],])/iy;
 
 /** @type {Object<string, (a: any, b: any) => boolean>} */
 const COMPARE = {
@@ -67,12 +67,8 @@ function parseCondition(rest, columns) {
   const value = () => {
     const token = rest.shift();
     if (token === undefined) throw new Error("the condition is not complete");
-    if (/^[\d.]/.test(token)) return { get: () => Number(token), text: false };
+    if (/^[-\d.]/.test(token)) return { get: () => Number(token), text: false };
     if (/^['"]/.test(token)) return { get: () => token.slice(1, -1).replace(/\\(.)/g, "$1"), text: true };
-    if (token === "-") {
-      const { get } = value();
-      return { get: (row) => -get(row), text: false };
-    }
     const of = token in AGGREGATES && take("(") ? rest.shift() || "" : token, column = columns.get(of);
     if (!column) throw new Error(`there is no column “${of}” here: ${[...columns.keys()].slice(0, 6).join(", ")}, …`);
     if (of !== token) {

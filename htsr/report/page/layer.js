@@ -10,12 +10,12 @@ function panelOf(row, width) {
   const filled = page.columns.filter((column) => texts[column.name][row] !== "");
   const cells = filled.map(({ name, unit, meaning, explain }) => el("div", {}, el("dt", {}, term(name, explain)), el("dd", {},
     el("b", { text: texts[name][row] }), unit ? ` ${unit}` : null, el("span", { class: "quiet", text: ` ${meaning}` }))));
+  const link = framed ? null : el("a", { href: addressOf(row), class: "quiet", text: "link to this row" });
   const node = el("tr", { class: "panel" }, el("td", { colspan: width }, el("div", { class: "panel" },
-    el("h3", {}, el("span", { text: name }), el("a", { href: addressOf(row), class: "quiet", text: "link to this row" })),
+    el("h3", {}, el("span", { text: name }), link),
     el("p", { class: "quiet", text: [places.role[row], places.label[row]].filter(Boolean).join(" of ") }),
     findings.length ? el("ul", { class: "findings" }, ...findings) : null,
-    drawn.length ? el("div", { class: "figures" }, ...drawn.map((one) => one.figure)) : null,
-    page.kind === "runs" || drawn.length ? null : el("p", { class: "quiet", text: "There is no spectrum to draw." }),
+    el("div", { class: "figures" }, ...drawn.map((one) => one.figure), drawn.length || several ? null : "There is no spectrum."),
     el("h4", { text: "Every number" }), el("dl", { class: "cells" }, ...cells))));
   return { node, start: () => drawn.forEach((one) => one.start()) };
 }

@@ -23,10 +23,9 @@ function headerOf() {
 }
 
 /** A card that opens a row. @param {number} row @param {string} title @param {...(Node|null)} children */
-function cardOf(row, title, ...children) {
-  const attributes = { type: "button", class: `card is-${severityOf(row)}`, click: () => openRow(row, true) };
-  return el("button", attributes, el("b", { text: title }), ...children);
-}
+const cardOf = (row, title, ...children) => el("button", {
+  type: "button", class: `card is-${severityOf(row)}`, click: () => openRow(row, true),
+}, el("b", { text: title }), ...children);
 
 /** The cards of the layers that come first. */
 function cardsOf() {
@@ -80,8 +79,7 @@ function depthOf() {
       click: (_, i) => openRow(rows[i], true),
     });
   });
-  const note = "Smaller is heavier-tailed. Grey: where 90 % of noise of the same shape lies. Dashed: 2 and 6. " +
-    "Bars: 95 % interval, or one standard error each way. A click opens the layer.";
+  const note = "Smaller is heavier-tailed. Grey: 90 % of noise of this shape. Dashed: 2 and 6. Bars: 95 % interval, or ± sigma.";
   const node = el("section", {}, el("h2", {}, term(metric, meaningOf(column)), " by depth"),
     el("div", { class: "figures depth" }, ...panels.map((panel) => panel.figure)),
     alpha ? el("p", { class: "quiet", text: note }) : null);

@@ -58,17 +58,12 @@ function drawTable() {
   const rows = shownRows(), columns = shownColumns(), body = el("tbody");
   const nameColumn = page.columns.find((column) => column.name === "name") || page.columns[0];
   const groups = view.group ? grouped(rows, (row) => groupTexts[view.group][row] || `no ${view.group}`) : new Map([["", rows]]);
-  let left = view.all ? Infinity : ROWS_AT_ONCE, panel = null;
+  let left = view.all ? Infinity : ROWS_AT_ONCE;
   for (const [key, members] of groups) {
     const text = `${key} (${members.length})`;
     if (view.group && left > 0)
       body.append(el("tr", { class: "group" }, el("th", { scope: "rowgroup", colspan: columns.length + 1, text })));
-    for (const row of members.slice(0, Math.max(0, left))) {
-      body.append(tableRow(row, columns));
-      if (view.open !== row) continue;
-      panel = panelOf(row, columns.length + 1);
-      body.append(panel.node);
-    }
+    body.append(...members.slice(0, Math.max(0, left)).map((row) => tableRow(row, columns)));
     left -= members.length;
   }
   const head = el("thead", {}, el("tr", {}, ...[nameColumn, ...columns].map(headerCell)));
@@ -76,7 +71,19 @@ function drawTable() {
   if (left < 0) tableHost.append(button(`Show all ${counted(rows.length, "row")}`, () => change({ all: true })));
   const only = view.kinds.join(", ");
   chosenKinds.replaceChildren(...(only ? [button(`only ${only} ×`, () => change({ kinds: [] }), "chip")] : []));
-  panel?.start();
+  showPanel();
+}
+
+/** Show the panel of the open row below it, and no other. */
+function showPanel() {
+  tableHost.querySelector("tr.panel")?.remove();
+  tableHost.querySelector("[aria-expanded=true]")?.setAttribute("aria-expanded", "false");
+  const row = tableHost.querySelector(`tr[data-row="${view.open}"]`);
+  if (view.open === null || !row) return;
+  row.querySelector("button").setAttribute("aria-expanded", "true");
+  const panel = panelOf(view.open, row.cells.length);
+  row.after(panel.node);
+  panel.start();
 }
 
 /** Show something else in the table. @param {Partial<View>} to */
@@ -88,10 +95,7 @@ function change(to) {
 /** @param {string} text @param {() => void} click @param {string} [name] of its class */
 const button = (text, click, name) => el("button", { type: "button", text, click, class: name });
 
-function tableCaption() {
-  const order = view.sort ? `sorted by ${view.sort}` : page.kind === "runs" ? "as they were given" : "in the order of the model";
-  return `${rowWord}, ${view.sort === "findings" ? "the worst first" : order}. A click opens a row.`;
-}
+const tableCaption = () => `${rowWord}${view.sort ? `, sorted by ${view.sort}` : ""}. A click opens a row.`;
 
 /** @param {Column} column */
 function headerCell(column) {
@@ -106,23 +110,22 @@ function headerCell(column) {
 
 /** @param {number} row @param {Column[]} columns */
 function tableRow(row, columns) {
-  const note = page.notes[row], severity = severityOf(row), open = view.open === row;
-  return el("tr", { class: severity && `is-${severity}`, "data-row": row, click: () => openRow(open ? null : row) },
+  const note = page.notes[row], severity = severityOf(row), click = () => openRow(view.open === row ? null : row);
+  return el("tr", { class: severity && `is-${severity}`, "data-row": row, click },
     el("th", { scope: "row" },
-      el("button", { type: "button", class: "name", "aria-expanded": String(open), text: page.texts.name[row] }),
+      el("button", { type: "button", class: "name", "aria-expanded": "false", text: page.texts.name[row] }),
       note ? el("span", { class: "note", text: note }) : null),
     ...columns.map(({ name, numeric }) => el("td", { class: numeric ? "number" : null, text: page.texts[name][row] })));
 }
 
 /** Open a row, or close the one that is open. @param {number|null} row @param {boolean} [scroll] */
 function openRow(row, scroll = false) {
-  const last = view.open;
+  const place = `tr[data-row="${row ?? view.open}"] button.name`;
   view.open = row;
-  if (row !== null && !shownRows().includes(row)) (view.filter = filterBox.value = ""), (view.kinds = []);
-  if (row !== null && shownRows().indexOf(row) >= ROWS_AT_ONCE) view.all = true;
-  if (location.protocol !== "about:") history.replaceState(null, "", addressOf(row)); // the frame of a notebook has no address
-  drawTable();
-  const shown = tableHost.querySelector(`tr[data-row="${row ?? last}"] button.name`);
+  if (!framed) history.replaceState(null, "", addressOf(row));
+  if (tableHost.querySelector(place)) showPanel();
+  else change({ filter: (filterBox.value = ""), kinds: [], all: true });
+  const shown = tableHost.querySelector(place);
   shown?.focus({ preventScroll: true });
   if (!scroll) return;
   const calm = matchMedia("(prefers-reduced-motion: reduce)").matches;

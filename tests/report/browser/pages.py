@@ -1,11 +1,21 @@
 """The results behind the pages that the tests of this folder open."""
 
 import numpy as np
+import pandas as pd
 import torch
 from torch import nn
 
 import htsr
+from htsr.audit.findings import findings_of_row, ranked
 from htsr.optim import HTMuon
+from htsr.report.page.analysis import SHOWN, analysis_data, layers
+from htsr.report.page.depth import depth_of
+from htsr.report.page.document import document
+from htsr.report.page.pictures import picture_of_layer, points_for
+from htsr.report.page.table import table_of
+from htsr.training.store.capture import Capture
+from htsr.training.store.files import SCHEMA
+from htsr.training.store.writer import RunWriter
 
 # Names that a stranger's file may hold.
 HOSTILE = (
@@ -58,3 +68,46 @@ def train(run_dir, power: float, seed: int) -> None:
             loss.backward()
             optimizer.step()
             monitor.record(loss=loss.item())
+
+
+def large_page(count: int) -> str:
+    """Return the page of so many layers: those of 20 matrices of 512 x 384, again and again."""
+    draw = np.random.default_rng(0)
+    analysis = htsr.analyze({f"w{n}": heavy(draw, 1 + n / 4, (512, 384)) for n in range(20)}, progress=False)
+    details = pd.concat([analysis.details] * -(-count // 20), ignore_index=True).head(count)
+    details["name"] = details["longname"] = layer_names(count)
+    pictures = [picture_of_layer(layer, points_for(count)) for layer in analysis]
+    findings = ranked(found for row in details.to_dict("records") for found in findings_of_row(row))
+    return document(
+        analysis_data(analysis)
+        | {"pictures": [pictures[n % 20] for n in range(count)], "depth": depth_of(details, "alpha")}
+        | layers(details, findings)
+        | table_of(details, analysis.columns, SHOWN)
+    )
+
+
+def layer_names(count: int) -> list[str]:
+    """Return names as in a transformer with four matrices a block."""
+    roles = ("self_attn.q_proj", "self_attn.v_proj", "mlp.up_proj", "mlp.down_proj")
+    return [f"model.layers.{n // 4}.{roles[n % 4]}" for n in range(count)]
+
+
+def long_run(run_dir, count: int, captures: int) -> None:
+    """Record a run of so many layers, whose spectra widen from capture to capture."""
+    draw = np.random.default_rng(0)
+    analysis = htsr.analyze({f"w{n}": heavy(draw, 1 + n / 4) for n in range(20)}, progress=False)
+    rows, spectra = [layer.row | {"quantity": "weights"} for layer in analysis], list(analysis.spectra.values())
+    names = layer_names(count)
+    about = {"schema": SCHEMA, "htsr": htsr.__version__, "model": "sample", "optimizer": None}
+    writer = RunWriter(run_dir, about, 0)
+    for number in range(captures):
+        seen = {
+            ("weights", name): htsr.Spectrum(
+                spectra[n % 20].eigenvalues ** (1 + 0.01 * number), shape=spectra[n % 20].shape
+            )
+            for n, name in enumerate(names)
+        }
+        own = [rows[n % 20] | {"name": name, "longname": name} for n, name in enumerate(names)]
+        writer.save(Capture(10 * number, float(number), 0.1, own, seen, [{"lr": 0.1}]))
+        writer.record(10 * number, {"loss": 3 / (number + 1)})
+    writer.close()

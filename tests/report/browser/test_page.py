@@ -4,6 +4,7 @@ import csv
 import io
 import json
 import math
+from html import escape
 
 import pytest
 
@@ -298,7 +299,9 @@ def test_themes(html, open_page):
     assert fresh.evaluate(look) == [paper, drawn]
 
 
-@pytest.mark.parametrize(("width", "theme"), [(400, "dark"), (1280, "light"), (2000, "dark")])
+@pytest.mark.parametrize(
+    ("width", "theme"), [(400, "dark"), (2000, "light"), pytest.param(1280, "dark", marks=pytest.mark.slow)]
+)
 def test_widths(html, open_page, width, theme):
     page = open_page(html, width=width, theme=theme)
     table = "() => { const e = document.querySelector('.scroll'); return [e.scrollWidth, e.clientWidth]; }"
@@ -353,3 +356,20 @@ def test_print(html, open_page):
     assert not page.is_visible(".tools")
     assert not page.is_visible(".switch")
     assert page_faults(page) == []
+
+
+def test_in_the_frame_of_a_notebook(html, open_page):
+    """A sandboxed frame has no address of its own, and a link would open the notebook in it."""
+    source = escape(html.read_text(encoding="utf-8"))
+    sandbox = 'sandbox="allow-scripts allow-downloads"'
+    page = open_page(
+        f'<!doctype html><h1>notebook</h1><iframe srcdoc="{source}" {sandbox} width=900 height=600></iframe>'
+    )
+    frame = page.frames[1]
+    frame.wait_for_selector(".card")
+    frame.click(".card >> nth=0")
+    assert opened(frame) == texts(frame, ".card b")[0]
+    assert frame.locator("tr.panel a").count() == 0
+    frame.click(".verdict a >> nth=0")
+    assert frame.locator(".chip").count() == 1
+    assert frame.url == "about:srcdoc"

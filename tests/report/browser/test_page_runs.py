@@ -162,7 +162,12 @@ def test_a_comparison_shows_the_most_changed_first(comparison, pages, open_page)
 
 @pytest.mark.parametrize(
     ("kind", "width", "theme"),
-    [("runs", 400, "light"), ("runs", 1280, "dark"), ("one", 2000, "light"), ("comparison", 400, "dark")],
+    [
+        ("runs", 400, "light"),
+        ("comparison", 400, "dark"),
+        pytest.param("runs", 1280, "dark", marks=pytest.mark.slow),
+        pytest.param("one", 2000, "light", marks=pytest.mark.slow),
+    ],
 )
 def test_no_faults_at_any_width(pages, open_page, kind, width, theme):
     page = open_page(pages[kind], width=width, theme=theme)
