@@ -2,7 +2,7 @@
 
 from htsr.audit.tokens.directions import OF_CHANGE, Directions, Sources, with_directions
 from htsr.audit.tokens.reload import Reload, reload_of
-from htsr.audit.tokens.saved import tokens_document, tokens_from
+from htsr.audit.tokens.saved import tokens_document, with_kept
 from htsr.audit.tokens.stream import Side
 from htsr.audit.tokens.table import tokens_lines, tokens_table
 
@@ -14,8 +14,8 @@ __all__ = [
     "Sources",
     "reload_of",
     "tokens_document",
-    "tokens_from",
     "tokens_lines",
     "tokens_table",
     "with_directions",
+    "with_kept",
 ]

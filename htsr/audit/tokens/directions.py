@@ -145,7 +145,7 @@ def with_directions(results: Mapping[str, R], sources: Sources, k: int, progress
     """Return layers' results that know their directions, k of them named where the layer lies in the residual stream."""
     kept = _named(results, sources, k, progress) if k else {}
     return {
-        name: replace(result, _directions=Directions(sources, kept.get(name, directions_frame([])), k))  # type: ignore[type-var]
+        name: replace(result, _directions=Directions(sources, kept[name], k) if name in kept else Directions(sources))  # type: ignore[type-var]
         for name, result in results.items()
     }
 

@@ -3,7 +3,6 @@
 from typing import Literal, get_args
 
 from htsr.errors import InputError
-from htsr.plots.models.places import places
 from htsr.weights import Layer
 
 # "out": the left singular vectors of a matrix (out, in); "in": the right ones.
@@ -18,6 +17,8 @@ def side_in_stream(layer: Layer, d_model: int, asked: Side | None = None) -> tup
     The role of the layer decides, by its name; without a known role, the only side of that length. Raise ``InputError`` if
     there is none.
     """
+    from htsr.plots.models.places import places  # loads matplotlib
+
     role = places([layer.name], [layer.layer_type])[0].role
     rows, columns = layer.shape[:2]
     if len(layer.shape) > 2:
