@@ -36,7 +36,9 @@ def text(result: "Analysis | Comparison", stream: TextIO, sort: str | None = Non
     lines = findings_lines(findings)
     named = result.tokens_lines()
     hint = [f"What this means: htsr explain {' '.join(result.to_explain())}"] if findings else []
-    return "\n".join([result.headline(), "", shown, *more, *([""] if lines else []), *lines, *hint, *([""] if named else []), *named])
+    return "\n".join(
+        [result.headline(), "", shown, *more, *([""] if lines else []), *lines, *hint, *([""] if named else []), *named]
+    )
 
 
 def check_sort(sort: str | None, columns: Sequence[str]) -> None:

@@ -21,8 +21,8 @@ from htsr.spectra.leading import leading_directions
 from htsr.text import visible
 
 NO_WEIGHTS = (
-    "this result keeps no weights and no named directions: analyse the directory of a model, with its tokenizer, and ask there, or "
-    "ask for tokens= (--tokens) when you make a result that is to be saved"
+    "this result keeps no weights and no named directions: analyse the directory of a model, with its tokenizer, and ask there; "
+    "or ask for tokens= (--tokens) when you make a result that is to be saved"
 )
 OF_CHANGE = "this is the spectrum of a change: ask the layer of the comparison itself, c[name].tokens()"
 
@@ -60,7 +60,13 @@ class Sources:
         return find_vocabulary(self.sides[::-1])
 
     def named(
-        self, name: str, k: int, side: Side | None, seed: int, vocabulary: Vocabulary, embedding: Embedding | None = None
+        self,
+        name: str,
+        k: int,
+        side: Side | None,
+        seed: int,
+        vocabulary: Vocabulary,
+        embedding: Embedding | None = None,
     ) -> pd.DataFrame:
         """Return the k leading directions of a layer, or of its change, with their tokens."""
         *_, last = self.sides
@@ -73,20 +79,20 @@ class Sources:
         directions_DK = torch.from_numpy(np.ascontiguousarray(left if which == "out" else right)).float()
         ends = embedding.ends(directions_DK)
         null = self._null(embedding, len(values), seed)
-        p = p_values(ends.alignment_K, null)
-        beyond = float(np.quantile(null, 0.95, axis=1).max())
+        p = p_values(ends, null)
+        null_alignment, null_contrast = np.quantile(null, 0.95, axis=2).max(axis=0)
         whole = float(weight.double().square().sum())
         rows = []
         for number, value in enumerate(values):
             tokens = [
-                ", ".join(vocabulary.text(int(row)) for row in rows_K[number])
-                for rows_K in (ends.promoted_K, ends.suppressed_K)
+                ", ".join(vocabulary.text(int(row)) for row in rows_KT[number])
+                for rows_KT in (ends.promoted, ends.suppressed)
             ]
             # The sign of a direction is arbitrary: the end that comes closer to a token stands first.
-            promoted, suppressed = tokens if ends.is_first_K[number] else tokens[::-1]
+            promoted, suppressed = tokens if ends.is_first[number] else tokens[::-1]
             rows.append(
-                (number + 1, value, value**2 / whole, which, stream, promoted, suppressed, ends.alignment_K[number], beyond,
-                 p[number], bool(p[number] > LEVEL), vocabulary.about)
+                (number + 1, value, value**2 / whole, which, stream, promoted, suppressed, ends.alignment[number],
+                 null_alignment, ends.contrast[number], null_contrast, p[number], bool(p[number] > LEVEL), vocabulary.about)
             )  # fmt: skip
         return directions_frame(rows)
 
@@ -150,9 +156,7 @@ def with_directions(results: Mapping[str, R], sources: Sources, k: int, progress
     }
 
 
-def _named(
-    results: Mapping[str, R], sources: Sources, k: int, progress: bool | None
-) -> dict[str, pd.DataFrame]:
+def _named(results: Mapping[str, R], sources: Sources, k: int, progress: bool | None) -> dict[str, pd.DataFrame]:
     """Return the k leading directions of each layer that has some in the residual stream."""
     vocabulary = sources.vocabulary()
     embedding = Embedding(vocabulary.load())

@@ -8,7 +8,7 @@ from htsr.audit.tokens.directions import Directions
 from htsr.audit.tokens.table import COLUMNS, directions_frame
 
 R = TypeVar("R")
-KINDS = {"int64": int, "float64": (int, float), "str": str, "bool": bool}
+KINDS: dict[str, Any] = {"int64": int, "float64": (int, float), "str": str, "bool": bool}
 
 
 def tokens_document(layers: Mapping[str, Directions]) -> dict[str, Any]:

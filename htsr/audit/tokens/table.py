@@ -12,7 +12,8 @@ from htsr.text import encodable, escaped, visible
 # The columns of a table of directions with their types.
 COLUMNS = {
     "direction": "int64", "singular_value": "float64", "share": "float64", "side": "str", "stream": "str", "promoted": "str",
-    "suppressed": "str", "alignment": "float64", "null_alignment": "float64", "p_value": "float64", "reads_as_noise": "bool",
+    "suppressed": "str", "alignment": "float64", "null_alignment": "float64", "contrast": "float64",
+    "null_contrast": "float64", "p_value": "float64", "reads_as_noise": "bool",
     "embedding": "str",
 }  # fmt: skip
 # A direction with a larger p-value reads as noise.
@@ -46,7 +47,9 @@ def tokens_lines(table: pd.DataFrame, order: Sequence[str] | None = None) -> lis
         order = list(beyond.sort_values("alignment", ascending=False, kind="stable")["name"])
     layers = [name for name in dict.fromkeys(order) if (beyond["name"] == name).any()][:MAX_LAYERS]
     which = "; ".join(map(visible, dict.fromkeys(table["embedding"])))
-    lines = [f"Directions by the tokens that they promote | suppress ({which}; without the final norm and later layers):"]
+    lines = [
+        f"Directions by the tokens that they promote | suppress ({which}; without the final norm and later layers):"
+    ]
     sizes = table["name"].value_counts()
     shown = 0
     for name in layers:
@@ -57,7 +60,10 @@ def tokens_lines(table: pd.DataFrame, order: Sequence[str] | None = None) -> lis
             shown += 1
     more = f"; {len(beyond) - shown} more come closer to tokens than that" if len(beyond) > shown else ""
     noise = len(table) - len(beyond)
-    return [*lines, f"  {noise} of {len(table)} directions, in {len(sizes)} matrices, come no closer to tokens than random ones{more}"]
+    return [
+        *lines,
+        f"  {noise} of {len(table)} directions, in {len(sizes)} matrices, come no closer to tokens than random ones{more}",
+    ]
 
 
 def p_text(p: float, k: int) -> str:
