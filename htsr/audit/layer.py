@@ -111,8 +111,9 @@ class LayerAnalysis:
             the layer ``writes`` the direction or ``reads`` it; ``promoted`` and ``suppressed``, the tokens at the two ends, the
             strongest first, with a space in front of a token shown as a low bar. The sign of a singular direction is arbitrary,
             and the input of the layer decides which end is promoted: the end that comes closer to a token stands first.
-            ``alignment`` is the largest absolute cosine between the direction and one of these tokens, ``null_alignment`` what
-            95 % of random directions stay below, ``p_value`` how rarely random directions come as close, times k
+            ``alignment`` is the largest absolute cosine between the direction and one of these tokens, ``contrast`` their
+            largest absolute score in standard deviations of the scores of all tokens, ``null_alignment`` and ``null_contrast``
+            what 95 % of random directions stay below. ``p_value`` says how rarely random directions reach both, times k
             (Bonferroni), and ``reads_as_noise`` whether it is above 0.05. ``embedding`` says whose rows the tokens are: the
             input embedding, where there is no output embedding.
 
@@ -124,9 +125,11 @@ class LayerAnalysis:
             ValueError: If ``k`` is below 1, or ``side`` unknown.
 
         Notes:
-            The rows of the embedding are centred. The p-value is the larger one of two nulls: uniform random directions, and
-            random mixtures of all tokens, which have the anisotropy of the embedding. On MiniLM, a direction that mixes a word
-            with uniform noise at a cosine of 0.4 is found in 95 of 100 cases.
+            The rows of the embedding are centred. The p-value is the largest over two measures and two nulls: uniform random
+            directions, and random mixtures of all tokens, which have the anisotropy of the embedding. On MiniLM, none of 500
+            leading directions of Gaussian noise is called meaningful, none of 500 of noise with the covariance of the
+            embedding, 2 % of Student's t noise with 3 degrees of freedom; and of 352 English words, mixed with noise at a
+            cosine of 0.4, 94 % are found (``benchmarks/tokens_null.py``).
         """
         return self._directions.named(self.name, k, side, seed)
 

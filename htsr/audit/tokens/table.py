@@ -4,6 +4,7 @@ from collections.abc import Iterable, Sequence
 
 import pandas as pd
 
+from htsr.audit.layout import in_markdown, markdown_table
 from htsr.audit.table import WholeTexts
 from htsr.audit.tokens.alignment import least_p_value
 from htsr.p_values import PValue
@@ -48,22 +49,44 @@ def tokens_lines(table: pd.DataFrame, order: Sequence[str] | None = None) -> lis
     layers = [name for name in dict.fromkeys(order) if (beyond["name"] == name).any()][:MAX_LAYERS]
     which = "; ".join(map(visible, dict.fromkeys(table["embedding"])))
     lines = [
-        f"Directions by the tokens that they promote | suppress ({which}; without the final norm and later layers):"
+        f"Directions by the tokens that they promote | suppress, without the final norm and later layers ({which}):"
     ]
     sizes = table["name"].value_counts()
     shown = 0
     for name in layers:
         lines.append(f"  {visible(name)}")
         for row in beyond[beyond["name"] == name].head(MAX_DIRECTIONS).itertuples(index=False):
-            about = f"{row.direction}, {row.stream}, {100 * row.share:.2g} %, {p_text(row.p_value, int(sizes[name]))}"
-            lines.append(f"    {about}: {escaped(row.promoted)} | {escaped(row.suppressed)}")
+            about = f"{row.stream} {100 * row.share:.3g} % of the squared norm, {p_text(row.p_value, int(sizes[name]))}"
+            lines.append(f"    {row.direction} ({about}): {escaped(row.promoted)} | {escaped(row.suppressed)}")
             shown += 1
-    more = f"; {len(beyond) - shown} more come closer to tokens than that" if len(beyond) > shown else ""
+    if len(beyond) > shown:
+        lines.append(f"  and {len(beyond) - shown} more directions that single out tokens as random ones do not")
     noise = len(table) - len(beyond)
+    matrices = "1 matrix" if len(sizes) == 1 else f"{len(sizes)} matrices"
     return [
         *lines,
-        f"  {noise} of {len(table)} directions, in {len(sizes)} matrices, come no closer to tokens than random ones{more}",
+        f"  {noise} of {len(table)} directions, in {matrices}, single out tokens no more than random ones do",
     ]
+
+
+def tokens_markdown(table: pd.DataFrame) -> str:
+    """Return the directions that do not read as noise as a section in Markdown, nothing if no directions were named."""
+    if not len(table):
+        return ""
+    beyond = table[~table["reads_as_noise"]]
+    sizes = table["name"].value_counts()
+    texts = {
+        "layer": beyond["name"].map(visible),
+        "direction": beyond["direction"].astype("str"),
+        "stream": beyond["stream"],
+        "share": beyond["share"].map("{:.3g}".format),
+        "p-value": [p_text(p, int(sizes[name])) for name, p in zip(beyond["name"], beyond["p_value"], strict=True)],
+        "promoted": beyond["promoted"].map(escaped),
+        "suppressed": beyond["suppressed"].map(escaped),
+    }
+    first, *_, last = tokens_lines(table)
+    shown = [markdown_table(pd.DataFrame(texts, dtype="str"))] if len(beyond) else []
+    return "\n\n".join(["\n## Directions by tokens", in_markdown(first), *shown, in_markdown(last.strip())]) + "\n"
 
 
 def p_text(p: float, k: int) -> str:
