@@ -106,7 +106,8 @@ class Results(Generic[R]):
     @property
     def tokens_named(self) -> pd.DataFrame:
         """The directions that were named by tokens when the result was made, all layers'; see ``LayerAnalysis.tokens``."""
-        return tokens_table((name, result._directions.kept) for name, result in self.items())
+        kept = ((name, result._directions.kept) for name, result in self.items())
+        return tokens_table((name, table) for name, table in kept if table is not None)
 
     def tokens_lines(self) -> list[str]:
         """The named directions in lines for people; none if none were asked for."""

@@ -1,7 +1,7 @@
 """The leading directions of a layer, or of its change, named by tokens."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import Any, Protocol, TypeVar
 
 import numpy as np
@@ -117,23 +117,25 @@ class Directions:
 
     Attributes:
         sources: Where its weights are, or why they are nowhere.
-        kept: The directions that were named when the result was made.
+        kept: The directions that were named when the result was made; None if there are none.
         asked: How many were asked for then.
     """
 
     sources: Sources | str = NO_WEIGHTS
-    kept: pd.DataFrame = field(default_factory=lambda: directions_frame([]))
+    kept: pd.DataFrame | None = None
     asked: int = 0
 
     def named(self, name: str, k: int, side: Side | None, seed: int) -> pd.DataFrame:
         """Return the k leading directions with their tokens; those that were kept if they are enough."""
         check_whole_number("k", k, 1)
-        if k <= self.asked and side in (None, *self.kept["side"]):
+        if self.kept is not None and k <= self.asked and side in (None, *self.kept["side"]):
             return self.kept.head(k).copy()
         try:
             if isinstance(self.sources, str):
-                known = f"; it keeps {self.asked} directions" if self.asked else ""
-                raise InputError(f"{self.sources}{known}")
+                more = (
+                    f"{self.asked} directions were asked for when it was made, and it keeps no weights to name others"
+                )
+                raise InputError(self.sources if self.kept is None else more)
             return self.sources.named(name, k, side, seed, self.sources.vocabulary())
         except InputError as err:
             raise InputError(f"tokens of {visible(name)}: {err}") from err
@@ -161,7 +163,8 @@ def _named(results: Mapping[str, R], sources: Sources, k: int, progress: bool | 
     vocabulary = sources.vocabulary()
     embedding = Embedding(vocabulary.load())
     own = [name for name, result in results.items() if not result.row["tied_to"]]
-    found = {}
+    found = {name: directions_frame([]) for name in own if results[name].row["status"] == "unchanged"}
+    own = [name for name in own if name not in found]
     for name in tqdm(own, desc="tokens", unit="layer", delay=1, disable=None if progress is None else not progress):
         sources.check_unchanged()
         try:

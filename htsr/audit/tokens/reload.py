@@ -10,6 +10,8 @@ import torch
 from htsr.audit.files_read import Stamp, changed_since, stamps
 from htsr.errors import InputError
 from htsr.weights import Inventory, Layer
+from htsr.weights.readers.hub import is_hub_address
+from htsr.weights.readers.remote import is_url
 from htsr.weights.source import is_path
 
 IN_MEMORY = (
@@ -69,6 +71,8 @@ def reload_of(inventory: Inventory, source: object) -> Reload | str:
         return "the source was a list of paths: analyse the directory of one model"
     if not is_path(source):
         return IN_MEMORY
+    if is_url(source) and not is_hub_address(source):
+        return "the source was a URL, of which no copy is kept: download the directory of the model, and analyse that"
     if inventory.state:
         return f"the source was the optimizer's {inventory.state}, which has no output embedding: analyse the weights"
     return Reload(inventory, stamps(inventory))

@@ -16,7 +16,7 @@ def tokens_document(layers: Mapping[str, Directions]) -> dict[str, Any]:
     named = {
         name: [list(row) for row in directions.kept.astype("object").itertuples(index=False)]
         for name, directions in layers.items()
-        if directions.asked
+        if directions.kept is not None
     }
     asked = max((directions.asked for directions in layers.values()), default=0)
     return {"tokens": {"asked": asked, "columns": list(COLUMNS), "layers": named}} if named else {}
