@@ -8,10 +8,11 @@ import torch
 MAX_WHOLE = 1024
 
 
-def leading_directions(W_NM: torch.Tensor, k: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def leading_directions(W_NM: torch.Tensor, k: int, floor: float = 0.0) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Return the k largest singular values of a finite matrix, and their left and right vectors as columns, in float64.
 
-    Those that rounding to float64 can account for are left out: a matrix of rank r has at most r.
+    Those whose squares rounding to float64 can account for, or that are at most ``floor``, are left out: a matrix of rank r has
+    at most r.
     """
     A = W_NM.detach().to("cpu", torch.float64).numpy()
     largest = np.abs(A).max(initial=0.0)
@@ -32,7 +33,7 @@ def leading_directions(W_NM: torch.Tensor, k: int) -> tuple[np.ndarray, np.ndarr
         evals, vectors = evals[order], vectors[:, order]
     evals, short = evals[::-1][:k], vectors[:, ::-1][:, :k]
     # eigenvalues of a float64 Gram matrix are exact to about N eps times the largest
-    kept = evals > N * np.finfo(np.float64).eps * evals[0]
+    kept = (evals > N * np.finfo(np.float64).eps * evals[0]) & (np.sqrt(evals.clip(0)) * largest > np.sqrt(floor))
     evals, short = evals[kept], short[:, kept]
     long = tall @ short
     long /= np.linalg.norm(long, axis=0)

@@ -89,7 +89,8 @@ def _top(rows_VD: torch.Tensor, directions_DK: torch.Tensor) -> tuple[torch.Tens
     scores_KT, tokens_KT = torch.empty(K, 0), torch.empty(K, 0, dtype=torch.long)
     # a block at a time: all products with all random directions would take more memory than the embedding
     for start in range(0, len(rows_VD), BLOCK):
-        block = (directions_DK.T @ rows_VD[start : start + BLOCK].T).topk(min(SHOWN, len(rows_VD) - start), dim=1)
+        scores_KV = directions_DK.T @ rows_VD[start : start + BLOCK].T
+        block = scores_KV.topk(min(SHOWN, scores_KV.shape[1]), dim=1)
         scores_KT = torch.cat([scores_KT, block.values], dim=1)
         tokens_KT = torch.cat([tokens_KT, block.indices + start], dim=1)
         best = scores_KT.topk(min(SHOWN, scores_KT.shape[1]), dim=1)
@@ -103,7 +104,7 @@ def draws_for(k: int) -> int:
 
 
 def p_values(ends: Ends, null: np.ndarray) -> np.ndarray:
-    """Return the p-value of each direction, the largest over kinds and measures, times the number of directions (Bonferroni).
+    """Return the p-value of each direction, the largest over kinds and measures.
 
     The largest makes the test conservative, so that a direction must stand out in both measures and from both kinds.
     """
@@ -115,9 +116,9 @@ def p_values(ends: Ends, null: np.ndarray) -> np.ndarray:
         ],
         axis=(0, 1),
     )
-    return np.minimum(1.0, len(exceeding_K) * (1 + exceeding_K) / (1 + null.shape[-1]))
+    return (1 + exceeding_K) / (1 + null.shape[-1])
 
 
 def least_p_value(k: int) -> float:
-    """Return the least p-value that one of k directions can have."""
+    """Return the least p-value that one of k directions can have, corrected for their number."""
     return k / (1 + draws_for(k))

@@ -18,6 +18,7 @@ from htsr.audit.tokens.table import LEVEL, directions_frame
 from htsr.audit.tokens.vocabulary import Vocabulary, find_vocabulary
 from htsr.errors import InputError
 from htsr.spectra.leading import leading_directions
+from htsr.spectra.spectrum import rounding_edge
 from htsr.text import visible
 
 NO_WEIGHTS = (
@@ -71,15 +72,15 @@ class Sources:
         """Return the k leading directions of a layer, or of its change, with their tokens."""
         *_, last = self.sides
         which, stream = side_in_stream(last.layers[name], vocabulary.d_model, side)
-        weight = self._weight(name)
-        values, left, right = leading_directions(weight, k)
+        weight, floor = self._weight(name)
+        values, left, right = leading_directions(weight, k, floor)
         if not len(values):
             return directions_frame([])
         embedding = embedding or Embedding(vocabulary.load())
         directions_DK = torch.from_numpy(np.ascontiguousarray(left if which == "out" else right)).float()
         ends = embedding.ends(directions_DK)
         null = self._null(embedding, len(values), seed)
-        p = p_values(ends, null)
+        p = np.minimum(1.0, len(values) * p_values(ends, null))  # Bonferroni
         null_alignment, null_contrast = np.quantile(null, 0.95, axis=2).max(axis=0)
         whole = float(weight.double().square().sum())
         rows = []
@@ -96,12 +97,15 @@ class Sources:
             )  # fmt: skip
         return directions_frame(rows)
 
-    def _weight(self, name: str) -> torch.Tensor:
-        """Return the weight, or B - A in float64."""
-        first, *later = [side.load(name).to("cpu", torch.float64) for side in self.sides]
-        for weight in later:
-            first = weight - first
-        return first
+    def _weight(self, name: str) -> tuple[torch.Tensor, float]:
+        """Return the weight and 0; or B - A in float64, and below which squared singular values it may be rounding."""
+        stored = [side.load(name).cpu() for side in self.sides]
+        if len(stored) == 1:
+            return stored[0], 0.0
+        A, B = (weight.to(torch.float64) for weight in stored)
+        N, M = max(A.shape), min(A.shape)
+        eps = [torch.finfo(weight.dtype).eps for weight in stored]
+        return B - A, sum(rounding_edge(e, float(W.square().mean()), N, M) for e, W in zip(eps, (A, B), strict=True))
 
     def _null(self, embedding: Embedding, k: int, seed: int) -> np.ndarray:
         """Return the alignments of random directions, drawn once."""
@@ -128,7 +132,7 @@ class Directions:
     def named(self, name: str, k: int, side: Side | None, seed: int) -> pd.DataFrame:
         """Return the k leading directions with their tokens; those that were kept if they are enough."""
         check_whole_number("k", k, 1)
-        if self.kept is not None and k <= self.asked and side in (None, *self.kept["side"]):
+        if self.kept is not None and k <= self.asked and seed == 0 and side in (None, *self.kept["side"]):
             return self.kept.head(k).copy()
         try:
             if isinstance(self.sources, str):
