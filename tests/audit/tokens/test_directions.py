@@ -69,11 +69,9 @@ def test_the_sign_of_a_direction_is_arbitrary(tmp_path):
 
 
 def test_random_weights_say_nothing(tmp_path):
-    """Of the leading directions of random matrices, at most 5 % are beyond the null, before the correction for k."""
     tensors = {f"model.layers.{i}.mlp.down_proj.weight": normal(D, FF, seed=100 + i) for i in range(20)}
-    a = analyze(write(tmp_path / "a", weights() | tensors), layers="*.down_proj")
-    tables = [a[name.removesuffix(".weight")].tokens(5) for name in tensors]
-    noise = [noise for table in tables for noise in table["reads_as_noise"]]
+    a = analyze(write(tmp_path / "a", weights() | tensors), layers="*.down_proj", tokens=5)
+    noise = a.tokens_named["reads_as_noise"]
     assert len(noise) == 100
     assert sum(noise) >= 98
 
