@@ -15,8 +15,8 @@ from htsr.weights.readers.remote import is_url
 from htsr.weights.source import is_path
 
 IN_MEMORY = (
-    "the source was a model in memory, of which a result keeps no weights: save the model and its tokenizer into a directory, "
-    "and analyse that"
+    "the source was no path, and a result keeps no weights of a model in memory: save the model and its tokenizer into a "
+    "directory, and analyse that"
 )
 
 

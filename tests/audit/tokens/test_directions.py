@@ -109,7 +109,7 @@ def test_layers_outside_the_stream_and_unchanged_ones_have_no_row(tmp_path):
 
 def test_what_cannot_be_named_is_said(model, tmp_path):
     a = analyze(model, layers=OUT)
-    with pytest.raises(InputError, match="a model in memory, of which a result keeps no weights"):
+    with pytest.raises(InputError, match="keeps no weights of a model in memory: save the model and its tokenizer"):
         analyze({"w": normal(9, 9)})["w"].tokens()
     with pytest.raises(InputError, match="a model in memory"):
         compare(model, weights(), OUT).tokens()
