@@ -3,7 +3,7 @@
 import numpy as np
 import torch
 
-# Up to this many rows or columns, LAPACK decomposes the smaller Gram matrix whole; above, Lanczos finds the leading directions.
+# Up to this many rows or columns, LAPACK decomposes the smaller Gram matrix whole; above, Lanczos finds its leading eigenvectors.
 # On one core, 10 directions of Gaussian noise, the slowest case, take 0.4 s and 0.2 s at 1024, 3.2 s and 1.7 s at 2048.
 MAX_WHOLE = 1024
 
@@ -21,12 +21,12 @@ def leading_directions(W_NM: torch.Tensor, k: int, floor: float = 0.0) -> tuple[
     A = A / largest  # squares must not overflow
     tall = A if A.shape[0] >= A.shape[1] else A.T
     N, M = tall.shape
+    gram = tall.T @ tall
     if M <= MAX_WHOLE or 4 * k >= M:
-        evals, vectors = np.linalg.eigh(tall.T @ tall)
+        evals, vectors = np.linalg.eigh(gram)
     else:
-        from scipy.sparse.linalg import LinearOperator, eigsh
+        from scipy.sparse.linalg import eigsh
 
-        gram = LinearOperator((M, M), matvec=lambda x: tall.T @ (tall @ x), dtype=np.float64)
         start = np.random.default_rng(0).standard_normal(M)  # a constant one could be orthogonal to a direction
         evals, vectors = eigsh(gram, k, which="LA", v0=start)
         order = np.argsort(evals)

@@ -47,12 +47,11 @@ class Ends:
 
 
 class Embedding:
-    """The rows of an embedding less their mean, with their norms and their covariance."""
+    """The rows of an embedding less their mean, with their norms."""
 
     def __init__(self, rows_VD: torch.Tensor) -> None:
         self.rows_VD = rows_VD
         self.norms_V = rows_VD.norm(dim=1)
-        self._covariance_DD = rows_VD.T @ rows_VD / len(rows_VD)
 
     def ends(self, directions_DK: torch.Tensor) -> Ends:
         """Return the tokens whose rows have the largest and the lowest product with each direction, a unit vector."""
@@ -60,11 +59,10 @@ class Embedding:
         smallest = torch.finfo(torch.float32).tiny
         first, second = (
             (scores_KT / self.norms_V[tokens_KT].clamp_min(smallest)).amax(1).double().numpy()
-            for scores_KT, tokens_KT in tops
+            for scores_KT, tokens_KT, _ in tops
         )
-        variance_K = (directions_DK * (self._covariance_DD @ directions_DK)).sum(0)
         largest_K = torch.maximum(tops[0][0][:, 0], tops[1][0][:, 0])
-        contrast_K = (largest_K / variance_K.clamp_min(smallest).sqrt()).double().numpy()
+        contrast_K = (largest_K / tops[0][2].clamp_min(smallest).sqrt()).double().numpy()
         return Ends(tops[0][1], tops[1][1], np.maximum(first, second), contrast_K, first >= second)
 
     def null(self, draws: int, seed: int) -> np.ndarray:
@@ -83,19 +81,23 @@ class Embedding:
         return np.sort([self.ends(kind_DK).measures for kind_DK in kinds])
 
 
-def _top(rows_VD: torch.Tensor, directions_DK: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return the largest products of each direction with a row, the largest first, and the rows, shapes (K, T)."""
+def _top(rows_VD: torch.Tensor, directions_DK: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Return the largest products of each direction with a row, the largest first, (K, T); the rows, (K, T); and the variance of
+    its products with all rows, (K,).
+    """
     K = directions_DK.shape[1]
     scores_KT, tokens_KT = torch.empty(K, 0), torch.empty(K, 0, dtype=torch.long)
+    squares_K = torch.zeros(K)
     # a block at a time: all products with all random directions would take more memory than the embedding
     for start in range(0, len(rows_VD), BLOCK):
         scores_KV = directions_DK.T @ rows_VD[start : start + BLOCK].T
+        squares_K += scores_KV.square().sum(1)
         block = scores_KV.topk(min(SHOWN, scores_KV.shape[1]), dim=1)
         scores_KT = torch.cat([scores_KT, block.values], dim=1)
         tokens_KT = torch.cat([tokens_KT, block.indices + start], dim=1)
         best = scores_KT.topk(min(SHOWN, scores_KT.shape[1]), dim=1)
         scores_KT, tokens_KT = best.values, tokens_KT.gather(1, best.indices)
-    return scores_KT, tokens_KT
+    return scores_KT, tokens_KT, squares_K / len(rows_VD)
 
 
 def draws_for(k: int) -> int:

@@ -49,7 +49,8 @@ def test_noise_says_nothing_on_minilm_and_words_do(minilm):
     vocabulary = htsr.analyze(minilm, bulk=False, layers="pooler*")[0]._directions.sources.vocabulary()
     embedding = Embedding(vocabulary.load())
     null = embedding.null(500, 0)
-    root = torch.linalg.cholesky(embedding._covariance_DD.double() + 1e-9 * torch.eye(384))
+    rows = embedding.rows_VD.double()
+    root = torch.linalg.cholesky(rows.T @ rows / len(rows) + 1e-9 * torch.eye(384))
     draw = torch.Generator().manual_seed(1)
 
     def share_beyond(directions):
