@@ -4,7 +4,7 @@ import numpy as np
 import torch
 
 # Up to this many rows or columns, LAPACK decomposes the smaller Gram matrix whole; above, Lanczos finds its leading eigenvectors.
-# On one core, 10 directions of Gaussian noise, the slowest case, take 0.4 s and 0.2 s at 1024, 3.2 s and 1.7 s at 2048.
+# On one core, 10 directions of Gaussian noise, the slowest case, take 0.4 s and 0.2 s at 1024, 3.1 s and 1.1 s at 2048.
 MAX_WHOLE = 1024
 
 

@@ -82,9 +82,7 @@ class Embedding:
 
 
 def _top(rows_VD: torch.Tensor, directions_DK: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Return the largest products of each direction with a row, the largest first, (K, T); the rows, (K, T); and the variance of
-    its products with all rows, (K,).
-    """
+    """Return each direction's T largest products with a row, the rows, and the variance of its products with all rows."""
     K = directions_DK.shape[1]
     scores_KT, tokens_KT = torch.empty(K, 0), torch.empty(K, 0, dtype=torch.long)
     squares_K = torch.zeros(K)
