@@ -46,6 +46,7 @@ BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
                 "| 4096 |",
             ),
         ),
+        ("tokens_null.py", ("| Gaussian | 5 | 50 |", "| covariance of the embedding | 5 |", "| 0.300 |")),
         ("htmuon_kernel.py", ("| 6 | [0.003, 1] | 0.42 % |", "| iterate 6 bfloat16 |", "| 64x64 | eigh |")),
         (
             "htmuon_step.py",

@@ -20,6 +20,7 @@ from htsr.audit.layer import Convention, LayerAnalysis, Settings
 from htsr.audit.progress import LayerBar
 from htsr.audit.results import Results
 from htsr.audit.table import brief, skipped_frame
+from htsr.audit.tokens import Sources, reload_of, with_directions
 from htsr.audit.verdict import Sentence, verdict_of_audit
 from htsr.errors import InputError
 from htsr.spectra.devices import check_device
@@ -61,6 +62,7 @@ def analyze(
     randomize: bool = False,
     bulk: bool = True,
     vectors: bool = False,
+    tokens: int = 0,
     convention: Convention = "htsr",
     n_jobs: int | None = None,
     device: str | torch.device | None = None,
@@ -102,6 +104,8 @@ def analyze(
             ``xmin`` other than "ks", which take a quarter of a minute at 4096.
         vectors: Measure how localised the leading singular vectors are. This needs eigenvectors and takes about five times as
             long.
+        tokens: Name so many leading directions of each weight in the residual stream by tokens, as ``LayerAnalysis.tokens``
+            does, so that a saved result keeps them. The source must be the directory of a model with its tokenizer.
         convention: ``"weightwatcher"`` restores WeightWatcher's scaling of Conv2d and its absolute cut-off of 1e-5, for
             comparison with published numbers.
         n_jobs: Layers analysed at a time, as in joblib and scikit-learn: 1 by default, -1 for every core; a
@@ -170,15 +174,15 @@ def analyze(
             "expected state= where the source is opened, got it for an inventory: open_source(..., state=)"
         )
 
-    def listed() -> Inventory:
+    def listed() -> tuple[Inventory, Inventory]:
         opened = (
             source
             if isinstance(source, Inventory)
             else open_source(source, conv=conv, per_head=per_head, base=base, state=state)
         )
-        return select(opened, layers, skip, min_eigenvalues=min_eigenvalues)
+        return opened, select(opened, layers, skip, min_eigenvalues=min_eigenvalues)
 
-    inventory = listed()
+    opened, inventory = listed()
     of_paths = all(map(is_path, source)) if isinstance(source, list | tuple) else is_path(source)
     if journal is not None:
         if not of_paths or not (base is None or is_path(base)):
@@ -187,6 +191,8 @@ def analyze(
             )
         if not is_path(source):
             raise InputError("journal= needs a source of one path")
+    sources = Sources(reload_of(opened, source))
+    sources.check(tokens)
     about = About.of(inventory, convention, asked, stamps(inventory) if of_paths else {})
     with opened_folder(journal) as folder:
         kept = None
@@ -195,7 +201,7 @@ def analyze(
             files = FilesRead(inventory, roots, progress)
             # nobody changes the copy of a URL, and listing it again would make another copy
             if not (is_url(source) or is_url(base)):
-                inventory = listed()  # once more, now that a change of a file is noticed
+                _, inventory = listed()  # once more, now that a change of a file is noticed
             kept = Journal(folder, files, inventory, settings)
         done = {} if kept is None else kept.done()
         own = [layer for layer in inventory.layers if layer.tied_to is None]
@@ -213,7 +219,7 @@ def analyze(
         layer.name: done[layer.name] if layer.tied_to is None else done[layer.tied_to].repeated(layer)
         for layer in inventory.layers
     }
-    return Analysis(about, skipped_frame(inventory), results)
+    return Analysis(about, skipped_frame(inventory), with_directions(results, sources, tokens, progress))
 
 
 # The options that an analysis remembers; ``progress``, ``journal``, ``n_jobs`` and ``device`` change no number.

@@ -80,6 +80,11 @@ def stamps(inventory: Inventory) -> dict[Path, Stamp]:
     return {path: stamp for path, stamp in found.items() if stamp is not None}
 
 
+def changed_since(stamps: Mapping[Path, Stamp]) -> list[Path]:
+    """Return the files that are gone, or no longer what they were at their stamps."""
+    return [path for path, stamp in stamps.items() if _stamp(path) != stamp]
+
+
 def digests(stamps: Mapping[Path, Stamp]) -> dict[str, str]:
     """Return the BLAKE2b digest of each file by its path; of one that changed since its stamp, that it did."""
 

@@ -2,10 +2,11 @@
 
 import math
 import zlib
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Literal, get_args
 
 import numpy as np
+import pandas as pd
 import torch
 
 from htsr.audit import cells
@@ -13,6 +14,7 @@ from htsr.audit.findings import Finding, findings_of_row, is_as_heavy_in_noise, 
 from htsr.audit.fixed_bases import fixed_basis
 from htsr.audit.phases import phase
 from htsr.audit.row import Row, finished, tied_row
+from htsr.audit.tokens.directions import Directions
 from htsr.bulk import MarchenkoPasturFit, excess_kurtosis, fit_marchenko_pastur, shuffle
 from htsr.choices import Convention
 from htsr.spectra.spectrum import Spectrum, esd
@@ -25,6 +27,7 @@ from htsr.weights import Layer
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
+    from htsr.audit.tokens.stream import Side
     from htsr.plots.spectra.density import Scale
     from htsr.plots.style import ManyAxes
 
@@ -64,6 +67,7 @@ class LayerAnalysis:
     fit: PowerLawFit
     bulk: MarchenkoPasturFit | None
     shuffled: Spectrum | None = None
+    _directions: Directions = field(default=Directions(), repr=False, compare=False)
 
     @property
     def findings(self) -> list[Finding]:
@@ -86,6 +90,48 @@ class LayerAnalysis:
             Its analysis.
         """
         return replace(self, name=layer.name, row=tied_row(self.row, layer))
+
+    def tokens(self, k: int = 5, *, side: "Side | None" = None, seed: int = 0) -> pd.DataFrame:
+        """Name the leading singular directions of the weight by the tokens that they promote and suppress.
+
+        The direction in the residual stream, times the output embedding, is what the layer adds to the logits of each token by
+        itself. No forward pass is made. So this leaves out the final norm, which rescales the coordinates of the stream, all
+        later layers, which read the direction and answer to it, and a head with layers of its own, such as BERT's. The earlier
+        a layer stands, the less its direct effect says.
+
+        Args:
+            k: How many directions, the strongest first; the rank limits it. The default was chosen here.
+            side: Which singular vectors are meant: ``"out"``, the left ones, of a layer that writes to the residual stream;
+                ``"in"``, the right ones, of one that reads from it. By default the role of the layer decides, which its name
+                tells; without a known role, the side that has the width of the embedding.
+            seed: Of the random directions.
+
+        Returns:
+            One row for each direction. ``singular_value``, and its ``share`` of the squared norm; ``side``; ``stream``, whether
+            the layer ``writes`` the direction or ``reads`` it; ``promoted`` and ``suppressed``, the tokens at the two ends, the
+            strongest first, with a space in front of a token shown as a low bar. The sign of a singular direction is arbitrary,
+            and the input of the layer decides which end is promoted: the end that comes closer to a token stands first.
+            ``alignment`` is the largest absolute cosine between the direction and one of these tokens, ``contrast`` their
+            largest absolute score in standard deviations of the scores of all tokens, ``null_alignment`` and ``null_contrast``
+            what 95 % of random directions stay below. ``p_value`` says how rarely random directions reach both, times k
+            (Bonferroni), and ``reads_as_noise`` whether it is above 0.05. ``embedding`` says whose rows the tokens are: the
+            input embedding, where there is no output embedding.
+
+        Raises:
+            InputError: If the source is not a path with an output embedding (or a word embedding) and a ``tokenizer.json``; if
+                a file changed; if the layer does not lie in the residual stream; or if the result was loaded and keeps fewer
+                directions than k.
+            TypeError: If ``k`` is not a whole number.
+            ValueError: If ``k`` is below 1, or ``side`` unknown.
+
+        Notes:
+            The rows of the embedding are centred. The p-value is the largest over two measures and two nulls: uniform random
+            directions, and random mixtures of all tokens, which have the anisotropy of the embedding. On MiniLM, at most 3 % of
+            directions of noise are called meaningful, in each of five kinds, heavy-tailed noise and noise with the covariance
+            of the embedding among them; and of 400 English words, mixed with noise at a cosine of 0.4, 94 % are found
+            (``benchmarks/tokens_null.py``).
+        """
+        return self._directions.named(self.name, k, side, seed)
 
     def _repr_html_(self) -> str:
         from htsr.report.notebook import layer_html

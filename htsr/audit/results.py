@@ -11,6 +11,7 @@ from htsr.audit.findings import Finding, ranked
 from htsr.audit.layout import as_text
 from htsr.audit.row import Row
 from htsr.audit.table import details_frame, did_you_mean, findings_frame, shortened
+from htsr.audit.tokens import Directions, tokens_lines, tokens_table
 from htsr.audit.verdict import Sentence
 
 
@@ -24,6 +25,10 @@ class Result(Protocol):
     @property
     def row(self) -> Row:
         """Its row of ``details``."""
+
+    @property
+    def _directions(self) -> Directions:
+        """What it knows of its leading directions."""
 
     @property
     def findings(self) -> list[Finding]:
@@ -98,6 +103,21 @@ class Results(Generic[R]):
     def ranked_findings(self) -> list[Finding]:
         """The findings of all layers, the worst first."""
         return ranked(finding for result in self for finding in result.findings)
+
+    @property
+    def tokens_named(self) -> pd.DataFrame:
+        """The directions that were named by tokens when the result was made, all layers'; see ``LayerAnalysis.tokens``."""
+        kept = ((name, result._directions.kept) for name, result in self.items())
+        return tokens_table((name, table) for name, table in kept if table is not None)
+
+    def tokens_lines(self) -> list[str]:
+        """The named directions in lines for people; none if none were asked for."""
+        named = self.tokens_named
+        return tokens_lines(named, self._named_first()) if any(result._directions.asked for result in self) else []
+
+    def _named_first(self) -> list[str] | None:
+        """Return names of the layers whose directions are shown first; None for those that come closest to tokens."""
+        return None
 
     def worst_first(self) -> list[int]:
         """Positions of all layers: those with findings in the order of their worst one, then the others."""

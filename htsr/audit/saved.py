@@ -13,6 +13,7 @@ from htsr.audit.columns import BY_NAME, COLUMNS, Column
 from htsr.audit.layer import LayerAnalysis
 from htsr.audit.row import Row, finished
 from htsr.audit.table import SKIPPED, text_frame
+from htsr.audit.tokens import tokens_document, with_kept
 from htsr.bulk import MarchenkoPasturFit
 from htsr.errors import InputError
 from htsr.spectra.spectrum import Spectrum
@@ -47,7 +48,8 @@ def analysis_document(analysis: Analysis) -> tuple[Document, Arrays]:
         "spike_strengths": joined(layer.bulk.spike_strengths for layer in analysis if layer.bulk is not None),
     }
     layers = [_layer_document(layer) for layer in analysis]
-    return {"about": about, "skipped": analysis.skipped.to_numpy().tolist(), "layers": layers}, arrays
+    tokens = tokens_document({name: layer._directions for name, layer in analysis.items()})
+    return {"about": about, "skipped": analysis.skipped.to_numpy().tolist(), "layers": layers, **tokens}, arrays
 
 
 def analysis_from(document: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> Analysis:
@@ -59,8 +61,9 @@ def analysis_from(document: Mapping[str, Any], arrays: Mapping[str, np.ndarray])
     layers = [_layer_from(layer, cuts, TailRule(xmin, KS())) for layer in document["layers"]]
     for name, cut in cuts.items():
         cut.check_used(name)
+    results = with_kept({layer.name: layer for layer in layers}, document)
     skipped = text_frame([(str(a), str(b), str(c)) for a, b, c in document["skipped"]], SKIPPED)
-    return Analysis(about, skipped, {layer.name: layer for layer in layers})
+    return Analysis(about, skipped, results)
 
 
 def _about_field(name: str, value: object) -> Any:

@@ -49,6 +49,27 @@ def add_output(parser: argparse.ArgumentParser, meaning: str) -> None:
     parser.add_argument("-o", "--output", action="append", default=[], type=Path, metavar="FILE", help=meaning)
 
 
+def add_tokens(parser: argparse.ArgumentParser, what: str) -> None:
+    """Add ``--tokens``, which names the leading directions of ``what``."""
+    parser.add_argument(
+        "--tokens",
+        type=_directions,
+        nargs="?",
+        const=5,
+        default=0,
+        metavar="K",
+        help=f"name the K leading directions of {what} by the tokens that they promote and suppress (default of K: 5)",
+    )
+
+
+def _directions(text: str) -> int:
+    """Return a number of directions, or refuse the text with a word on a path that stands behind the option."""
+    try:
+        return positive_number(text)
+    except argparse.ArgumentTypeError as err:
+        raise argparse.ArgumentTypeError(f"{err}; put --tokens behind the paths, or write --tokens=5") from None
+
+
 def whole_number(text: str, least: int = 0) -> int:
     """Return the number that a text spells, or refuse the text unless it is a whole number of at least ``least``."""
     if not text.isdecimal() or int(text) < least:

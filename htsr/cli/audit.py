@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, get_args
 
 from htsr.choices import Conv, Convention
-from htsr.cli.arguments import add_table_options, jobs, whole_number
+from htsr.cli.arguments import add_table_options, add_tokens, jobs, whole_number
 from htsr.errors import InputError
 
 if TYPE_CHECKING:
@@ -52,6 +52,7 @@ def add_parser(commands: "Commands") -> argparse.ArgumentParser:
     parser.add_argument("--alternatives", action="store_true", help="compare each tail with other distributions")
     parser.add_argument("--randomize", action="store_true", help="shuffle each matrix and count correlation traps")
     parser.add_argument("--vectors", action="store_true", help="measure how localised the leading singular vectors are")
+    add_tokens(parser, "each weight")
     parser.add_argument("--seed", type=whole_number, default=0, help="seed of resamples and shuffles (default: 0)")
     parser.add_argument(
         "--n-jobs", type=jobs, metavar="N", help="layers to analyse at a time; -1 for every core (default: 1)"
@@ -108,6 +109,7 @@ def _run(options: argparse.Namespace) -> int:
             alternatives=options.alternatives,
             randomize=options.randomize,
             vectors=options.vectors,
+            tokens=options.tokens,
             n_jobs=options.n_jobs,
             device=options.device,
             journal=folder,

@@ -34,8 +34,11 @@ def text(result: "Analysis | Comparison", stream: TextIO, sort: str | None = Non
     left_out = len(result) - len(rows)
     more = [f"{left_out} more rows; leave out --top to see them"] if left_out else []
     lines = findings_lines(findings)
+    named = result.tokens_lines()
     hint = [f"What this means: htsr explain {' '.join(result.to_explain())}"] if findings else []
-    return "\n".join([result.headline(), "", shown, *more, *([""] if lines else []), *lines, *hint])
+    return "\n".join(
+        [result.headline(), "", shown, *more, *([""] if lines else []), *lines, *hint, *([""] if named else []), *named]
+    )
 
 
 def check_sort(sort: str | None, columns: Sequence[str]) -> None:

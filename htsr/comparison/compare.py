@@ -20,8 +20,10 @@ from htsr.audit.layer import LayerAnalysis, Settings
 from htsr.audit.progress import tqdm
 from htsr.audit.results import Results
 from htsr.audit.table import brief_change, shortened, skipped_frame
+from htsr.audit.tokens import Sources, reload_of
 from htsr.audit.verdict import Sentence
 from htsr.comparison.analyses import (
+    NO_WEIGHTS,
     analyze_alike,
     as_analysis,
     change_of,
@@ -32,6 +34,7 @@ from htsr.comparison.analyses import (
     kind_of_spectra,
     of_layers,
 )
+from htsr.comparison.directions import of_changes
 from htsr.comparison.findings import KINDS
 from htsr.comparison.jobs import Pair, compare_pairs
 from htsr.comparison.kinds import kind_of_change
@@ -63,6 +66,7 @@ def compare(
     xmin: XminRule = "ks",
     bulk: bool = True,
     other_parent: Source | None = None,
+    tokens: int = 0,
     n_jobs: int | None = None,
     device: str | torch.device | None = None,
     seed: int = 0,
@@ -84,6 +88,8 @@ def compare(
         bulk: Say what noise would look like, as in ``analyze``; this tells a change with structure from noise.
         other_parent: A second model that B may be a mixture of, beside A: a merge of two fine-tuned models, or an average of two
             checkpoints. Anything that ``analyze`` takes.
+        tokens: Name so many leading directions of each change in the residual stream by tokens, as ``LayerComparison.tokens``
+            does, so that a saved result keeps them. A and B must be paths, one of them to a model with its tokenizer.
         n_jobs: Layers compared at a time, as in ``analyze``.
         device: Where to compute, ``"cuda"`` for instance; by default where the weights are.
         seed: As in ``analyze``.
@@ -129,13 +135,17 @@ def compare(
     if kept_a is not None or kept_b is not None:
         check_asked(kept_b if kept_a is None else kept_a, xmin=xmin, state=state)
         options = {"bulk": bulk, "n_jobs": n_jobs, "device": device, "seed": seed, "progress": progress}
+        Sources(NO_WEIGHTS).check(tokens)
         return _compare_analyses(
             analyze_alike(a, kept_b, **options) if kept_a is None else kept_a,  # type: ignore[arg-type]
             analyze_alike(b, kept_a, **options) if kept_b is None else kept_b,  # type: ignore[arg-type]
             layers,
             skip,
         )
-    inventory_a, inventory_b = select_alike(open_source(a, state=state), open_on(b, a, state), layers, skip)
+    opened_a, opened_b = open_source(a, state=state), open_on(b, a, state)
+    inventory_a, inventory_b = select_alike(opened_a, opened_b, layers, skip)
+    reloads = reload_of(opened_a, a), reload_of(opened_b, b)
+    Sources(*reloads).check(tokens)
     pairs, unmatched = match(inventory_a, inventory_b)
     third = [] if other_parent is None else open_on(other_parent, a, state).layers
     others = {(layer.name, layer.shape): layer for layer in third}
@@ -160,6 +170,7 @@ def compare(
         else done[repeats[layer_a.name] or ""].repeated(layer_a)
         for layer_a, _ in pairs
     }
+    results = of_changes(results, *reloads, tokens, progress)
     own = [result.signature for result in results.values() if not result.row["tied_to"]]
     which = "that could be compared" if None in own else "that both have" if len(unmatched) else ""
     kind, evidence = kind_of_change([known for known in own if known], which)
@@ -335,6 +346,10 @@ class Comparison(Results[LayerComparison]):
         from htsr.report.save import save_comparison
 
         return save_comparison(self, Path(path))
+
+    def _named_first(self) -> list[str]:
+        """Return the layers that changed most."""
+        return list(self.most_changed(len(self))["name"])
 
     def ranked_findings(self) -> list[Finding]:
         """The findings of all layers, the worst first."""

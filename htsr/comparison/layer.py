@@ -1,16 +1,18 @@
 """One layer in two versions: its distances and its row of a comparison."""
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
+import pandas as pd
 import torch
 
 from htsr.audit.columns import COMPARISON_COLUMNS, LOW_RANK
 from htsr.audit.findings import Finding, with_findings
 from htsr.audit.layer import FAILURES, LayerAnalysis, Settings, analyze_eigenvalues, failed_layer, load
 from htsr.audit.row import Row, comparison_row, tied_row
+from htsr.audit.tokens.directions import Directions
 from htsr.comparison.distances import Similarity, overlap, similarity, similarity_of_equal
 from htsr.comparison.findings import MOSTLY_ROUNDING, change_of_layer, findings_of_change
 from htsr.comparison.kinds import Signature, signature
@@ -20,6 +22,7 @@ from htsr.weights import Layer
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
+    from htsr.audit.tokens.stream import Side
     from htsr.plots.style import ManyAxes
 
 __all__ = ["COMPARISON_COLUMNS", "LayerComparison", "compare_layer"]
@@ -46,6 +49,7 @@ class LayerComparison:
     angles_out: np.ndarray
     angles_in: np.ndarray
     signature: Signature | None = None
+    _directions: Directions = field(default=Directions(), repr=False, compare=False)
 
     @property
     def name(self) -> str:
@@ -84,6 +88,25 @@ class LayerComparison:
         from htsr.plots import figure_of, plot_esd_of_change
 
         return figure_of(plot_esd_of_change(self, ax=ax))
+
+    def tokens(self, k: int = 5, *, side: "Side | None" = None, seed: int = 0) -> pd.DataFrame:
+        """Name the leading singular directions of the change by the tokens that they promote and suppress.
+
+        Args:
+            k: How many directions, as in ``LayerAnalysis.tokens``.
+            side: Which singular vectors of the change are meant, as there.
+            seed: Of the random directions.
+
+        Returns:
+            The table that ``LayerAnalysis.tokens`` returns, of B - A; no row where nothing changed. The embedding is that of B,
+            or of A if B has none or no tokenizer.
+
+        Raises:
+            InputError: If a source is not a path, as in ``LayerAnalysis.tokens``.
+            TypeError: If ``k`` is not a whole number.
+            ValueError: If ``k`` is below 1, or ``side`` unknown.
+        """
+        return self._directions.named(self.name, k, side, seed)
 
     def _repr_html_(self) -> str:
         from htsr.report.notebook import layer_comparison_html

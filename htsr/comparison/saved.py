@@ -21,6 +21,7 @@ from htsr.audit.saved import (
     row_from,
 )
 from htsr.audit.table import text_frame
+from htsr.audit.tokens import tokens_document, with_kept
 from htsr.comparison.compare import Comparison
 from htsr.comparison.layer import LayerComparison
 from htsr.comparison.matching import ONE_SIDED
@@ -62,6 +63,7 @@ def comparison_document(comparison: Comparison) -> tuple[Document, Arrays]:
         "rows": [known(layer.row) for layer in comparison],
         "num_angles": [[len(layer.angles_out), len(layer.angles_in)] for layer in comparison],
     }
+    document |= tokens_document({name: layer._directions for name, layer in comparison.items()})
     arrays = {name: joined(getattr(layer, name) for layer in comparison) for name in ANGLES}
     for side in SIDES:
         document[side], of_side = analysis_document(getattr(comparison, side))
@@ -85,6 +87,7 @@ def comparison_from(document: Mapping[str, Any], arrays: Mapping[str, np.ndarray
         name = str(row["name"])
         out, into = (cut.next(length) for cut, length in zip(angles, lengths, strict=True))
         results[name] = LayerComparison(row, a[name], b[name], delta[name], out, into)
+    results = with_kept(results, document)
     unmatched, skipped = (
         text_frame([[str(cell) for cell in row] for row in document[name]], ONE_SIDED)
         for name in ("unmatched", "skipped")

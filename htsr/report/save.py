@@ -11,6 +11,7 @@ import pandas as pd
 
 from htsr._version import __version__
 from htsr.audit.layout import markdown
+from htsr.audit.tokens import tokens_markdown
 from htsr.choices import FORMATS, RESULT_FORMATS
 from htsr.errors import InputError
 from htsr.files import through_links, written_aside
@@ -120,6 +121,7 @@ def _write(
         case ".md":
             first, *lines = result.headline().split("\n")
             text = markdown(first, lines, result.brief(), result.ranked_findings())
+            text += tokens_markdown(result.tokens_named)
             with written_aside(through_links(path)) as file:
                 file.write(text.encode())
             return path
@@ -174,6 +176,7 @@ def analysis_json(analysis: "Analysis") -> str:
         "summary": {key: _plain(value) for key, value in analysis.summary().items()},
         "findings": findings_records(analysis),
         "details": _records(analysis.details),
+        "tokens": _records(analysis.tokens_named),
         "skipped": _records(analysis.skipped),
     }
     return json.dumps(document, indent=1, allow_nan=False)
@@ -192,6 +195,7 @@ def comparison_json(comparison: "Comparison") -> str:
         "findings": findings_records(comparison),
         "summary": {key: _plain(value) for key, value in comparison.summary().items()},
         "details": _records(comparison.details),
+        "tokens": _records(comparison.tokens_named),
         "unmatched": _records(comparison.unmatched),
         "skipped": _records(comparison.skipped),
     }
