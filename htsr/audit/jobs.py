@@ -3,7 +3,7 @@
 import itertools
 import math
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import partial
@@ -94,14 +94,14 @@ def is_small(layer: Layer) -> bool:
     return layer.M <= ONE_THREAD_UP_TO and math.prod(layer.shape) <= SMALL_ENTRIES
 
 
+def is_far_ahead(entries: Sequence[int], threads: int) -> bool:
+    """Return whether threads have enough to do with weights of so many entries each: more would only fill memory."""
+    return len(entries) > MAX_AHEAD or (len(entries) > threads and sum(entries) > SMALL_ENTRIES)
+
+
 def _side_by_side(layers: Iterable[Layer], settings: Settings, threads: int) -> Iterator[LayerAnalysis]:
     """Load weights and assemble rows on this thread, since readers may not be thread-safe; others compute eigenvalues."""
     ahead: deque[tuple[Layer, torch.Tensor, Future[np.ndarray]]] = deque()
-
-    def is_full() -> bool:
-        return len(ahead) > MAX_AHEAD or (
-            len(ahead) > threads and sum(weight.numel() for _, weight, _ in ahead) > SMALL_ENTRIES
-        )
 
     def next_done() -> LayerAnalysis:
         layer, weight, future = ahead.popleft()
@@ -121,7 +121,7 @@ def _side_by_side(layers: Iterable[Layer], settings: Settings, threads: int) -> 
                 yield failed_layer(layer, err)
                 continue
             ahead.append((layer, weight, _submit(pool, weight)))
-            while is_full():
+            while is_far_ahead([weight.numel() for _, weight, _ in ahead], threads):
                 yield next_done()
         while ahead:
             yield next_done()
