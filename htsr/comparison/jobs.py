@@ -9,7 +9,7 @@ from itertools import groupby
 
 import torch
 
-from htsr.audit.jobs import MAX_THREADS, as_they_are_done, held, is_far_ahead, is_small
+from htsr.audit.jobs import MAX_THREADS, as_they_are_done, held, is_far_ahead, is_one_job, is_small
 from htsr.audit.layer import FAILURES, Settings
 from htsr.comparison.layer import LayerComparison, compare_layer
 from htsr.spectra.threads import one_core, one_thread
@@ -37,11 +37,11 @@ def compare_pairs(
     pairs: Sequence[Pair], rank: int, settings: Settings, *, n_jobs: int | None, from_files: bool
 ) -> Iterator[LayerComparison]:
     """Compare pairs of layers and yield each as it is done; only one job keeps their order."""
-    import joblib
-
-    if joblib.effective_n_jobs(n_jobs) == 1:
+    if is_one_job(n_jobs):
         yield from _one_job(pairs, rank, settings)
         return
+    import joblib
+
     # The biggest first, so that the last to finish is a small one. Workers open files for themselves; weights in memory are sent.
     order = sorted(pairs, key=lambda pair: pair.a.cost, reverse=True)
     tasks = (joblib.delayed(_in_worker)(pair if from_files else pair.having(held), rank, settings) for pair in order)
