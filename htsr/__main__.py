@@ -5,7 +5,7 @@ import sys
 
 # Python looks for garbage after so many new objects; its own default is 700. Imports make half a million objects that all
 # stay, and the default spends a tenth of the start on looking through them.
-NEW_OBJECTS = 20_000
+NEW_OBJECTS = 50_000
 
 
 def run() -> int:
