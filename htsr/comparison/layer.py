@@ -280,7 +280,9 @@ def _norm(weight: torch.Tensor, gram: Gram | None = None) -> float:
     """Return the Frobenius norm in float64, from the Gram matrices or computed a block of rows at a time."""
     if gram is not None and not gram.exponent:
         return math.sqrt(float(gram.stack.diagonal(dim1=-2, dim2=-1).sum()))
-    return math.sqrt(sum(float(block.to(torch.float64).square().sum()) for block in weight.split(BLOCK_ROWS)))
+    return math.sqrt(
+        sum(float(block.to(torch.float64, copy=True).square_().sum()) for block in weight.split(BLOCK_ROWS))
+    )
 
 
 def least_change(a: Spectrum, b: Spectrum) -> float:
