@@ -83,6 +83,6 @@ def _repeated(matrix: torch.Tensor) -> float:
     chosen = torch.from_numpy(np.linspace(0, rows * per_row - 1, min(MAX_BLOCKS, rows * per_row)).astype(np.int64))
     blocks = matrix[:, : per_row * block].unflatten(1, (per_row, block))[chosen // per_row, chosen % per_row]
     narrow = blocks.dtype.itemsize < 4  # numpy, which sorts ten times as fast as torch, lacks some of these types
-    values = np.sort((blocks.float() if narrow else blocks).cpu().numpy(), axis=1)
+    values = np.sort((blocks.float() if narrow else blocks).detach().cpu().numpy(), axis=1)
     same = (values[:, 1:] == values[:, :-1]) & (values[:, 1:] != 0)  # zeros may be pruned, or padding
     return int(np.count_nonzero(same)) / max(int(np.count_nonzero(values)), 1)
