@@ -148,7 +148,8 @@ def main() -> None:
                 else:
                     row.append(answer(text).replace("|", "/"))
             answers.append(row)
-            print(*row, sep=" | ", flush=True)
+            seconds = (f"{of_program[-1][1]:.1f} s" for of_program in costs.values())
+            print(*row, *seconds, sep=" | ", flush=True)
     names = list(programs(peers))
     lines = [
         "# What five programs say about the same pairs",

@@ -13,7 +13,6 @@ from htsr.audit.progress import tqdm
 from htsr.errors import InputError
 from htsr.files import open_regular
 from htsr.weights import Inventory
-from htsr.weights.readers.onnx.files import external_files
 
 # Nobody has as many; a listing of a folder stops here.
 MAX_FILES = 10_000
@@ -140,6 +139,8 @@ def _files(inventory: Inventory, roots: Iterable[Path]) -> Iterator[Path]:
             folders.add(path.parent)
             yield path
             if path.suffix.lower() == ".onnx":
+                from htsr.weights.readers.onnx.files import external_files
+
                 yield from filter(_is_file, external_files(path))
     for folder in filter(Path.is_dir, folders):
         for path in _listed(folder):

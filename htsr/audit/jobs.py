@@ -2,8 +2,9 @@
 
 import itertools
 import math
+import sys
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import partial
@@ -17,6 +18,7 @@ from htsr.audit.layer import FAILURES, LayerAnalysis, Settings, analyze_eigenval
 from htsr.audit.progress import tqdm
 from htsr.spectra.spectrum import ONE_THREAD_UP_TO, Gram, esd, esds
 from htsr.spectra.threads import one_core, one_thread
+from htsr.tails.xmin_rules import XminRule
 from htsr.weights import Layer
 
 # Layers of one shape go to a device together as long as their weights and Gram matrices take no more bytes in float64.
@@ -32,11 +34,11 @@ def analyze_layers(
     layers: list[Layer], settings: Settings, *, n_jobs: int | None, from_files: bool
 ) -> Iterator[LayerAnalysis]:
     """Analyse layers, none of them tied, and yield each as it is done; only one job without a device keeps their order."""
-    import joblib
-
-    if joblib.effective_n_jobs(n_jobs) == 1:
+    if is_one_job(n_jobs):
         yield from _one_job(layers, settings)
         return
+    import joblib
+
     batches = [[layer] for layer in layers] if settings.device is None else _equal_shapes(layers)
     # The biggest first, so that the last to finish is a small one.
     batches.sort(key=lambda batch: sum(layer.cost for layer in batch), reverse=True)
@@ -58,8 +60,6 @@ def draw_nulls(layers: list[Layer], settings: Settings, *, n_jobs: int | None, p
 
     Without this, every worker would draw it for itself, and the layers that wait for it would spoil the remaining time.
     """
-    import joblib
-
     if not settings.bulk:
         return
     shapes = sorted({(layer.M, layer.rf, layer.N) for layer in layers}, reverse=True)
@@ -67,12 +67,19 @@ def draw_nulls(layers: list[Layer], settings: Settings, *, n_jobs: int | None, p
         total=len(shapes), desc="draw noise", unit="shape", delay=1, leave=False,
         disable=None if progress is None else not progress,
     )  # fmt: skip
-    several = joblib.effective_n_jobs(n_jobs) > 1
-    draw = joblib.delayed(null_of) if several else null_of
-    draws = (draw(N, M, rf, settings.xmin) for M, rf, N in shapes)
     with bar:
-        for _ in as_they_are_done(draws, n_jobs) if several else draws:
+        for _ in _drawn([(N, M, rf, settings.xmin) for M, rf, N in shapes], n_jobs):
             bar.update()
+
+
+def _drawn(nulls: Sequence[tuple[int, int, int, XminRule]], n_jobs: int | None) -> Iterator[object]:
+    """Draw the noise of each shape into the cache, and yield after each."""
+    if is_one_job(n_jobs):
+        yield from itertools.starmap(null_of, nulls)
+        return
+    import joblib
+
+    yield from as_they_are_done((joblib.delayed(null_of)(*null) for null in nulls), n_jobs)
 
 
 def _one_job(layers: list[Layer], settings: Settings) -> Iterator[LayerAnalysis]:
@@ -89,19 +96,28 @@ def _one_job(layers: list[Layer], settings: Settings) -> Iterator[LayerAnalysis]
             yield from map(partial(analyze_layer, settings=settings), run)
 
 
+def is_one_job(n_jobs: int | None) -> bool:
+    """Return whether this process is to do all work, as joblib and its contexts see it."""
+    if n_jobs in (None, 1) and "joblib" not in sys.modules:  # so there is no context that could say otherwise
+        return True
+    import joblib
+
+    return bool(joblib.effective_n_jobs(n_jobs) == 1)
+
+
 def is_small(layer: Layer) -> bool:
     """Return whether one thread decomposes the layer as fast as several."""
     return layer.M <= ONE_THREAD_UP_TO and math.prod(layer.shape) <= SMALL_ENTRIES
 
 
+def is_far_ahead(entries: Sequence[int], threads: int) -> bool:
+    """Return whether threads have enough to do with weights of so many entries each: more would only fill memory."""
+    return len(entries) > MAX_AHEAD or (len(entries) > threads and sum(entries) > SMALL_ENTRIES)
+
+
 def _side_by_side(layers: Iterable[Layer], settings: Settings, threads: int) -> Iterator[LayerAnalysis]:
     """Load weights and assemble rows on this thread, since readers may not be thread-safe; others compute eigenvalues."""
     ahead: deque[tuple[Layer, torch.Tensor, Future[np.ndarray]]] = deque()
-
-    def is_full() -> bool:
-        return len(ahead) > MAX_AHEAD or (
-            len(ahead) > threads and sum(weight.numel() for _, weight, _ in ahead) > SMALL_ENTRIES
-        )
 
     def next_done() -> LayerAnalysis:
         layer, weight, future = ahead.popleft()
@@ -121,7 +137,7 @@ def _side_by_side(layers: Iterable[Layer], settings: Settings, threads: int) -> 
                 yield failed_layer(layer, err)
                 continue
             ahead.append((layer, weight, _submit(pool, weight)))
-            while is_full():
+            while is_far_ahead([weight.numel() for _, weight, _ in ahead], threads):
                 yield next_done()
         while ahead:
             yield next_done()

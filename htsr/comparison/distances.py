@@ -35,10 +35,16 @@ class Similarity(NamedTuple):
     angles_in: np.ndarray
 
 
-def similarity(a: torch.Tensor, b: torch.Tensor, rank: int, grams: tuple[Gram, Gram] | None = None) -> Similarity:
+def similarity(
+    a: torch.Tensor,
+    b: torch.Tensor,
+    rank: int,
+    grams: tuple[Gram, Gram] | None = None,
+    vectors: tuple[np.ndarray | None, np.ndarray | None] = (None, None),
+) -> Similarity:
     """Return the CKA and the principal angles of two weights of one shape, finite, ``(out, in)`` or ``(out, in, *kernel)``.
 
-    ``grams`` are their Gram matrices, if the caller has them.
+    ``grams`` are their Gram matrices, and ``vectors`` the ``rank`` leading eigenvectors of these, if the caller has them.
     """
     # CKA's examples are the rows, one for each output unit. The Gram matrices are accumulated in float64, a block of rows at a
     # time, and only the leading eigenvectors are computed: ``rank`` of them, or fewer where a matrix has a lower rank. If the
@@ -51,7 +57,7 @@ def similarity(a: torch.Tensor, b: torch.Tensor, rank: int, grams: tuple[Gram, G
         A, B = a, b
         aa_MM, bb_MM = (gram.stack[0] for gram in grams)
     else:
-        A, B = _ordinary(a.flatten(1)), _ordinary(b.flatten(1))
+        A, B, vectors = _ordinary(a.flatten(1)), _ordinary(b.flatten(1)), (None, None)
         aa_MM, bb_MM = (Gram.of(W).stack[0] for W in (A, B))
     tall = A.shape[0] >= A.shape[1]
     A_NM, B_NM = (A, B) if tall else (A.mT, B.mT)
@@ -76,7 +82,10 @@ def similarity(a: torch.Tensor, b: torch.Tensor, rank: int, grams: tuple[Gram, G
         ka_MM, kb_MM = _double_centred(aa_MM), _double_centred(bb_MM)
         centred = _cka(float((ka_MM * kb_MM).sum()), ka_MM, kb_MM)
 
-    short_a, short_b = _leading(aa_MM, A_NM, a.dtype, rank), _leading(bb_MM, B_NM, b.dtype, rank)
+    short_a, short_b = (
+        _leading(gram_MM, W_NM, W.dtype, rank) if known is None else known
+        for known, gram_MM, W_NM, W in zip(vectors, (aa_MM, bb_MM), (A_NM, B_NM), (a, b), strict=True)
+    )
     K = min(short_a.shape[1], short_b.shape[1])
     short_a, short_b = short_a[:, :K], short_b[:, :K]
     long_a, long_b = _other_side(A_NM, short_a), _other_side(B_NM, short_b)

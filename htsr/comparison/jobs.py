@@ -1,5 +1,6 @@
 """Compare layers: one after the other, small ones on several threads, or several at a time on other processes and machines."""
 
+import math
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -8,7 +9,7 @@ from itertools import groupby
 
 import torch
 
-from htsr.audit.jobs import MAX_THREADS, as_they_are_done, held, is_small
+from htsr.audit.jobs import MAX_THREADS, as_they_are_done, held, is_far_ahead, is_one_job, is_small
 from htsr.audit.layer import FAILURES, Settings
 from htsr.comparison.layer import LayerComparison, compare_layer
 from htsr.spectra.threads import one_core, one_thread
@@ -36,11 +37,11 @@ def compare_pairs(
     pairs: Sequence[Pair], rank: int, settings: Settings, *, n_jobs: int | None, from_files: bool
 ) -> Iterator[LayerComparison]:
     """Compare pairs of layers and yield each as it is done; only one job keeps their order."""
-    import joblib
-
-    if joblib.effective_n_jobs(n_jobs) == 1:
+    if is_one_job(n_jobs):
         yield from _one_job(pairs, rank, settings)
         return
+    import joblib
+
     # The biggest first, so that the last to finish is a small one. Workers open files for themselves; weights in memory are sent.
     order = sorted(pairs, key=lambda pair: pair.a.cost, reverse=True)
     tasks = (joblib.delayed(_in_worker)(pair if from_files else pair.having(held), rank, settings) for pair in order)
@@ -59,14 +60,14 @@ def _one_job(pairs: Sequence[Pair], rank: int, settings: Settings) -> Iterator[L
             yield from (pair.compared(rank, settings) for pair in run)
             continue
         with one_thread(), ThreadPoolExecutor(threads, initializer=one_core) as pool:
-            ahead: deque[Future[LayerComparison]] = deque()
+            ahead: deque[tuple[int, Future[LayerComparison]]] = deque()
             for pair in run:
                 # readers may not be safe for several threads
-                ahead.append(pool.submit(pair.having(_loaded).compared, rank, settings))
-                if len(ahead) > threads:
-                    yield ahead.popleft().result()
-            while ahead:
-                yield ahead.popleft().result()
+                ahead.append((math.prod(pair.a.shape), pool.submit(pair.having(_loaded).compared, rank, settings)))
+                while is_far_ahead([entries for entries, _ in ahead], threads):
+                    yield ahead.popleft()[1].result()
+            for _, future in ahead:
+                yield future.result()
 
 
 def _in_worker(pair: Pair, rank: int, settings: Settings) -> LayerComparison:

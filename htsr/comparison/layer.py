@@ -16,7 +16,7 @@ from htsr.audit.tokens.directions import Directions
 from htsr.comparison.distances import Similarity, overlap, similarity, similarity_of_equal
 from htsr.comparison.findings import MOSTLY_ROUNDING, change_of_layer, findings_of_change
 from htsr.comparison.kinds import Signature, signature
-from htsr.spectra.spectrum import BLOCK_ROWS, Gram, Spectrum, esd, esds, rounding_edge
+from htsr.spectra.spectrum import BLOCK_ROWS, Gram, Spectrum, esd, esd_and_leading_vectors, rounding_edge
 from htsr.weights import Layer
 
 if TYPE_CHECKING:
@@ -137,12 +137,12 @@ def compare_layer(
     wide = torch.float64 if torch.float64 in (A.dtype, B.dtype) else torch.float32
     delta = B.to(wide) - A.to(wide)
     N, M = max(A.shape[:2]), min(A.shape[:2])
-    of_a, gram_a = _analysis(layer_a, A, settings)
-    of_b, gram_b = _analysis(layer_b, B, settings)
+    of_a, gram_a, vectors_a = _analysis(layer_a, A, settings, rank)
+    of_b, gram_b, vectors_b = _analysis(layer_b, B, settings, rank)
     norm_a, norm_b, change = (_norm(W, gram) for W, gram in ((A, gram_a), (B, gram_b), (delta, None)))
     edges = (rounding_edge(torch.finfo(W.dtype).eps, n**2 / W.numel(), N, M) for W, n in ((A, norm_a), (B, norm_b)))
     noise = sum(edges)
-    of_delta = _of_change(_analysis(layer_a, delta, settings, noise)[0])
+    of_delta = _of_change(_analysis(layer_a, delta, settings, floor=noise)[0])
     unusable = [f"{side}: {of.fit.reason}" for side, of in (("A", of_a), ("B", of_b)) if of.spectrum is None]
     if unusable or of_delta.spectrum is None:
         return _failed(of_a, of_b, of_delta, "; ".join(unusable) or f"the change: {of_delta.fit.reason}")
@@ -151,7 +151,8 @@ def compare_layer(
 
     largest = of_delta.spectrum.eigenvalues[-1] or esd(delta)[-1]
     rounding = min(1.0, ratio(math.sqrt(noise * delta.numel()) / (math.sqrt(N) + math.sqrt(M)), change))
-    alike = similarity(A, B, rank, None if gram_a is None or gram_b is None else (gram_a, gram_b))
+    grams = None if gram_a is None or gram_b is None else (gram_a, gram_b)
+    alike = similarity(A, B, rank, grams, (vectors_a, vectors_b))
     signed = signature(
         layer_a.name,
         A,
@@ -184,7 +185,7 @@ def _unchanged(
     layer_a: Layer, layer_b: Layer, A: torch.Tensor, C: torch.Tensor | None, rank: int, settings: Settings
 ) -> LayerComparison:
     """Return the comparison of a layer that is equal in A and B: its spectrum is computed once, and no singular vector."""
-    of_a, gram = _analysis(layer_a, A, settings)
+    of_a, gram, _ = _analysis(layer_a, A, settings)
     zero = torch.zeros((), device=A.device).expand(A.shape)
     of_delta = analyze_eigenvalues(layer_a, zero, np.zeros(layer_a.num_evals), replace(settings, bulk=False))
     if of_a.spectrum is None:
@@ -240,15 +241,19 @@ def _compared(
 
 
 def _analysis(
-    layer: Layer, weight: torch.Tensor, settings: Settings, floor: float = 0.0
-) -> tuple[LayerAnalysis, Gram | None]:
-    """Return the analysis of a weight of a layer, and its Gram matrices; None if it has no spectrum."""
+    layer: Layer, weight: torch.Tensor, settings: Settings, rank: int = 0, floor: float = 0.0
+) -> tuple[LayerAnalysis, Gram | None, np.ndarray | None]:
+    """Return the analysis of a weight of a layer, its Gram matrices, None if it has no spectrum, and their leading eigenvectors.
+
+    There are ``rank`` vectors at most, and none where they would cost as much as the eigenvalues.
+    """
     try:
         gram = Gram.of(weight)
-        (evals,) = esds([replace(gram, stack=gram.stack.clone())], floor)  # LAPACK overwrites the copy
+        # LAPACK overwrites the copy
+        evals, vectors = esd_and_leading_vectors(replace(gram, stack=gram.stack.clone()), rank, floor)
     except FAILURES as err:
-        return failed_layer(layer, err), None
-    return analyze_eigenvalues(layer, weight, evals, settings), gram
+        return failed_layer(layer, err), None, None
+    return analyze_eigenvalues(layer, weight, evals, settings), gram, vectors
 
 
 def _of_change(analysis: LayerAnalysis) -> LayerAnalysis:
@@ -298,7 +303,9 @@ def _norm(weight: torch.Tensor, gram: Gram | None = None) -> float:
     """Return the Frobenius norm in float64, from the Gram matrices or computed a block of rows at a time."""
     if gram is not None and not gram.exponent:
         return math.sqrt(float(gram.stack.diagonal(dim1=-2, dim2=-1).sum()))
-    return math.sqrt(sum(float(block.to(torch.float64).square().sum()) for block in weight.split(BLOCK_ROWS)))
+    return math.sqrt(
+        sum(float(block.to(torch.float64, copy=True).square_().sum()) for block in weight.split(BLOCK_ROWS))
+    )
 
 
 def least_change(a: Spectrum, b: Spectrum) -> float:

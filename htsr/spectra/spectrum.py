@@ -5,13 +5,14 @@ Shapes: N and M are the larger and the smaller side of W, R = prod(kernel) the n
 
 import math
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 
 from htsr.errors import InputError
-from htsr.spectra.lapack import eigvalsh
+from htsr.spectra.lapack import eigenvalues_and_leading_vectors, eigvalsh
 from htsr.spectra.threads import blas_threads
 from htsr.weights.arrays import as_tensor
 from htsr.weights.sides import Sides
@@ -231,13 +232,42 @@ def esds(grams: Sequence[Gram], floor: float = 0.0) -> list[np.ndarray]:
     be transposes of each other. On a CPU the Gram matrices are overwritten.
     """
     stack_RMM = _stacked([gram.stack for gram in grams])
-    N, M, R = grams[0].N, stack_RMM.shape[-1], len(grams[0].stack)
-    mean_square_R = stack_RMM.diagonal(dim1=-2, dim2=-1).sum(-1) / (N * M)
+    M = stack_RMM.shape[-1]
+    trace_R = stack_RMM.diagonal(dim1=-2, dim2=-1).sum(-1)
     if stack_RMM.device.type == "cpu":
-        with blas_threads(1 if M <= ONE_EIGENVALUE_THREAD_UP_TO else None):
+        with _eigenvalue_threads(M):
             evals_RM = torch.from_numpy(eigvalsh(stack_RMM.numpy()))
     else:
         evals_RM = torch.linalg.eigvalsh(stack_RMM)
+    return _without_rounding(grams, trace_R, evals_RM, floor)
+
+
+def esd_and_leading_vectors(gram: Gram, count: int, floor: float = 0.0) -> tuple[np.ndarray, np.ndarray | None]:
+    """Return what ``esds`` returns for one weight, and leading eigenvectors of its only Gram matrix if they cost little.
+
+    The vectors have shape ``(M, K)``, the one of the largest eigenvalue first: ``count`` of them, or as many as there are
+    eigenvalues that are not zero. On a CPU the Gram matrix is overwritten.
+    """
+    if gram.stack.device.type != "cpu" or len(gram.stack) > 1:
+        return esds([gram], floor)[0], None
+    trace_R = gram.stack.diagonal(dim1=-2, dim2=-1).sum(-1)
+    with _eigenvalue_threads(gram.stack.shape[-1]):
+        found, vectors = eigenvalues_and_leading_vectors(gram.stack[0].numpy(), count)
+    (evals,) = _without_rounding([gram], trace_R, torch.from_numpy(found)[None], floor)
+    return evals, None if vectors is None else vectors[:, : np.count_nonzero(evals)]
+
+
+def _eigenvalue_threads(M: int) -> AbstractContextManager[object]:
+    """Return a context within which LAPACK takes as many threads for the eigenvalues of M rows as pay off."""
+    return blas_threads(1 if M <= ONE_EIGENVALUE_THREAD_UP_TO else None)
+
+
+def _without_rounding(
+    grams: Sequence[Gram], trace_R: torch.Tensor, evals_RM: torch.Tensor, floor: float
+) -> list[np.ndarray]:
+    """Return the eigenvalues of each weight, ascending, with 0 for those up to ``floor`` or to what rounding may have made."""
+    N, M, R = grams[0].N, evals_RM.shape[-1], len(grams[0].stack)
+    mean_square_R = trace_R / (N * M)
     gram_floor_R = torch.finfo(torch.float64).eps * N * evals_RM[:, -1]
     eps_R = torch.tensor([gram.eps for gram in grams], dtype=torch.float64, device=evals_RM.device).repeat_interleave(R)
     stored_floor_R = eps_R**2 * rounding_edge(1.0, 1.0, N, M) * mean_square_R

@@ -17,7 +17,6 @@ from htsr.weights.arrays import as_tensor, quantised_class
 from htsr.weights.attention import Heads
 from htsr.weights.inventory import Listing, StoredTensor, never_read
 from htsr.weights.names import WRAPPERS, without_wrappers
-from htsr.weights.readers.torch.torchscript import groups_in_code
 from htsr.weights.recurrent import recurrent_type
 from htsr.weights.roles import LayerRole, role_by_name
 from htsr.weights.state_dicts import dtype_name, read_state_dict, storage_identity, why_not_dense
@@ -214,6 +213,8 @@ def _groups(convolution: nn.Module) -> int:
     """Return the number of groups of a convolution, which only the code of a traced one says."""
     if hasattr(convolution, "groups") or not isinstance(convolution, torch.jit.ScriptModule):
         return int(getattr(convolution, "groups", 1))
+    from htsr.weights.readers.torch.torchscript import groups_in_code
+
     return groups_in_code(convolution.code) or 1
 
 

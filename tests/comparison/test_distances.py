@@ -5,6 +5,7 @@ import pytest
 import torch
 
 from htsr.comparison.distances import overlap, similarity
+from htsr.spectra.spectrum import Gram, esd_and_leading_vectors
 
 
 def matrix(*shape, seed=0):
@@ -21,6 +22,20 @@ def dense_cka(X, Y, centred):
 
 def dense_angles(U, V):
     return np.arccos(np.clip(np.linalg.svd(U.T @ V, compute_uv=False), -1, 1))[::-1]
+
+
+@pytest.mark.parametrize("shape", [(60, 40), (40, 60), (20, 6, 3, 3)])
+@pytest.mark.parametrize("low_rank", [False, True])
+def test_known_gram_matrices_and_vectors_change_nothing(shape, low_rank):
+    a, b = (matrix(*shape, seed=seed) + 0.3 for seed in (0, 1))
+    if low_rank:
+        a, b = (W * 0 + torch.arange(1.0, len(W) + 1).reshape(-1, *[1] * (W.ndim - 1)) for W in (a, b))
+    grams = Gram.of(a), Gram.of(b)
+    vectors = [esd_and_leading_vectors(Gram.of(W), 4)[1] for W in (a, b)]
+    plain, known = similarity(a, b, rank=4), similarity(a, b, 4, grams, tuple(vectors))
+    assert len(plain.angles_out) == (1 if low_rank else 4)
+    for name in plain._fields:
+        assert np.allclose(getattr(plain, name), getattr(known, name), rtol=0, atol=1e-7 if low_rank else 1e-12)
 
 
 @pytest.mark.parametrize("shape", [(60, 40), (40, 60), (30, 30), (20, 6, 3, 3), (90, 5, 2, 2)])

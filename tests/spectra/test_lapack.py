@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from htsr.spectra import lapack
-from htsr.spectra.lapack import eigvalsh
+from htsr.spectra.lapack import eigenvalues_and_leading_vectors, eigvalsh
 
 
 @pytest.mark.parametrize("M", [1, 2, 3, 31, 200])
@@ -15,6 +15,34 @@ def test_eigenvalues_are_numpys(M):
     A = np.random.default_rng(M).normal(size=(3, M, M))
     stack = A @ A.transpose(0, 2, 1)
     assert np.allclose(eigvalsh(stack.copy()), np.linalg.eigvalsh(stack), rtol=1e-12, atol=1e-12 * M)
+
+
+@pytest.mark.parametrize(("M", "count"), [(2, 1), (3, 2), (40, 10), (200, 10)])
+@pytest.mark.parametrize("scale", [1e-120, 1.0, 1e120])
+def test_leading_vectors_are_eigenvectors_and_the_eigenvalues_stay_the_same(M, count, scale):
+    A = np.random.default_rng(M).normal(size=(M, 2 * M)) * np.linspace(1, 3, M)[:, None]
+    matrix = scale * A @ A.T
+    evals, vectors = eigenvalues_and_leading_vectors(matrix.copy(), count)
+    assert (evals == eigvalsh(matrix[None].copy())[0]).all()
+    assert vectors.shape == (M, count)
+    assert np.abs(vectors.T @ vectors - np.eye(count)).max() < 1e-13
+    assert np.abs(matrix @ vectors - vectors * evals[::-1][:count]).max() < 1e-14 * M * evals[-1]
+
+
+@pytest.mark.parametrize("count", [0, 3, 30])
+def test_blocks_and_other_drivers_have_no_leading_vectors(count, monkeypatch):
+    blocks = np.zeros((30, 30))
+    blocks[:15, :15] = blocks[15:, 15:] = np.ones((15, 15)) + np.diag(np.arange(15.0))
+    evals, vectors = eigenvalues_and_leading_vectors(blocks.copy(), count)
+    assert vectors is None
+    assert np.allclose(evals, np.linalg.eigvalsh(blocks), atol=1e-12)
+    for name, value in (("MKL_FROM", 20), ("_dsyevd", lambda: None)):
+        monkeypatch.setattr(lapack, name, value)
+        full = np.ones((30, 30)) + np.diag(np.arange(30.0))
+        evals, vectors = eigenvalues_and_leading_vectors(full.copy(), count)
+        assert vectors is None
+        assert np.allclose(evals, np.linalg.eigvalsh(full), atol=1e-12)
+        monkeypatch.undo()
 
 
 def test_scale_does_not_matter():

@@ -8,6 +8,8 @@ import torch
 SHORTEST = 2
 # A change is one of few rows, or columns, if no more than this share of them changed.
 FEW = 0.5
+# Values of each row that are looked at before all of them are: most changes move all rows.
+FIRST = 16
 
 
 @dataclass(frozen=True)
@@ -32,16 +34,21 @@ class Lines:
 
 def lines_of(a: torch.Tensor, b: torch.Tensor, change: torch.Tensor) -> Lines | None:
     """Return the rows or columns that changed if they are few, or if only their order changed; None otherwise."""
-    moved = change != 0
     wide = torch.promote_types(a.dtype, b.dtype)
     found = []
-    for axis, lines, A, B in (("rows", moved.any(1), a, b), ("columns", moved.any(0), a.mT, b.mT)):
+    for axis, lines, A, B in (("rows", _moved(change), a, b), ("columns", _moved(change.mT), a.mT, b.mT)):
         count, of = int(lines.sum()), len(lines)
         if A.shape[1] >= SHORTEST and _are_reordered(A, B, lines, wide):
             return Lines(axis, count, of, True)
         if count <= FEW * of:
             found.append(Lines(axis, count, of, False))
     return min(found, key=lambda lines: lines.changed / lines.of, default=None)
+
+
+def _moved(change: torch.Tensor) -> torch.Tensor:
+    """Return which rows changed."""
+    seen = (change[:, :FIRST] != 0).any(1)
+    return seen if bool(seen.all()) else (change != 0).any(1)
 
 
 def _are_reordered(a: torch.Tensor, b: torch.Tensor, lines: torch.Tensor, dtype: torch.dtype) -> bool:

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 import torch
 
 from htsr.comparison.survey.differences import SAME, difference
+from htsr.comparison.survey.networks import squeezed
 
 # A matrix counts as pruned if at least this share of its values became zero, or a whole row or column did.
 LEAST_SHARE = 0.01
@@ -27,24 +28,24 @@ class Mask:
 
 def mask_of(a: torch.Tensor, b: torch.Tensor, dtypes: tuple[str, str]) -> Mask | None:
     """Return how one of two matrices was pruned to give the other, up to rounding, or None."""
-    if int(torch.count_nonzero(a)) == int(torch.count_nonzero(b)):
+    zeros_in_a, zeros_in_b = (weight.numel() - int(torch.count_nonzero(weight)) for weight in (a, b))
+    in_a = zeros_in_a > zeros_in_b
+    dense, pruned = (b, a) if in_a else (a, b)
+    more = abs(zeros_in_a - zeros_in_b)
+    if not more:
         return None
-    zeros_a, zeros_b = a == 0, b == 0
-    for dense, zeros, removed, in_a in (
-        (a, zeros_b, zeros_b & ~zeros_a, False),
-        (b, zeros_a, zeros_a & ~zeros_b, True),
-    ):
-        count = int(removed.sum())
-        if not count or bool((zeros_a & zeros_b).sum() < (zeros_b if in_a else zeros_a).sum()):
-            continue
-        pattern = _pattern(zeros, removed)
-        if pattern == "single values" and count < LEAST_SHARE * a.numel():
-            continue
-        kept = dense.masked_fill(zeros, 0)
-        pair = (b if not in_a else a, kept)
-        if difference(*pair, tuple(range(a.ndim)), dtypes[::-1] if not in_a else dtypes).kind in SAME:
-            return Mask(count / int((dense != 0).sum()), pattern, in_a)
-    return None
+    zeros = pruned == 0
+    removed = zeros & (dense != 0)
+    if int(torch.count_nonzero(removed)) != more:  # not every zero of the one is a zero of the other
+        return None
+    pattern = _pattern(zeros, removed)
+    if pattern == "single values" and more < LEAST_SHARE * a.numel():
+        return None
+    kept = dense.masked_fill(zeros, 0)
+    axes = tuple(range(len(squeezed(tuple(a.shape)))))
+    if difference(pruned, kept, axes, dtypes if in_a else dtypes[::-1]).kind not in SAME:
+        return None
+    return Mask(more / int(torch.count_nonzero(dense)), pattern, in_a)
 
 
 def _pattern(zeros: torch.Tensor, removed: torch.Tensor) -> str:
@@ -53,7 +54,8 @@ def _pattern(zeros: torch.Tensor, removed: torch.Tensor) -> str:
         lines = removed.any(axis)
         if torch.equal(zeros & lines.unsqueeze(axis), lines.unsqueeze(axis).expand_as(zeros)):
             return name
+    half = 2 * int(torch.count_nonzero(zeros)) == zeros.numel()
     for values in (zeros, zeros.mT):
-        if values.shape[1] % 4 == 0 and bool((values.reshape(-1, 4).sum(1) == 2).all()):
+        if half and values.shape[1] % 4 == 0 and bool((values.reshape(-1, 4).sum(1) == 2).all()):
             return "2 of every 4 values"
     return "single values"
