@@ -1,0 +1,126 @@
+"""Are the entries of a matrix independent, whatever their law and the scales of rows and columns?
+
+A balanced matrix (``htsr.bulk.balance``) of independent entries has statistics whose laws hardly depend on what the entries were
+like (``htsr.bulk.balanced_noise``). So one test serves noise of every kind, and it needs no draws.
+"""
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from htsr.bulk.balance import balanced
+from htsr.bulk.balanced_noise import BalancedNoise, largest_eigenvalue, neighbour_scores, pair_sum, small_gram
+from htsr.spectra.threads import blas_threads
+
+# A slice with a smaller side says too little.
+MIN_SIDE = 16
+# p-values below this are not told apart.
+SMALLEST_P = 3e-6
+# The p-value combines three questions unequally (weighted Bonferroni): is the largest eigenvalue too large, are pairs of columns
+# too alike or too different, do neighbours resemble each other? The first finds weak spikes, the second nearly all else.
+WEIGHTS = (0.6, 0.3, 0.1)
+# A matrix with longer sides is tested on a block first, and as a whole only if the block passes for noise: the block of a trained
+# layer nearly always shows structure, and costs next to nothing.
+BLOCK = 192
+# A resemblance of neighbours gets a name if chance gives it once in so many matrices.
+NAMED_P = 1e-4
+NEIGHBOURS = (
+    "neighbouring rows are correlated",
+    "neighbouring columns are correlated",
+    "the sizes of neighbouring rows are correlated",
+    "the sizes of neighbouring columns are correlated",
+)
+
+
+@dataclass(frozen=True)
+class Independence:
+    """What a test of independent entries found.
+
+    Attributes:
+        p_value: How rarely independent entries look as structured as these; never below 3e-6.
+        scales: Whether the scales of rows or columns differ by more than chance.
+        entries: Whether the entries, once the scales are divided out, are not normal.
+        zeros: Share of the entries that are zero.
+        neighbours: What neighbouring entries have in common, one of ``NEIGHBOURS``; empty if nothing was found.
+    """
+
+    p_value: float
+    scales: bool
+    entries: bool
+    zeros: float
+    neighbours: str
+
+
+def independence(weight: torch.Tensor, *, bounded: bool = True) -> Independence | None:
+    """Test whether the entries of a weight are independent but for a scale of each row and column.
+
+    Args:
+        weight: ``(out, in)`` or ``(out, in, *kernel)``, finite; the slices of a convolution count as matrices.
+        bounded: Allow entries of any law; otherwise large entries count as structure.
+
+    Returns:
+        What was found, or None if a side is below 16, not counting rows and columns of zeros.
+
+    Notes:
+        The scales of rows and columns are divided out first, so their norms are equal. Then three questions are asked.
+
+        1. Does the largest eigenvalue lie above its Tracy-Widom law?
+        2. Is the sum of ``y_ki y_kj y_li y_lj`` over all pairs of columns i, j and of rows k, l far from zero on either side?
+           Its mean is zero for independent entries whatever their variances.
+        3. Are neighbours along rows or columns correlated, or their squares? This shows rows that depend on each other, a
+           mask of blocks, and 2:4 sparsity.
+    """
+    W_nmR = weight.detach().flatten(2) if weight.ndim > 2 else weight.detach()[:, :, None]
+    block_nmR = _block(W_nmR)
+    if block_nmR.shape != W_nmR.shape:
+        found = _tested(block_nmR, bounded, whole=False)
+        if found is not None and found.p_value <= SMALLEST_P:
+            return found
+    return _tested(W_nmR, bounded)
+
+
+def _block(W_nmR: torch.Tensor) -> torch.Tensor:
+    """Return a block of the first slices, from their middle, where no unused or special tokens stand."""
+    n, m, R = W_nmR.shape
+    first_n, first_m = max(n - BLOCK, 0) // 2, max(m - BLOCK, 0) // 2
+    slices = max(1, BLOCK**2 // (min(n, BLOCK) * min(m, BLOCK)))
+    return W_nmR[first_n : first_n + BLOCK, first_m : first_m + BLOCK, : min(slices, R)]
+
+
+def _tested(W_nmR: torch.Tensor, bounded: bool, *, whole: bool = True) -> Independence | None:
+    """Return what a weight, or a block that is not the ``whole``, shows; a block is too small for weak spikes to show."""
+    stack_Rnm = W_nmR.permute(2, 0, 1).to("cpu", torch.float32).numpy()
+    if min(stack_Rnm.shape[1:]) < MIN_SIDE:
+        return None
+    with blas_threads(1):  # the last digits depend on the number of threads
+        slices = [matrix for W_nm in stack_Rnm if min((matrix := balanced(W_nm, bounded=bounded)).Y_nm.shape) >= MIN_SIDE]
+        if not slices:
+            return None
+        noises = [BalancedNoise.like(matrix) for matrix in slices]
+        pairs, least = 0.0, 1.0
+        for matrix, noise in zip(slices, noises, strict=True):
+            gram = small_gram(matrix.Y_nm)
+            pairs += pair_sum(matrix.Y_nm, gram)
+            if whole:
+                least = min(least, noise.share_above(largest_eigenvalue(gram)))
+    neighbours = sum(map(neighbour_scores, slices)) / math.sqrt(len(slices))
+    p_values = (
+        -math.expm1(len(slices) * math.log1p(-min(least, 1 - 1e-12))),
+        _two_sided(pairs / math.sqrt(sum(noise.pair_variance for noise in noises))),
+        min(1.0, len(neighbours) * _two_sided(np.abs(neighbours).max())),
+    )
+    p = min(p / weight for p, weight in zip(p_values, WEIGHTS, strict=True))
+    return Independence(
+        min(max(p, SMALLEST_P), 1.0),
+        scales=any(n.has_scales(m.log_rows_n, m.log_columns_m) for n, m in zip(noises, slices, strict=True)),
+        entries=not all(noise.is_normal for noise in noises),
+        zeros=float(np.mean(stack_Rnm == 0)),
+        neighbours=NEIGHBOURS[int(np.abs(neighbours).argmax())] if p_values[2] < NAMED_P else "",
+    )
+
+
+def _two_sided(score: float) -> float:
+    """Return the share of the normal law at least as far from 0."""
+    return math.erfc(abs(score) / math.sqrt(2))
