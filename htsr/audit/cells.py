@@ -75,7 +75,7 @@ def null_cells(spectrum: Spectrum, row: Mapping[str, Any], xmin: XminRule) -> Ce
         cells |= dict(zip(("null_alpha", "null_alpha_low", "null_alpha_high"), null.band("alpha"), strict=True))
         cells["null_D"] = null.band("D")[0]
     if comparable and "alpha" in row:
-        cells["null_p_value"] = null.p_value(
+        cells["gaussian_p_value"] = null.p_value(
             alpha=row["alpha"], D=row["D"], stable_rank=row["stable_rank"], kurtosis=row["kurtosis"]
         )
     return cells

@@ -36,12 +36,12 @@ class Balanced:
 
 def balanced(W_nm: np.ndarray, *, bounded: bool = True) -> Balanced:
     """Return the matrix balanced; with ``bounded`` its entries are bounded, and their mean is 0."""
-    Y_nm = np.array(W_nm, dtype=np.float32)
-    logs = []
+    Y_nm, logs = W_nm, []
     for axis in (1, 0):  # largest entries of 1: no square over- or underflows
         largest = np.abs(Y_nm).max(axis, keepdims=True, initial=0)
         kept = largest.ravel() > 0
         Y_nm = np.compress(kept, Y_nm, axis=1 - axis) / np.compress(kept, largest, axis=1 - axis)
+        Y_nm = Y_nm.astype(np.float32, copy=False)
         logs.append(np.log(largest.ravel()[kept].astype(np.float64)))
     if not Y_nm.size:
         return Balanced(Y_nm, logs[0], logs[1], bounded)

@@ -91,7 +91,7 @@ def _block(W_nmR: torch.Tensor) -> torch.Tensor:
 
 def _tested(W_nmR: torch.Tensor, bounded: bool, *, whole: bool = True) -> Independence | None:
     """Return what a weight, or a block that is not the ``whole``, shows; a block is too small for weak spikes to show."""
-    stack_Rnm = W_nmR.permute(2, 0, 1).to("cpu", torch.float32).numpy()
+    stack_Rnm = W_nmR.permute(2, 0, 1).to("cpu", torch.promote_types(W_nmR.dtype, torch.float32)).numpy()
     if min(stack_Rnm.shape[1:]) < MIN_SIDE:
         return None
     with blas_threads(1):  # the last digits depend on the number of threads
