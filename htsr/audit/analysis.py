@@ -131,8 +131,8 @@ def analyze(
             device; if ``journal`` holds another audit, somebody else uses it, or it is not a folder that a journal has made;
             if the source is not one path, or a file changes while it is audited with a journal.
         TypeError: If the source is none of the kinds named above, or a number is not a whole one.
-        ValueError: If ``convention``, ``null`` or ``xmin`` is unknown, a number is out of range, ``bootstrap`` is between 1 and 19, or
-            ``state`` is given for an inventory.
+        ValueError: If ``convention``, ``null`` or ``xmin`` is unknown, a number is out of range, ``bootstrap`` is between 1 and
+            19, or ``state`` is given for an inventory.
 
     Example:
         >>> _ = torch.manual_seed(0)

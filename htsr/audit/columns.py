@@ -157,8 +157,8 @@ COLUMNS = (
     Column(
         "gaussian_p_value",
         "float64",
-        "how rarely Gaussian noise has an alpha, a D or a stable rank as small as this one: three times the least of the three shares "
-        "(Bonferroni); one-sided, never below 3e-6",
+        "how rarely Gaussian noise has an alpha, a D or a stable rank as small as this one: three times the least of the three "
+        "shares (Bonferroni); one-sided, never below 3e-6",
         needs="bulk",
         p_value=NULL_P,
     ),

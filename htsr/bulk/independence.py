@@ -11,7 +11,14 @@ import numpy as np
 import torch
 
 from htsr.bulk.balance import balanced
-from htsr.bulk.balanced_noise import BalancedNoise, largest_eigenvalue, neighbour_scores, pair_sum, small_gram
+from htsr.bulk.balanced_noise import (
+    BalancedNoise,
+    largest_eigenvalue,
+    neighbour_scores,
+    pair_p_value,
+    pair_sum,
+    small_gram,
+)
 from htsr.spectra.threads import blas_threads
 
 # A slice with a smaller side says too little.
@@ -95,7 +102,9 @@ def _tested(W_nmR: torch.Tensor, bounded: bool, *, whole: bool = True) -> Indepe
     if min(stack_Rnm.shape[1:]) < MIN_SIDE:
         return None
     with blas_threads(1):  # the last digits depend on the number of threads
-        slices = [matrix for W_nm in stack_Rnm if min((matrix := balanced(W_nm, bounded=bounded)).Y_nm.shape) >= MIN_SIDE]
+        slices = [
+            matrix for W_nm in stack_Rnm if min((matrix := balanced(W_nm, bounded=bounded)).Y_nm.shape) >= MIN_SIDE
+        ]
         if not slices:
             return None
         noises = [BalancedNoise.like(matrix) for matrix in slices]
@@ -105,11 +114,11 @@ def _tested(W_nmR: torch.Tensor, bounded: bool, *, whole: bool = True) -> Indepe
             pairs += pair_sum(matrix.Y_nm, gram)
             if whole:
                 least = min(least, noise.share_above(largest_eigenvalue(gram)))
-    neighbours = sum(map(neighbour_scores, slices)) / math.sqrt(len(slices))
+        scores_42 = sum(neighbour_scores(matrix.Y_nm) for matrix in slices) / math.sqrt(len(slices))
     p_values = (
         -math.expm1(len(slices) * math.log1p(-min(least, 1 - 1e-12))),
-        _two_sided(pairs / math.sqrt(sum(noise.pair_variance for noise in noises))),
-        min(1.0, len(neighbours) * _two_sided(np.abs(neighbours).max())),
+        pair_p_value(pairs, noises),
+        _least_of_four(scores_42[:, 0]),
     )
     p = min(p / weight for p, weight in zip(p_values, WEIGHTS, strict=True))
     return Independence(
@@ -117,10 +126,16 @@ def _tested(W_nmR: torch.Tensor, bounded: bool, *, whole: bool = True) -> Indepe
         scales=any(n.has_scales(m.log_rows_n, m.log_columns_m) for n, m in zip(noises, slices, strict=True)),
         entries=not all(noise.is_normal for noise in noises),
         zeros=float(np.mean(stack_Rnm == 0)),
-        neighbours=NEIGHBOURS[int(np.abs(neighbours).argmax())] if p_values[2] < NAMED_P else "",
+        neighbours=_named(scores_42),
     )
 
 
-def _two_sided(score: float) -> float:
-    """Return the share of the normal law at least as far from 0."""
-    return math.erfc(abs(score) / math.sqrt(2))
+def _named(scores_42: np.ndarray) -> str:
+    """Return what neighbours have in common, if it is more than entries far apart have; a strong spike runs through all."""
+    surplus_4 = (scores_42[:, 0] - scores_42[:, 1]) / math.sqrt(2)
+    return NEIGHBOURS[int(np.abs(surplus_4).argmax())] if _least_of_four(surplus_4) < NAMED_P else ""
+
+
+def _least_of_four(scores_4: np.ndarray) -> float:
+    """Return the p-value of the largest of four normal scores, on either side."""
+    return min(1.0, len(scores_4) * math.erfc(float(np.abs(scores_4).max()) / math.sqrt(2)))
