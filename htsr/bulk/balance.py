@@ -8,13 +8,18 @@ from dataclasses import dataclass
 
 import numpy as np
 
-# Sinkhorn's steps. Each costs two passes over the entries; the norms of a dense matrix agree to 1e-4 after three.
-STEPS = 3
+# Sinkhorn's steps end when the mean squares of the rows are 1 up to a tolerance: after two or three of a dense matrix, after ten
+# of one with a few entries in each row.
+MAX_STEPS, TOLERANCE = 10, 3e-3
+# A row or column of constants may vanish when the mean is taken away.
+TINY = np.float32(1e-12)
 # Entries beyond so many root mean squares are set to that bound, so that a law with heavy tails has none any more. Normal entries
 # lose 1 % of what they say about a weak signal.
 BOUND = 2.5
 # The bound and the scales depend on each other; after two rounds they agree well enough.
 ROUNDS = 2
+# A mean square of 1 that lies in the mean to this share is not centred.
+MAX_MEAN_SQUARE = 0.9
 
 
 @dataclass(frozen=True, eq=False)
@@ -47,7 +52,9 @@ def balanced(W_nm: np.ndarray, *, bounded: bool = True) -> Balanced:
         return Balanced(Y_nm, logs[0], logs[1], bounded)
     for number in range(1 + ROUNDS * bounded):
         if number:
-            Y_nm -= np.float32(Y_nm.mean(dtype=np.float64))
+            mean = float(Y_nm.mean(dtype=np.float64))
+            if mean**2 < MAX_MEAN_SQUARE:  # beyond it, one direction is nearly all there is
+                Y_nm -= np.float32(mean)
             np.clip(Y_nm, -BOUND, BOUND, out=Y_nm)
         for log, factors in zip(logs, _equalise(Y_nm), strict=True):
             log -= np.log(factors)
@@ -59,9 +66,11 @@ def _equalise(Y_nm: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     n, m = Y_nm.shape
     squares_nm = np.square(Y_nm)
     rows_n, columns_m = np.ones(n, np.float32), np.ones(m, np.float32)
-    for _ in range(STEPS):
-        rows_n = m / (squares_nm @ columns_m)
-        columns_m = n / (rows_n @ squares_nm)
+    for _ in range(MAX_STEPS):
+        before_n, rows_n = rows_n, m / np.maximum(squares_nm @ columns_m, TINY)
+        columns_m = n / np.maximum(rows_n @ squares_nm, TINY)
+        if np.abs(rows_n / before_n - 1).max() < TOLERANCE:
+            break
     rows_n, columns_m = np.sqrt(rows_n), np.sqrt(columns_m)
     Y_nm *= rows_n[:, None]
     Y_nm *= columns_m
