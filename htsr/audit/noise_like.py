@@ -9,8 +9,8 @@ from htsr.bulk.independence import Independence, independence
 from htsr.choices import Null
 from htsr.p_values import NULL_P
 
-# Noise passes for structure in a share of matrices up to this.
-EXPLAINED_LEVEL = 0.025
+# Noise passes for structure in this share of matrices.
+EXPLAINED_LEVEL = 0.02
 # A spectrum may pass for that of noise though the entries are not independent; below this, they are not. An untrained model with
 # hundreds of layers hardly meets it by chance.
 STRUCTURE_LEVEL = 1e-3

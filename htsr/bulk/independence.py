@@ -28,9 +28,9 @@ SMALLEST_P = 3e-6
 # The p-value combines three questions unequally (weighted Bonferroni): is the largest eigenvalue too large, are pairs of columns
 # too alike or too different, do neighbours resemble each other? The first finds weak spikes, the second nearly all else.
 WEIGHTS = (0.6, 0.3, 0.1)
-# A matrix with longer sides is tested on a block first, and as a whole only if the block passes for noise: the block of a trained
-# layer nearly always shows structure, and costs next to nothing.
-BLOCK = 192
+# A matrix with longer sides is tested on blocks first, and as a whole only if they pass for noise: the block of a trained layer
+# nearly always shows structure, and costs next to nothing.
+BLOCKS = (128, 256)
 # A resemblance of neighbours gets a name if chance gives it once in so many matrices.
 NAMED_P = 1e-4
 NEIGHBOURS = (
@@ -80,24 +80,26 @@ def independence(weight: torch.Tensor, *, bounded: bool = True) -> Independence 
            mask of blocks, and 2:4 sparsity.
     """
     W_nmR = weight.detach().flatten(2) if weight.ndim > 2 else weight.detach()[:, :, None]
-    block_nmR = _block(W_nmR)
-    if block_nmR.shape != W_nmR.shape:
+    for side in BLOCKS:
+        block_nmR = _block(W_nmR, side)
+        if block_nmR.shape == W_nmR.shape:
+            break
         found = _tested(block_nmR, bounded, whole=False)
         if found is not None and found.p_value <= SMALLEST_P:
             return found
     return _tested(W_nmR, bounded)
 
 
-def _block(W_nmR: torch.Tensor) -> torch.Tensor:
+def _block(W_nmR: torch.Tensor, side: int) -> torch.Tensor:
     """Return a block of the first slices, from their middle, where no unused or special tokens stand."""
     n, m, R = W_nmR.shape
-    first_n, first_m = max(n - BLOCK, 0) // 2, max(m - BLOCK, 0) // 2
-    slices = max(1, BLOCK**2 // (min(n, BLOCK) * min(m, BLOCK)))
-    return W_nmR[first_n : first_n + BLOCK, first_m : first_m + BLOCK, : min(slices, R)]
+    first_n, first_m = max(n - side, 0) // 2, max(m - side, 0) // 2
+    slices = max(1, side**2 // (min(n, side) * min(m, side)))
+    return W_nmR[first_n : first_n + side, first_m : first_m + side, : min(slices, R)]
 
 
 def _tested(W_nmR: torch.Tensor, bounded: bool, *, whole: bool = True) -> Independence | None:
-    """Return what a weight, or a block that is not the ``whole``, shows; a block is too small for weak spikes to show."""
+    """Return what a weight shows; of a block, which is not the ``whole``, only whether it has much structure."""
     stack_Rnm = W_nmR.permute(2, 0, 1).to("cpu", torch.promote_types(W_nmR.dtype, torch.float32)).numpy()
     if min(stack_Rnm.shape[1:]) < MIN_SIDE:
         return None
@@ -123,8 +125,8 @@ def _tested(W_nmR: torch.Tensor, bounded: bool, *, whole: bool = True) -> Indepe
     p = min(p / weight for p, weight in zip(p_values, WEIGHTS, strict=True))
     return Independence(
         min(max(p, SMALLEST_P), 1.0),
-        scales=any(n.has_scales(m.log_rows_n, m.log_columns_m) for n, m in zip(noises, slices, strict=True)),
-        entries=not all(noise.is_normal for noise in noises),
+        scales=whole and any(n.has_scales(m.log_rows_n, m.log_columns_m) for n, m in zip(noises, slices, strict=True)),
+        entries=whole and not all(noise.is_normal for noise in noises),
         zeros=float(np.mean(stack_Rnm == 0)),
         neighbours=_named(scores_42),
     )
