@@ -52,10 +52,10 @@ def balanced(W_nm: np.ndarray, *, bounded: bool = True) -> Balanced:
         return Balanced(Y_nm, logs[0], logs[1], bounded)
     for number in range(1 + ROUNDS * bounded):
         if number:
+            np.clip(Y_nm, -BOUND, BOUND, out=Y_nm)
             mean = float(Y_nm.mean(dtype=np.float64))
             if mean**2 < MAX_MEAN_SQUARE:  # beyond it, one direction is nearly all there is
                 Y_nm -= np.float32(mean)
-            np.clip(Y_nm, -BOUND, BOUND, out=Y_nm)
         for log, factors in zip(logs, _equalise(Y_nm), strict=True):
             log -= np.log(factors)
     return Balanced(Y_nm, logs[0], logs[1], bounded)

@@ -59,6 +59,11 @@ class BalancedNoise:
         equal_norms = math.prod(1 - x + 0.7 * x**2 for x in (self.v / (n - 1), self.v / (m - 1)))
         return 4 * n * m * (n - 1) * (m - 1) * equal_norms**2
 
+    def fluctuation(self, pair_sum: float) -> np.ndarray:
+        """Return by how much more than chance the correlations of rows and of columns fluctuate from pair to pair."""
+        of_rows, of_columns = self.n * self.m * (self.n - 1), self.n * self.m * (self.m - 1)
+        return np.sqrt(1 + np.maximum(pair_sum, 0) / np.array([of_rows, of_columns]))
+
     @property
     def pair_skewness(self) -> float:
         """The skewness of ``pair_sum``, measured on Gaussian entries."""

@@ -110,10 +110,11 @@ def _tested(W_nmR: torch.Tensor, bounded: bool, *, whole: bool = True) -> Indepe
         if not slices:
             return None
         noises = [BalancedNoise.like(matrix) for matrix in slices]
-        pairs, least = 0.0, 1.0
+        pairs, least, fluctuation_2 = 0.0, 1.0, np.ones(2)
         for matrix, noise in zip(slices, noises, strict=True):
             gram = small_gram(matrix.Y_nm)
-            pairs += pair_sum(matrix.Y_nm, gram)
+            pairs += (of_slice := pair_sum(matrix.Y_nm, gram))
+            fluctuation_2 = np.maximum(fluctuation_2, noise.fluctuation(of_slice))
             if whole:
                 least = min(least, noise.share_above(largest_eigenvalue(gram)))
         scores_42 = sum(neighbour_scores(matrix.Y_nm) for matrix in slices) / math.sqrt(len(slices))
@@ -128,13 +129,13 @@ def _tested(W_nmR: torch.Tensor, bounded: bool, *, whole: bool = True) -> Indepe
         scales=whole and any(n.has_scales(m.log_rows_n, m.log_columns_m) for n, m in zip(noises, slices, strict=True)),
         entries=whole and not all(noise.is_normal for noise in noises),
         zeros=float(np.mean(stack_Rnm == 0)),
-        neighbours=_named(scores_42),
+        neighbours=_named(scores_42, fluctuation_2),
     )
 
 
-def _named(scores_42: np.ndarray) -> str:
-    """Return what neighbours have in common, if it is more than entries far apart have; a strong spike runs through all."""
-    surplus_4 = (scores_42[:, 0] - scores_42[:, 1]) / math.sqrt(2)
+def _named(scores_42: np.ndarray, fluctuation_2: np.ndarray) -> str:
+    """Return what neighbours have in common, if it is more than what all rows or columns have, and more than chance."""
+    surplus_4 = (scores_42[:, 0] - scores_42[:, 1]) / math.sqrt(2) / np.tile(fluctuation_2, 2)
     return NEIGHBOURS[int(np.abs(surplus_4).argmax())] if _least_of_four(surplus_4) < NAMED_P else ""
 
 
