@@ -49,7 +49,8 @@ class BalancedNoise:
         kept = 1.0
         if matrix.bounded:  # scaling after the last bound has moved entries at the bound by a few per cent
             kept = float(squares_nm[squares_nm < (0.97 * BOUND) ** 2].sum(dtype=np.float64)) / squares_nm.size
-        return cls(*matrix.Y_nm.shape, v, kept, matrix.bounded)
+        n, m = matrix.Y_nm.shape
+        return cls(n, m, v, kept, matrix.bounded)
 
     @property
     def pair_variance(self) -> float:
@@ -124,12 +125,12 @@ def pair_p_value(total: float, noises: Sequence[BalancedNoise]) -> float:
 def largest_eigenvalue(gram: np.ndarray) -> float:
     """Return the largest eigenvalue by Lanczos's method; without reorthogonalisation copies appear, which do no harm."""
     steps = min(len(gram), math.ceil(LANCZOS_STEPS * len(gram) ** (1 / 3)))
-    vector = np.random.default_rng(len(gram)).standard_normal(len(gram), dtype=np.float32)
+    vector: np.ndarray = np.random.default_rng(len(gram)).standard_normal(len(gram), dtype=np.float32)
     vector /= np.linalg.norm(vector)
     before, beta = np.zeros_like(vector), np.float32(0)
     diagonal, beside = [], []
     for _ in range(steps):
-        after = gram @ vector - beta * before
+        after: np.ndarray = gram @ vector - beta * before
         alpha = after @ vector
         after -= alpha * vector
         diagonal.append(float(alpha))

@@ -117,7 +117,7 @@ def _tested(W_nmR: torch.Tensor, bounded: bool, *, whole: bool = True) -> Indepe
             fluctuation_2 = np.maximum(fluctuation_2, noise.fluctuation(of_slice))
             if whole:
                 least = min(least, noise.share_above(largest_eigenvalue(gram)))
-        scores_42 = sum(neighbour_scores(matrix.Y_nm) for matrix in slices) / math.sqrt(len(slices))
+        scores_42 = np.sum([neighbour_scores(matrix.Y_nm) for matrix in slices], axis=0) / math.sqrt(len(slices))
     p_values = (
         -math.expm1(len(slices) * math.log1p(-min(least, 1 - 1e-12))),
         pair_p_value(pairs, noises),
