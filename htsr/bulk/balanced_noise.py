@@ -18,6 +18,9 @@ from htsr.bulk.tracy_widom import MEAN, edge_score, share_above
 NORMAL_V = {True: (1.74, 2.3), False: (2.0, 6.0)}
 # Scales, or v, differ from those of Gaussian noise if they do by so many standard errors.
 BEYOND_CHANCE = 3.0
+# The law of the largest eigenvalue is taken this much wider than fitted, since its far tail, which counts where slices are pooled,
+# is heavier for entries with heavy tails.
+TAIL = 1.04
 # Lanczos's steps, in cube roots of the side: eigenvalues at the edge stand a share m^(-2/3) apart, so an error far below their
 # fluctuation takes m^(1/3) steps times a constant.
 LANCZOS_STEPS = 6
@@ -81,7 +84,7 @@ class BalancedNoise:
         score, edge = edge_score(eigenvalue, max(self.n, self.m), min(self.n, self.m))
         v, e = self.v, edge / math.sqrt(self.n * self.m)
         moved = -2.282 * e + 2.413 * e**2 + v * (-1.204 * e + 0.236 * e**2 + 1.133 * e**3) + 0.094 * v**2 * e**3
-        narrowed = math.exp(-1.137 * e**2 + v * (0.0373 * e**2 - 0.6117 * e**3))
+        narrowed = TAIL * math.exp(-1.137 * e**2 + v * (0.0373 * e**2 - 0.6117 * e**3))
         return share_above((score - moved - MEAN) / narrowed + MEAN)
 
     def has_scales(self, log_rows_n: np.ndarray, log_columns_m: np.ndarray) -> bool:
