@@ -2,6 +2,7 @@
 
     python benchmarks/noise_calibration.py            # writes benchmarks/results/noise_calibration.md and .png
     python benchmarks/noise_calibration.py --quick    # a tenth of the draws, prints only
+    python benchmarks/noise_calibration.py --laws     # only noise of other laws and planted structure, prints only
 
 ``htsr.analyze`` gets every matrix as float32. WeightWatcher's alpha is htsr's to the last bit (benchmarks/audit_minilm.py), so
 its users would take a matrix with "alpha in 2 to 6" for well trained.
@@ -79,6 +80,10 @@ def autoregressive(rng: Generator, N: int, M: int) -> np.ndarray:
         W[i] = 0.2 * W[i - 1] + np.sqrt(0.96) * W[i]
     return W
 
+
+BEFORE_AND_NOW = ["draws", "phase not random-like, before", "now", "p < 0.05, before", "now"]
+LAW_HEADER = ["noise", "shape", *BEFORE_AND_NOW, "explained by"]
+SIGNAL_HEADER = ["structure", "shape", *BEFORE_AND_NOW]
 
 # Noise that is not Gaussian with one variance, ...
 NOISE_LAWS: dict[str, Draw] = {
@@ -345,12 +350,22 @@ def picture(noise: list[list[object]], confusion: list[list[object]]) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="a tenth of the draws, no file")
-    quick = parser.parse_args().quick
+    parser.add_argument(
+        "--laws", action="store_true", help="only noise of other laws and planted structure, prints only"
+    )
+    options = parser.parse_args()
+    quick = options.quick
 
     def draws(count: int) -> int:
         return max(10, count // 10) if quick else count
 
     torch.set_num_threads(1)
+    law_tasks = [(name, s, draws(200)) for s in LAW_SHAPES for name in NOISE_LAWS | STRUCTURES]
+    signal_tasks = [(name, *s, draws(200)) for s in [(300, 300), (600, 300)] for name in SIGNALS]
+    if options.laws:
+        for header, found in ((LAW_HEADER, map(law_rows, law_tasks)), (SIGNAL_HEADER, map(signal_rows, signal_tasks))):
+            print("\n".join(table(header, list(found))), flush=True)
+        return
     cost_lines = cost(quick)
     with ProcessPoolExecutor(2, initializer=torch.set_num_threads, initargs=(1,)) as pool:
         laws: dict[str, Draw] = {"Gaussian": gaussian, "Laplace": laplace, "uniform": uniform}
@@ -361,10 +376,8 @@ def main() -> None:
         sides = [(300, 300), (600, 300), (1000, 500), (1000, 1000), (2000, 1000)]
         power = list(pool.map(power_rows, [(*s, t, draws(100)) for s in sides for t in (1.0, 1.1, 1.2, 1.3, 1.5)]))
         alarms = list(pool.map(false_spikes, [(*s, draws(min(4000, 260_000_000 // s[1] ** 2))) for s in SHAPES]))
-        other = list(
-            pool.map(law_rows, [(name, s, draws(200)) for s in LAW_SHAPES for name in NOISE_LAWS | STRUCTURES])
-        )
-        signals = list(pool.map(signal_rows, [(n, *s, draws(200)) for s in [(300, 300), (600, 300)] for n in SIGNALS]))
+        other = list(pool.map(law_rows, law_tasks))
+        signals = list(pool.map(signal_rows, signal_tasks))
         confusion = list(pool.map(phase_rows, [(name, draws(100)) for name in ENSEMBLES]))
 
     sections = {
@@ -377,13 +390,13 @@ def main() -> None:
         "Noise of other laws": (
             "Before: compared with Gaussian noise (`null=\"gaussian\"`). Now: with noise that keeps scales and entries, the "
             "default. The last two laws are structure. A convolution has independent slices.",
-            ["noise", "shape", "draws", "phase not random-like, before", "now", "p < 0.05, before", "now", "explained by"],
+            LAW_HEADER,
             other,
         ),
         "Planted structure": (
-            "Spikes of a rank, each of a strength in units of the BBP threshold, and dense covariances, in Gaussian noise. Before "
-            "and now as above.",
-            ["structure", "shape", "draws", "phase not random-like, before", "now", "p < 0.05, before", "now"],
+            "Spikes of a rank, each of a strength in units of the BBP threshold, and dense covariances, in Gaussian noise. "
+            "Before and now as above.",
+            SIGNAL_HEADER,
             signals,
         ),
         "Planted Pareto spectra": (

@@ -18,8 +18,8 @@ from htsr.bulk.tracy_widom import MEAN, edge_score, share_above
 NORMAL_V = {True: (1.74, 2.3), False: (2.0, 6.0)}
 # Scales, or v, differ from those of Gaussian noise if they do by so many standard errors.
 BEYOND_CHANCE = 3.0
-# The law of the largest eigenvalue is taken this much wider than fitted, since its far tail, which counts where slices are pooled,
-# is heavier for entries with heavy tails.
+# The law of the largest eigenvalue is taken this much wider than fitted: its far tail, which counts where slices are pooled, is
+# heavier for entries with heavy tails.
 TAIL = 1.04
 # Lanczos's steps, in cube roots of the side: eigenvalues at the edge stand a share m^(-2/3) apart, so an error far below their
 # fluctuation takes m^(1/3) steps times a constant.
