@@ -143,6 +143,13 @@ COLUMNS = (
     Column("null_alpha", "float64", "median alpha of Gaussian noise of this shape", ".2f", needs="bulk"),
     Column("null_alpha_low", "float64", "5 % of Gaussian noise of this shape has a smaller alpha", ".2f", needs="bulk"),
     Column("null_alpha_high", "float64", "5 % of Gaussian noise of this shape has a larger alpha", ".2f", needs="bulk"),
+    Column(
+        "alpha_excess",
+        "float64",
+        "alpha less null_alpha, in units of the spread of noise: -1.64 at null_alpha_low, 1.64 at null_alpha_high",
+        ".1f",
+        needs="bulk",
+    ),
     Column("null_D", "float64", "median D of Gaussian noise of this shape", ".3f", needs="bulk"),
     Column("null_stable_rank", "float64", "median stable rank of Gaussian noise of this shape", ".1f", needs="bulk"),
     Column("null_entropy", "float64", "median entropy of Gaussian noise of this shape", ".3f", needs="bulk"),

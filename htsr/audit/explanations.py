@@ -54,6 +54,13 @@ EXPLANATIONS: Mapping[str, str] = {
         "any learned structure. Where alpha lies in the band, or explained_by names scales or entries, let null_p_value and "
         "the phase decide."
     ),
+    "alpha_excess": (
+        "alpha_excess is how far alpha lies from the alpha that Gaussian noise of the same shape has, in units of that "
+        "noise's spread. Far below -1.6 the tail is heavier than nearly all such noise; between -1.6 and 1.6 alpha says "
+        "nothing. The spread below the median and that above it differ, and each side has its own. It says how sure a heavy "
+        "tail is, not how heavy it is, and large matrices are surer: over the layers of MiniLM, null_alpha explains 0.1 of "
+        "its variance and nothing of alpha's. Look at it before alpha, and rank layers of one shape by either."
+    ),
     "null_p_value": (
         "null_p_value says how rarely noise looks as structured as this layer, where noise may have any scale for each row "
         "and column, and entries of any law with any share of zeros. htsr divides the scales out, bounds the entries, and "

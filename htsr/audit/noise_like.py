@@ -13,7 +13,7 @@ from htsr.p_values import NULL_P
 EXPLAINED_LEVEL = 0.02
 # A spectrum may pass for that of noise though the entries are not independent; below this, they are not. An untrained model with
 # hundreds of layers hardly meets it by chance.
-STRUCTURE_LEVEL = 1e-3
+STRUCTURE_LEVEL = 1e-4
 # With a larger share of zeros, the zeros are what differs from Gaussian entries.
 MANY_ZEROS = 0.02
 

@@ -91,3 +91,14 @@ def test_shuffled_structure_is_noise():
 def test_unknown_null_is_refused():
     with pytest.raises(ValueError, match="expected null to be one of gaussian, profile, entries, got 'normal'"):
         htsr.analyze({"w": np.eye(20)}, null="normal")
+
+
+def test_alpha_excess_is_alpha_on_the_scale_of_noise():
+    row = htsr.analyze({"w": np.random.default_rng(0).normal(size=(96, 128))})["w"].row
+    ends = {name: row[f"null_alpha{name}"] for name in ("_low", "", "_high")}
+    below = row["alpha"] < ends[""]
+    assert row["alpha_excess"] == pytest.approx(
+        1.645 * (row["alpha"] - ends[""]) / abs(ends["_low" if below else "_high"] - ends[""])
+    )
+    assert (row["alpha_excess"] < 0) == below
+    assert rows(lambda rng: rng.standard_t(1.5, size=(96, 128)))["alpha_excess"].max() < -1.5
