@@ -31,6 +31,8 @@ WEIGHTS = (0.6, 0.3, 0.1)
 # A matrix with longer sides is tested on blocks first, and as a whole only if they pass for noise: the block of a trained layer
 # nearly always shows structure, and costs next to nothing.
 BLOCKS = (128, 256)
+# Of a larger weight, the middle of its longer side stands for it: balancing takes three float32 copies.
+MAX_ENTRIES = 2**26
 # A resemblance of neighbours gets a name if chance gives it once in so many matrices.
 NAMED_P = 1e-4
 NEIGHBOURS = (
@@ -81,21 +83,22 @@ def independence(weight: torch.Tensor, *, bounded: bool = True) -> Independence 
     """
     W_nmR = weight.detach().flatten(2) if weight.ndim > 2 else weight.detach()[:, :, None]
     for side in BLOCKS:
-        block_nmR = _block(W_nmR, side)
+        slices = max(1, side**2 // (min(W_nmR.shape[0], side) * min(W_nmR.shape[1], side)))
+        block_nmR = _middle(W_nmR[:, :, :slices], side, side)
         if block_nmR.shape == W_nmR.shape:
             break
         found = _tested(block_nmR, bounded, whole=False)
         if found is not None and found.p_value <= SMALLEST_P:
             return found
-    return _tested(W_nmR, bounded)
-
-
-def _block(W_nmR: torch.Tensor, side: int) -> torch.Tensor:
-    """Return a block of the first slices, from their middle, where no unused or special tokens stand."""
     n, m, R = W_nmR.shape
-    first_n, first_m = max(n - side, 0) // 2, max(m - side, 0) // 2
-    slices = max(1, side**2 // (min(n, side) * min(m, side)))
-    return W_nmR[first_n : first_n + side, first_m : first_m + side, : min(slices, R)]
+    longest = max(min(n, m), MAX_ENTRIES // (min(n, m) * R))
+    return _tested(_middle(W_nmR, longest, longest), bounded)
+
+
+def _middle(W_nmR: torch.Tensor, rows: int, columns: int) -> torch.Tensor:
+    """Return at most so many rows and columns, from the middle, where no unused or special tokens stand."""
+    first_n, first_m = max(W_nmR.shape[0] - rows, 0) // 2, max(W_nmR.shape[1] - columns, 0) // 2
+    return W_nmR[first_n : first_n + rows, first_m : first_m + columns]
 
 
 def _tested(W_nmR: torch.Tensor, bounded: bool, *, whole: bool = True) -> Independence | None:

@@ -62,13 +62,18 @@ def test_structure_is_found_and_named(draw, neighbours, shape):
     assert found.neighbours in neighbours
 
 
-def test_weights_of_any_type_shape_and_size():
+def test_weights_of_any_type_shape_and_size(monkeypatch):
     W = torch.randn(64, 32, 3, 3, generator=torch.Generator().manual_seed(0))
     p = independence(W).p_value
     assert p > 0.01
     assert independence((W * 1e30).double() * 1e-200).p_value == pytest.approx(p, rel=0.01)
     assert independence(W.bfloat16()).p_value > 0.01
     assert independence(torch.randn(15, 300)) is None
+    monkeypatch.setattr("htsr.bulk.independence.MAX_ENTRIES", 40 * 300)
+    tall = torch.randn(900, 40, generator=torch.Generator().manual_seed(1))
+    cut = independence(tall)
+    tall[:300] = 0
+    assert cut == independence(tall)  # the middle stands for it
     sparse = torch.zeros(64, 64)
     sparse[:10, :10] = torch.randn(10, 10)
     assert independence(sparse) is None
