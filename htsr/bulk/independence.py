@@ -49,8 +49,9 @@ class Independence:
 
     Attributes:
         p_value: How rarely independent entries look as structured as these; never below 3e-6.
-        scales: Whether the scales of rows or columns differ by more than chance.
-        entries: Whether the entries, once the scales are divided out, are not normal.
+        scales: Whether the scales of rows or columns differ by more than chance. Not looked at, and False, where a block of the
+            weight has shown its structure.
+        entries: Whether the entries, once the scales are divided out, are not normal. Not looked at in the same case.
         zeros: Share of the entries that are zero.
         neighbours: What neighbouring entries have in common, one of ``NEIGHBOURS``; empty if nothing was found.
     """
