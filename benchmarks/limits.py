@@ -12,6 +12,7 @@ from collections import Counter
 from collections.abc import Callable
 
 import numpy as np
+import pandas as pd
 import torch
 from provenance import table, write
 from scipy.special import ndtr, ndtri
@@ -61,20 +62,24 @@ def shuffled_phases(seeds: int) -> list[list[object]]:
     weights = {layer.name: torch.as_tensor(layer.load()).float() for layer in open_source(trained_transformer()).layers}
     weights = {name: W for name, W in weights.items() if min(W.shape) >= 32}
 
-    def row(name: str, matrices: dict[str, torch.Tensor]) -> list[object]:
-        details = analyze(matrices, progress=False).details
+    def both(name: str, matrices: dict[str, torch.Tensor]) -> list[list[object]]:
+        return [
+            row(name, null, analyze(matrices, null=null, progress=False).details) for null in ("gaussian", "entries")
+        ]
+
+    def row(name: str, null: str, details: pd.DataFrame) -> list[object]:
         counts = Counter(details["phase"])
         named = ("random-like", "bleeding-out", "bulk+spikes", "bulk-decay", "heavy-tailed")
-        return [name, len(details), *(counts[phase] for phase in named), (details["null_p_value"] < 0.05).sum()]
+        return [name, null, len(details), *(counts[phase] for phase in named), (details["null_p_value"] < 0.05).sum()]
 
-    rows = [row("as trained", weights)]
+    rows = both("as trained", weights)
     for seed in range(seeds):
         generator = torch.Generator().manual_seed(seed)
         shuffled = {
             name: W.flatten()[torch.randperm(W.numel(), generator=generator)].view_as(W) for name, W in weights.items()
         }
         noise = {name: torch.randn(W.shape, generator=generator) for name, W in weights.items()}
-        rows += [row(f"shuffled, seed {seed}", shuffled), row(f"Gaussian, seed {seed}", noise)]
+        rows += [*both(f"shuffled, seed {seed}", shuffled), *both(f"Gaussian, seed {seed}", noise)]
     return rows
 
 
@@ -95,7 +100,7 @@ def main() -> None:
     )
     lines += ["", "## Shuffled layers", "", "The matrices of the demo's Transformer with at least 32 eigenvalues.", ""]
     lines += table(
-        ["weights", "matrices", "random-like", "bleeding-out", "bulk+spikes", "bulk-decay", "heavy-tailed",
+        ["weights", "null", "matrices", "random-like", "bleeding-out", "bulk+spikes", "bulk-decay", "heavy-tailed",
          "null_p_value < 0.05"],
         shuffled_phases(seeds),
     )  # fmt: skip

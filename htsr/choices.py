@@ -5,6 +5,8 @@ from typing import Literal
 # How convolutions are decomposed, and whose scaling and cut-offs an analysis uses.
 Conv = Literal["pool", "slices", "unfold"]
 Convention = Literal["htsr", "weightwatcher"]
+# What noise keeps of a layer that is compared with it: nothing, its row and column scales, or these and the law of its entries.
+Null = Literal["gaussian", "profile", "entries"]
 # Suffixes of the files that a table can be saved to, and those of an analysis and a comparison: .htsr keeps all of it.
 FORMATS = (".html", ".csv", ".json", ".parquet")
 RESULT_FORMATS = (".htsr", ".html", ".md", ".csv", ".json", ".parquet")

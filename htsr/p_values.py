@@ -31,7 +31,8 @@ class PValue:
         return f"p {text}" if text.startswith("<") else f"p = {text}"
 
 
-# ``htsr.bulk.nulls`` extrapolates shares of noise to 1e-6, and combines three statistics (Bonferroni) in null_p_value.
+# ``htsr.bulk.nulls`` extrapolates shares of noise to 1e-6, and combines three statistics (Bonferroni) in gaussian_p_value;
+# ``htsr.bulk.independence`` stops at the same bound.
 BULK_P = PValue(1e-6, "1e-6")
 NULL_P = PValue(3e-6, "3e-6")
 # A goodness of fit is a share of the resamples, of which there are at least 20.
@@ -42,6 +43,7 @@ VUONG_P = PValue(0.0, "1e-300")
 P_VALUES: Mapping[str, PValue] = {
     "bulk_p_value": BULK_P,
     "null_p_value": NULL_P,
+    "gaussian_p_value": NULL_P,
     "goodness_of_fit": GOODNESS_P,
     "alternative_p_value": VUONG_P,
 }

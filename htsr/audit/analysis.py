@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from inspect import signature
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, ClassVar, get_args
 
 import pandas as pd
 import torch
@@ -22,6 +22,7 @@ from htsr.audit.results import Results
 from htsr.audit.table import brief, skipped_frame
 from htsr.audit.tokens import Sources, reload_of, with_directions
 from htsr.audit.verdict import Sentence, verdict_of_audit
+from htsr.choices import Null
 from htsr.errors import InputError
 from htsr.spectra.devices import check_device
 from htsr.spectra.spectrum import Spectrum
@@ -61,6 +62,7 @@ def analyze(
     bootstrap: int = 0,
     randomize: bool = False,
     bulk: bool = True,
+    null: Null = "entries",
     vectors: bool = False,
     tokens: int = 0,
     convention: Convention = "htsr",
@@ -102,6 +104,9 @@ def analyze(
             this shape gives, and the phase. The noise is drawn once for each shape, which takes one to two seconds up to a side
             of 1024, and kept in the user's cache folder. Larger matrices need no draws, except convolutions and rules for
             ``xmin`` other than "ks", which take a quarter of a minute at 4096.
+        null: What noise keeps of a layer for ``null_p_value``, ``phase`` and ``explained_by``. ``"entries"``: the scales of rows
+            and columns, the law of the entries, and how many are zero. ``"profile"``: the scales alone. ``"gaussian"``: nothing
+            but the shape, so scales and heavy entries count as structure. The alpha of noise is Gaussian noise's always.
         vectors: Measure how localised the leading singular vectors are. This needs eigenvectors and takes about five times as
             long.
         tokens: Name so many leading directions of each weight in the residual stream by tokens, as ``LayerAnalysis.tokens``
@@ -130,8 +135,8 @@ def analyze(
             device; if ``journal`` holds another audit, somebody else uses it, or it is not a folder that a journal has made;
             if the source is not one path, or a file changes while it is audited with a journal.
         TypeError: If the source is none of the kinds named above, or a number is not a whole one.
-        ValueError: If ``convention`` or ``xmin`` is unknown, a number is out of range, ``bootstrap`` is between 1 and 19, or
-            ``state`` is given for an inventory.
+        ValueError: If ``convention``, ``null`` or ``xmin`` is unknown, a number is out of range, ``bootstrap`` is between 1 and
+            19, or ``state`` is given for an inventory.
 
     Example:
         >>> _ = torch.manual_seed(0)
@@ -150,6 +155,8 @@ def analyze(
     asked = plain_settings({name: value for name, value in locals().items() if name in DEFAULTS}, DEFAULTS)
     if convention not in ("htsr", "weightwatcher"):
         raise ValueError(f"expected convention='htsr' or 'weightwatcher', got {convention!r}")
+    if null not in get_args(Null):
+        raise ValueError(f"expected null to be one of {', '.join(get_args(Null))}, got {null!r}")
     check_xmin(xmin)
     check_resampling(bootstrap, seed, name="bootstrap")
     if n_jobs is not None and check_whole_number("n_jobs", n_jobs) == 0:
@@ -167,6 +174,7 @@ def analyze(
         convention,
         seed,
         None if device is None else str(device),
+        null,
     )
 
     if state is not None and isinstance(source, Inventory):

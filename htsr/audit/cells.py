@@ -18,6 +18,9 @@ from htsr.tails.power_law import XminRule
 # WeightWatcher's bounds, from its README: "over-trained" below 2, "under-trained" above 6.
 OVER_TRAINED, UNDER_TRAINED = 2.0, 6.0
 
+# 5 % of the normal law lie beyond so many deviations, as 5 % of noise lie beyond either end of its band.
+NORMAL_95 = 1.645
+
 Cells = dict[str, object]
 
 
@@ -75,10 +78,17 @@ def null_cells(spectrum: Spectrum, row: Mapping[str, Any], xmin: XminRule) -> Ce
         cells |= dict(zip(("null_alpha", "null_alpha_low", "null_alpha_high"), null.band("alpha"), strict=True))
         cells["null_D"] = null.band("D")[0]
     if comparable and "alpha" in row:
-        cells["null_p_value"] = null.p_value(
+        cells["alpha_excess"] = alpha_excess(row["alpha"], *null.band("alpha"))
+        cells["gaussian_p_value"] = null.p_value(
             alpha=row["alpha"], D=row["D"], stable_rank=row["stable_rank"], kurtosis=row["kurtosis"]
         )
     return cells
+
+
+def alpha_excess(alpha: float, median: float, low: float, high: float) -> float:
+    """Return how many deviations of noise an alpha lies from that of noise, whose deviations below and above differ."""
+    end = low if alpha < median else high
+    return float(NORMAL_95 * (alpha - median) / abs(end - median))
 
 
 def shuffled_cells(spectrum: Spectrum, shuffled: Shuffled) -> Cells:

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 
 import pandas as pd
 
-from htsr.audit.phases import PHASES
+from htsr.audit.phases import EXPLANATIONS, PHASES
 from htsr.p_values import BULK_P, GOODNESS_P, NULL_P, VUONG_P, PValue
 
 
@@ -143,14 +143,29 @@ COLUMNS = (
     Column("null_alpha", "float64", "median alpha of Gaussian noise of this shape", ".2f", needs="bulk"),
     Column("null_alpha_low", "float64", "5 % of Gaussian noise of this shape has a smaller alpha", ".2f", needs="bulk"),
     Column("null_alpha_high", "float64", "5 % of Gaussian noise of this shape has a larger alpha", ".2f", needs="bulk"),
+    Column(
+        "alpha_excess",
+        "float64",
+        "alpha less null_alpha, in units of the spread of noise: -1.64 at null_alpha_low, 1.64 at null_alpha_high",
+        ".1f",
+        needs="bulk",
+    ),
     Column("null_D", "float64", "median D of Gaussian noise of this shape", ".3f", needs="bulk"),
     Column("null_stable_rank", "float64", "median stable rank of Gaussian noise of this shape", ".1f", needs="bulk"),
     Column("null_entropy", "float64", "median entropy of Gaussian noise of this shape", ".3f", needs="bulk"),
     Column(
         "null_p_value",
         "float64",
-        "how rarely noise has an alpha, a D or a stable rank as small as this one: three times the least of the three shares "
-        "(Bonferroni); one-sided, never below 3e-6",
+        "how rarely noise that keeps the scales of rows and columns and the law of the entries (option null) looks as "
+        "structured as this layer; never below 3e-6",
+        needs="bulk",
+        p_value=NULL_P,
+    ),
+    Column(
+        "gaussian_p_value",
+        "float64",
+        "how rarely Gaussian noise has an alpha, a D or a stable rank as small as this one: three times the least of the three "
+        "shares (Bonferroni); one-sided, never below 3e-6",
         needs="bulk",
         p_value=NULL_P,
     ),
@@ -217,6 +232,14 @@ COLUMNS = (
     ),
     Column("phase", "str", ", ".join(PHASES[:-1]) + f", or {PHASES[-1]}", needs="bulk", values=PHASES),
     Column("phase_evidence", "str", "the numbers that decided the phase", needs="bulk"),
+    Column(
+        "explained_by",
+        "str",
+        "what suffices to explain the difference from Gaussian noise, or that nothing does; empty where there is none, or none "
+        "was asked for",
+        needs="bulk",
+        values=EXPLANATIONS,
+    ),
     Column(
         "alternative",
         "str",

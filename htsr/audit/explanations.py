@@ -50,23 +50,50 @@ EXPLANATIONS: Mapping[str, str] = {
         "null_alpha is the median alpha that Gaussian noise of the same shape has, and null_alpha_low to null_alpha_high "
         "holds 90 % of such noise. An alpha below that band is evidence of structure; one inside it is not. Noise has an "
         "alpha because a power law can be fitted to anything, and small matrices of noise often lie between 2 and 6. The "
-        "null is Gaussian with equal scales, so sparse or heavy-tailed entries look like structure to it. Where alpha "
-        "lies in the band, let null_p_value and the phase decide."
+        "band is that of Gaussian entries of one scale, so sparse or heavy-tailed entries and scaled rows leave it without "
+        "any learned structure. Where alpha lies in the band, or explained_by names scales or entries, let null_p_value and "
+        "the phase decide."
+    ),
+    "alpha_excess": (
+        "alpha_excess is how far alpha lies from the alpha that Gaussian noise of the same shape has, in units of that "
+        "noise's spread. Far below -1.6 the tail is heavier than nearly all such noise; between -1.6 and 1.6 alpha says "
+        "nothing. The spread below the median and that above it differ, and each side has its own. It says how sure a heavy "
+        "tail is, not how heavy it is, and large matrices are surer: over the layers of MiniLM, null_alpha explains 0.1 of "
+        "its variance and nothing of alpha's. Look at it before alpha, and rank layers of one shape by either."
     ),
     "null_p_value": (
-        "null_p_value says how rarely noise of the same shape looks as heavy-tailed as this layer. It combines three "
-        "one-sided tests, of alpha, of D and of the stable rank: three times the smallest of their shares (Bonferroni). A "
-        "small value, say below 0.01, means structure; a value near 1 means that none of the three tells the layer from "
-        "noise. It is extrapolated below one in a hundred and never below 3e-6, which is printed as < 3e-6. With hundreds "
-        "of layers some fall below 0.01 by chance, so look at the smallest ones, not at the count."
+        "null_p_value says how rarely noise looks as structured as this layer, where noise may have any scale for each row "
+        "and column, and entries of any law with any share of zeros. htsr divides the scales out, bounds the entries, and "
+        "asks whether the largest eigenvalue, the alikeness of columns and of neighbours are those of independent numbers; "
+        "null= chooses what noise keeps. A value below 0.01 means structure, and noise of every such kind lies below "
+        "0.05 in about 5 % of cases; it stops at 3e-6, printed as < 3e-6. It says nothing about how heavy a tail is: "
+        "gaussian_p_value does. With hundreds of layers some fall below 0.01 by chance, so look at the smallest ones, not "
+        "at the count."
+    ),
+    "gaussian_p_value": (
+        "gaussian_p_value says how rarely Gaussian noise of the same shape looks as heavy-tailed as this layer. It combines "
+        "three one-sided tests, of alpha, of D and of the stable rank: three times the smallest of their shares "
+        "(Bonferroni). A small value, say below 0.01, means that the spectrum is no Gaussian noise's, by structure or by "
+        "scales and entries alone; explained_by says which. It is extrapolated below one in a hundred and never below 3e-6, "
+        "which is printed as < 3e-6. A large value together with a small null_p_value is a layer with structure but "
+        "without a heavy tail."
+    ),
+    "explained_by": (
+        "explained_by says what suffices to explain why a layer differs from Gaussian noise: row and column scales, "
+        "entries (their law), zero pattern, or scales and entries. Such a layer is noise, and its phase is random-like. "
+        "Structure beyond scales and entries means that none of them suffices, as in every trained layer that was looked "
+        "at. It is empty where the spectrum is that of Gaussian noise, where the phase is another, and where chance may be "
+        "all there is. A shuffled or freshly initialised layer with folded gains, a random mask or heavy entries gets an "
+        "explanation; a mask of blocks and rows that depend on each other do not, and phase_evidence names the neighbours "
+        "that are alike."
     ),
     "phase": (
         "phase names the shape of a spectrum after Martin and Mahoney: random-like, bleeding-out, bulk+spikes, "
         "bulk-decay, heavy-tailed or rank-collapse. Large, well-trained layers are usually bulk-decay or heavy-tailed, "
-        "small ones bulk+spikes; random-like means that training left no trace. The papers show the phases in plots; the "
-        "bounds are htsr's, and phase_evidence gives the numbers that decided. With fewer than 32 eigenvalues or a side "
-        "below 16 the phase is undecided, and near a bound a second training may land on the other side. Look at "
-        "random-like and rank-collapse first, and read the others as descriptions."
+        "small ones bulk+spikes; random-like means that training left no trace beyond scales and entries. The papers show "
+        "the phases in plots; the bounds are htsr's, and phase_evidence gives the numbers that decided. With fewer than 32 "
+        "eigenvalues or a side below 16 the phase is undecided, and near a bound a second training may land on the other "
+        "side. Look at random-like and rank-collapse first, and read the others as descriptions."
     ),
     "stable_rank": (
         "stable_rank is the sum of the eigenvalues over the largest one: how many equally strong directions the matrix is "
@@ -163,9 +190,9 @@ EXPLANATIONS: Mapping[str, str] = {
     ),
     "heavy-entries": (
         "The entries of the matrix are far from normal: their excess kurtosis is above 6. Entries of most dense layers "
-        "are close to normal. The comparison with noise assumes normal entries, so it counts large entries as structure. "
-        "Sparse, pruned and outlier-rich layers are affected. Compare with shuffled entries: randomize=True keeps the "
-        "entries and destroys the structure."
+        "are close to normal. The alpha, the bulk and the spikes are compared with those of Gaussian noise, so large "
+        "entries move them. Sparse, pruned and outlier-rich layers are affected. null_p_value and explained_by allow for "
+        "such entries; read these."
     ),
     "short-tail": (
         "The tail that alpha was fitted to holds fewer than 30 eigenvalues. Longer is better; 100 are comfortable. With "

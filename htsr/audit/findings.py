@@ -1,5 +1,6 @@
 """What a person should look at in a layer: findings, each with its kind, its severity and the numbers behind it."""
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -44,7 +45,7 @@ KINDS: Mapping[str, Kind] = {
     "trap": Kind("caution", "num_traps"),
     "under-trained": Kind("caution", "alpha"),
     "over-trained": Kind("caution", "alpha", largest_first=False),
-    "alpha-of-noise": Kind("caution", "null_p_value"),
+    "alpha-of-noise": Kind("caution", "gaussian_p_value"),
     "no-power-law": Kind("caution", "D"),
     "heavy-entries": Kind("caution", "kurtosis"),
     "short-tail": Kind("note", "num_pl_spikes", largest_first=False),
@@ -133,10 +134,12 @@ def _phase(r: dict[str, Any]) -> list[Finding]:
     """Return what the phase means, for phases that should worry a person."""
     match r.get("phase"):
         case "random-like":
-            alpha = ""
-            if "alpha" in r and "null_alpha" in r:
-                alpha = f" An alpha of {r['alpha']:.2f} is not evidence of structure: {_noise_band(r)}."
-            text = f"Indistinguishable from noise: {r['phase_evidence']}.{alpha}"
+            if r.get("explained_by"):
+                text = f"{r['phase_evidence'].capitalize()}: random numbers with these are as structured."
+            else:
+                text = f"Indistinguishable from noise: {r['phase_evidence']}."
+                if "alpha" in r and "null_alpha" in r:
+                    text += f" An alpha of {r['alpha']:.2f} is not evidence of structure: {_noise_band(r)}."
             return [
                 _finding(r, "noise", text, "bulk_p_value", "num_spikes", "alpha", "null_alpha_low", "null_alpha_high")
             ]
@@ -160,7 +163,7 @@ def _entries(r: dict[str, Any]) -> list[Finding]:
         return []
     text = (
         f"The entries are far from normal (excess kurtosis {r['kurtosis']:.3g}), as in sparse or heavy-tailed matrices: the "
-        "comparison with noise counts such entries as structure."
+        "alpha, the bulk and the spikes of Gaussian noise say little about it."
     )
     return [_finding(r, "heavy-entries", text, "kurtosis")]
 
@@ -189,17 +192,23 @@ def _traps(r: dict[str, Any]) -> list[Finding]:
 
 def is_as_heavy_in_noise(r: Mapping[str, Any]) -> bool:
     """Return whether noise of this shape is as heavy-tailed: alpha is no smaller, and neither D nor the stable rank differs."""
-    return bool(r.get("null_p_value", 0) > SIGNIFICANT and r["alpha"] >= r["null_alpha_low"])
+    return bool(_gaussian_p(r) > SIGNIFICANT and r["alpha"] >= r["null_alpha_low"])
+
+
+def _gaussian_p(r: Mapping[str, Any]) -> float:
+    """Return how rarely Gaussian noise is as heavy-tailed; rows of earlier versions call it null_p_value."""
+    p = r.get("gaussian_p_value", math.nan)
+    return float(r.get("null_p_value", 0.0) if math.isnan(p) else p)
 
 
 def _alpha(r: dict[str, Any]) -> list[Finding]:
     """Return what to think of alpha; of noise, its phase has said it."""
     if r.get("phase") == "random-like":
         return []
-    columns = ("alpha", "alpha_low", "alpha_high", "sigma", "null_alpha_low", "null_alpha_high", "null_p_value")
+    columns = ("alpha", "alpha_low", "alpha_high", "sigma", "null_alpha_low", "null_alpha_high", "gaussian_p_value")
     noise = ""
     if "null_alpha" in r:
-        noise = f"{_noise_band(r)} ({NULL_P.equals(r['null_p_value'])} that noise looks this heavy-tailed)"
+        noise = f"{_noise_band(r)} ({NULL_P.equals(_gaussian_p(r))} that noise looks this heavy-tailed)"
     beside = f"; {noise}" if noise else ""
     interval = f" (95 % interval {r['alpha_low']:.2f} to {r['alpha_high']:.2f})" if "alpha_low" in r else ""
     if is_as_heavy_in_noise(r):

@@ -12,11 +12,12 @@ import torch
 from htsr.audit import cells
 from htsr.audit.findings import Finding, findings_of_row, is_as_heavy_in_noise, with_findings
 from htsr.audit.fixed_bases import fixed_basis
+from htsr.audit.noise_like import noise_test
 from htsr.audit.phases import phase
 from htsr.audit.row import Row, finished, tied_row
 from htsr.audit.tokens.directions import Directions
 from htsr.bulk import MarchenkoPasturFit, excess_kurtosis, fit_marchenko_pastur, shuffle
-from htsr.choices import Convention
+from htsr.choices import Convention, Null
 from htsr.spectra.spectrum import Spectrum, esd
 from htsr.tails import PowerLawFit, fit_power_law
 from htsr.tails.power_law import MIN_SPREAD
@@ -196,6 +197,7 @@ class Settings:
     convention: Convention = "htsr"
     seed: int = 0
     device: str | None = None
+    null: Null = "entries"
 
 
 def analyze_layer(layer: Layer, settings: Settings, floor: float = 0.0) -> LayerAnalysis:
@@ -238,13 +240,15 @@ def analyze_eigenvalues(layer: Layer, weight: torch.Tensor, evals: np.ndarray, s
             row |= cells.resampled_cells(fit, settings.bootstrap, seed)
         if settings.alternatives:
             row |= cells.alternative_cells(fit)
-    noise, shuffled = None, None
+    noise, shuffled, tested = None, None, None
     if spectrum.eigenvalues[-1] > 0:
         if settings.bulk:
             kurtosis = excess_kurtosis(weight)
             noise = fit_marchenko_pastur(spectrum, spectrum.N, spectrum.M, kurtosis=kurtosis)
             row |= {"kurtosis": kurtosis} | (cells.bulk_cells(spectrum, noise) if noise is not None else {})
             row |= cells.null_cells(spectrum, row, settings.xmin)
+            tested = noise_test(weight, settings.null)
+            row["null_p_value"] = row.get("gaussian_p_value") if tested is None else tested.p_value
         if settings.randomize:
             copies = shuffle(weight, seed=seed)
             shuffled = copies.spectra[0]
@@ -252,8 +256,10 @@ def analyze_eigenvalues(layer: Layer, weight: torch.Tensor, evals: np.ndarray, s
         if settings.vectors:
             row |= cells.vector_cells(weight)
     if settings.bulk:
-        name, evidence = phase(row, fixed_basis(weight))
-        row |= {"phase": name, "phase_evidence": evidence}
+        named, explained_by = phase(row, fixed_basis(weight)), ""
+        if tested is not None:
+            named, explained_by = tested.judged(named)
+        row |= {"phase": named.name, "phase_evidence": named.evidence, "explained_by": explained_by}
     return LayerAnalysis(layer.name, _finished(row), spectrum, fit, noise, shuffled)
 
 

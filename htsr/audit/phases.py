@@ -14,6 +14,9 @@ PHASES = (
     "random-like", "bleeding-out", "bulk+spikes", "bulk-decay", "heavy-tailed", "rank-collapse", "fixed-basis", "undecided",
 )  # fmt: skip
 
+# Those of a spectrum that differs from noise.
+STRUCTURED = ("bleeding-out", "bulk+spikes", "bulk-decay", "heavy-tailed")
+
 # What each phase says of a spectrum.
 MEANINGS: Mapping[str, str] = {
     "random-like": "The spectrum is that of noise: a Marchenko-Pastur bulk without an eigenvalue above its edge.",
@@ -25,6 +28,19 @@ MEANINGS: Mapping[str, str] = {
     "fixed-basis": "The matrix is a basis that somebody wrote down, such as that of a Fourier transform, and was not trained.",
     "undecided": "The matrix is too small, or has no fit, for a phase to be named.",
 }
+
+# Explanations that suffice, and what each leaves as noise.
+SUFFICIENT: Mapping[str, str] = {
+    "row and column scales": "row and column scales",
+    "entries": "the law of its entries",
+    "zero pattern": "the zeros in it",
+    "scales and entries": "row and column scales and the law of its entries",
+}
+BEYOND: Mapping[str, str] = {
+    "profile": "structure beyond scales",
+    "entries": "structure beyond scales and entries",
+}
+EXPLANATIONS = ("", *SUFFICIENT, *BEYOND.values())
 
 # The papers name the phases and show them in plots; these bounds are ours. We set and checked them on generated ensembles
 # (benchmarks/noise_calibration.py has the confusion matrix).

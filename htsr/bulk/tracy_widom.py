@@ -8,6 +8,7 @@ import scipy
 # A gamma distribution that matches the first three moments of the Tracy-Widom law of order 1
 # (Chiani 2014, "Distribution of the largest eigenvalue for real Wishart and Gaussian random matrices", Table 1).
 _SHAPE, _SCALE, _SHIFT = 46.446, 0.186054, 9.84801
+MEAN, DEVIATION = _SHAPE * _SCALE - _SHIFT, math.sqrt(_SHAPE) * _SCALE
 
 
 def tracy_widom_edge(
@@ -39,12 +40,24 @@ def tracy_widom_edge(
     centre = (root_N + root_M) ** 2
     width = (root_N + root_M) * (1 / root_N + 1 / root_M) ** (1 / 3)
     quantile = _quantile(level ** (1 / matrices))
-    mean, deviation = _SHAPE * _SCALE - _SHIFT, math.sqrt(_SHAPE) * _SCALE
-    standard_errors = (quantile - mean) / deviation
-    return float(centre + width * mean + standard_errors * math.hypot(width * deviation, centre * variance_error))
+    standard_errors = (quantile - MEAN) / DEVIATION
+    return float(centre + width * MEAN + standard_errors * math.hypot(width * DEVIATION, centre * variance_error))
 
 
 @lru_cache
 def _quantile(level: float) -> float:
     """Return the quantile of the Tracy-Widom law of order 1."""
     return float(scipy.special.gammaincinv(_SHAPE, level) * _SCALE) - _SHIFT
+
+
+def edge_score(eigenvalue: float, N: int, M: int) -> tuple[float, float]:
+    """Return an eigenvalue on the scale of the Tracy-Widom law, and the centre of the edge in units of its width."""
+    root_N, root_M = math.sqrt(N - 1), math.sqrt(M)
+    centre = (root_N + root_M) ** 2
+    width = (root_N + root_M) * (1 / root_N + 1 / root_M) ** (1 / 3)
+    return (eigenvalue - centre) / width, centre / width
+
+
+def share_above(score: float) -> float:
+    """Return the share of the Tracy-Widom law of order 1 above a score."""
+    return float(scipy.special.gammaincc(_SHAPE, max((score + _SHIFT) / _SCALE, 0.0)))

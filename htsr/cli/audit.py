@@ -6,7 +6,7 @@ from contextlib import closing, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, get_args
 
-from htsr.choices import Conv, Convention
+from htsr.choices import Conv, Convention, Null
 from htsr.cli.arguments import add_table_options, add_tokens, jobs, whole_number
 from htsr.errors import InputError
 
@@ -41,6 +41,13 @@ def add_parser(commands: "Commands") -> argparse.ArgumentParser:
     parser.add_argument("--per-head", action="store_true", help="cut attention weights into their heads")
     parser.add_argument(
         "--convention", choices=get_args(Convention), default="htsr", help="scaling and cut-offs (default: htsr)"
+    )
+    parser.add_argument(
+        "--null",
+        choices=get_args(Null),
+        default="entries",
+        help="what noise keeps of a matrix: nothing, its row and column scales, or these and the law of its entries "
+        "(default: entries)",
     )
     parser.add_argument(
         "--bootstrap",
@@ -105,6 +112,7 @@ def _run(options: argparse.Namespace) -> int:
             base=options.base and path_or_address(options.base),
             state=options.state,
             convention=options.convention,
+            null=options.null,
             bootstrap=options.bootstrap,
             alternatives=options.alternatives,
             randomize=options.randomize,

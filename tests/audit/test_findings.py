@@ -18,6 +18,13 @@ def test_noise():
     assert "is not evidence of structure: 90 % of noise matrices of this shape have an alpha of" in first
 
 
+def test_noise_but_for_its_scales():
+    rng = np.random.default_rng(0)
+    (first, *_) = findings(rng.normal(size=(128, 128)) * rng.lognormal(size=128))
+    assert first.startswith("Noise, but for row and column scales (p = ")
+    assert first.endswith("): random numbers with these are as structured.")
+
+
 def test_trap_names_its_element():
     W = np.random.default_rng(0).normal(size=(120, 120))
     W[3, 17] = 30

@@ -44,12 +44,17 @@ def spiked(rng, N, M, times):
     return rng.normal(size=(N, M)) + (orthonormal(rng, N, k) * (times * bbp_threshold(N, M))) @ orthonormal(rng, M, k).T
 
 
+def mixed(rng, N, M, variances):
+    """Rows whose covariance is dense; a diagonal one would be a scale for each column."""
+    return (rng.normal(size=(N, M)) * np.sqrt(variances)) @ orthonormal(rng, M, M)
+
+
 GENERATED = {
     "random-like": lambda rng, N, M: rng.normal(size=(N, M)),
     "bleeding-out": lambda rng, N, M: spiked(rng, N, M, np.full(5, 1.5)),
     "bulk+spikes": lambda rng, N, M: spiked(rng, N, M, np.full(3, 4.0)),
-    "bulk-decay": lambda rng, N, M: rng.normal(size=(N, M)) * np.sqrt(rng.exponential(size=M)),
-    "heavy-tailed": lambda rng, N, M: rng.normal(size=(N, M)) * np.sqrt(rng.pareto(1.2, size=M) + 1),
+    "bulk-decay": lambda rng, N, M: mixed(rng, N, M, rng.exponential(size=M)),
+    "heavy-tailed": lambda rng, N, M: mixed(rng, N, M, rng.pareto(1.2, size=M) + 1),
     "rank-collapse": lambda rng, N, M: rng.normal(size=(N, 20)) @ rng.normal(size=(20, M)),
 }
 

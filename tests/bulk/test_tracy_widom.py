@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from htsr.bulk import tracy_widom_edge
+from htsr.bulk.tracy_widom import edge_score, share_above
 
 
 @pytest.mark.parametrize(("level", "quantile"), [(0.95, 0.9793), (0.99, 2.0234)])
@@ -24,3 +25,10 @@ def test_share_of_noise_matrices_above_the_edge():
 
 def test_more_matrices_reach_further():
     assert tracy_widom_edge(80, 40, matrices=9) > tracy_widom_edge(80, 40)
+
+
+@pytest.mark.parametrize("level", [0.05, 0.5, 0.99])
+def test_shares_invert_quantiles(level):
+    score, edge = edge_score(tracy_widom_edge(400, 200, level=level), 400, 200)
+    assert share_above(score) == pytest.approx(1 - level)
+    assert edge_score(0.0, 400, 200)[0] == pytest.approx(-edge)
