@@ -51,6 +51,7 @@ def analysis_data(analysis: "Analysis") -> dict[str, Any]:
         "metric": metric,
         "pictures": [picture_of_layer(layer, points) for layer in analysis],
         "skipped": skipped(analysis.skipped),
+        "directions": [visible(line, MAX_TEXT) for line in analysis.tokens_lines()],
         "foot": foot(analysis.about),
         "depth": depth_of(details, metric),
         **layers(details, findings),

@@ -46,6 +46,7 @@ def comparison_data(comparison: "Comparison") -> dict[str, Any]:
         "verdict": verdict(comparison.sentences()),
         "metric": metric,
         "pictures": [picture_of_change(layer) for layer in comparison],
+        "directions": [visible(line, MAX_TEXT) for line in comparison.tokens_lines()],
         "skipped": [*([visible(text, MAX_TEXT) for text in row] for row in unmatched), *skipped(comparison.skipped)],
         "foot": [*foot(comparison.a.about, " of A"), *foot(comparison.b.about, " of B")],
         "depth": depth_of(details, metric),

@@ -69,6 +69,7 @@ def runs_data(
         ],
         "events": [event for label in captured for event in _events(runs, label, legend)],
         "skipped": [],
+        "directions": [],
         "foot": _foot(runs, notes, left_out),
     }
     return shown | (_one(next(iter(captured.values())), sentences) if len(runs) == 1 else _several(runs, sentences))

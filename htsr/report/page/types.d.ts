@@ -28,6 +28,7 @@ interface Page {
   verdict: { text: string; kinds: string[] }[]; metric: string; columns: Column[]; texts: Record<string, string[]>;
   numbers: Record<string, Numbers>; sort?: string; pictures: (Picture | null)[]; places: Places; notes: string[]; tied: boolean[];
   findings: Finding[]; cards: number[]; depth?: Depth | null; explanations: Record<string, string>; skipped: string[][];
+  directions: string[];
   foot: string[][]; runs?: Run[]; layers?: string[]; ends?: ([number, number] | null)[];
   metrics?: { name: string; meaning: string }[]; curves?: Curve[]; events?: [number, string][]; meaning?: string;
 }

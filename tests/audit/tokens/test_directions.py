@@ -9,6 +9,7 @@ from safetensors.torch import save_file
 
 import htsr
 from htsr.errors import InputError
+from htsr.report.page.analysis import analysis_data
 from tests.audit.tokens.conftest import DOWN, FF, LAYER, OUT, UP, D, Q, normal, row_of, weights, write
 
 
@@ -79,6 +80,7 @@ def test_random_weights_say_nothing(tmp_path):
 def test_an_analysis_may_name_all_of_them_at_once(model):
     a = analyze(model, tokens=2)
     named = a.tokens_named
+    assert analysis_data(a)["directions"] == a.tokens_lines()
     assert list(named["name"].unique()) == list(a.keys())
     assert list(named.columns[1:]) == list(a[0].tokens(1).columns)
     alone = analyze(model, layers=OUT)[OUT].tokens(2)
