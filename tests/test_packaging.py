@@ -171,6 +171,7 @@ FLOORS = [
 UPWARD = {
     ("tails.power_law", "plots"),  # PowerLawFit.plot
     ("audit.analysis", "report"),  # Analysis.save, and how it looks in a notebook
+    ("audit.shown", "report"),  # show()
     ("audit.layer", "report"),  # how results look in a notebook
     ("bulk.bulk_fit", "report"),
     ("comparison.layer", "report"),

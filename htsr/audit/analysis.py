@@ -1,6 +1,5 @@
 """From a source to an analysis of every weight matrix in it."""
 
-import math
 from collections.abc import Mapping
 from dataclasses import replace
 from inspect import signature
@@ -19,6 +18,7 @@ from htsr.audit.journal import Journal, JournalFolder, opened_folder
 from htsr.audit.layer import Convention, LayerAnalysis, Settings
 from htsr.audit.progress import LayerBar
 from htsr.audit.results import Results
+from htsr.audit.summary import alpha_and_phases, summary_of
 from htsr.audit.table import brief, skipped_frame
 from htsr.audit.tokens import Sources, reload_of, with_directions
 from htsr.audit.verdict import Sentence, verdict_of_audit
@@ -40,7 +40,6 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
     from htsr.plots.style import ManyAxes
-    from htsr.report.frame import Frame
 
 
 # The terminal and the report show this many characters of the metadata; JSON holds all that is kept.
@@ -312,28 +311,7 @@ class Analysis(Results[LayerAnalysis]):
             metrics; median and quartiles of alpha. Failed and tied layers are counted, but left out of every mean; a mean over
             no layer is NaN.
         """
-        failed = self.details["status"] == "failed"
-        tied = self.details["tied_to"] != ""
-        used = self.details[~failed & ~tied]
-        means = ["alpha", "alpha_weighted", "log_alpha_norm", "log_norm", "log_spectral_norm", "stable_rank", "entropy"]
-        means.append("mp_softrank")
-        return {
-            "num_layers": len(self.details),
-            "num_failed": int((failed & ~tied).sum()),
-            "num_tied": int(tied.sum()),
-            "num_skipped": len(self.skipped),
-            "num_params": self.about.num_params_analyzed + self.about.num_params_skipped,
-            "num_params_analyzed": self.about.num_params_analyzed,
-            "num_params_skipped": self.about.num_params_skipped,
-            "num_over_trained": int((used["warning"] == "over-trained").sum()),
-            "num_under_trained": int((used["warning"] == "under-trained").sum()),
-            "num_random_like": int((used["phase"] == "random-like").sum()),
-            "num_rank_collapse": int(((self.details["phase"] == "rank-collapse") & ~tied).sum()),
-            "alpha_median": float(used["alpha"].median()),
-            "alpha_q25": float(used["alpha"].quantile(0.25)),
-            "alpha_q75": float(used["alpha"].quantile(0.75)),
-            **{name: float(used[name].mean()) for name in means},
-        }
+        return summary_of(self.details, self.about, len(self.skipped))
 
     def plot(self, kind: str = "alpha", *, ax: "ManyAxes | None" = None) -> "Figure":
         """Draw the model.
@@ -380,8 +358,9 @@ class Analysis(Results[LayerAnalysis]):
         """Write the analysis.
 
         Args:
-            path: Where to. The suffix picks the format: ``.html`` a self-contained report, ``.json`` summary, details and
-                skipped, ``.csv`` and ``.parquet`` the details.
+            path: Where to. The suffix picks the format: ``.htsr`` all of it, for ``htsr.load``; ``.html`` an interactive page;
+                ``.md`` the verdict, a table and the findings; ``.json`` summary, details, findings and skipped; ``.csv`` and
+                ``.parquet`` the details.
 
         Returns:
             The path written.
@@ -393,19 +372,10 @@ class Analysis(Results[LayerAnalysis]):
 
         return save_analysis(self, Path(path))
 
-    def show(self, *, height: int = 760) -> "Frame":
-        """Put the interactive page into a notebook's cell.
-
-        Args:
-            height: Height of the frame in pixels.
-
-        Returns:
-            What a notebook shows as the page, in a sandboxed frame; nothing is served or loaded.
-        """
-        from htsr.report.frame import frame
+    def _page(self) -> str:
         from htsr.report.pages import analysis_page
 
-        return frame(analysis_page(self), height)
+        return analysis_page(self)
 
     def brief(self) -> pd.DataFrame:
         """The columns of ``details`` that fit on a terminal, rounded for people, with a note beside each row."""
@@ -421,16 +391,7 @@ class Analysis(Results[LayerAnalysis]):
         about = ", ".join(f"{key}={value}" for key, value in self.metadata.items() if key != "format")
         if about:
             lines.append(f"metadata: {visible(about, MAX_METADATA)}")
-        if math.isnan(s["alpha_median"]):
-            return "\n".join([*lines, *self.verdict_sentences()])
-        lines += self.verdict_sentences()
-        quartiles = f"alpha: median {s['alpha_median']:.2f}"
-        if s["alpha_q25"] < s["alpha_q75"]:
-            quartiles += f", quartiles {s['alpha_q25']:.2f} to {s['alpha_q75']:.2f}"
-        own = self.details[self.details["tied_to"] == ""]
-        phases = own.loc[own["phase"] != "", "phase"].value_counts()
-        occurring = ", ".join(f"{count} {name}" for name, count in phases.items())
-        return "\n".join([*lines, f"{quartiles}; phases: {occurring}" if occurring else quartiles])
+        return "\n".join(filter(None, [*lines, *self.verdict_sentences(), alpha_and_phases(self.details, s)]))
 
     def _repr_html_(self) -> str:
         from htsr.report.notebook import analysis_html

@@ -10,6 +10,7 @@ from htsr.audit.columns import Column
 from htsr.audit.findings import Finding, ranked
 from htsr.audit.layout import as_text
 from htsr.audit.row import Row
+from htsr.audit.shown import Shown
 from htsr.audit.table import details_frame, did_you_mean, findings_frame, shortened
 from htsr.audit.tokens import Directions, tokens_lines, tokens_table
 from htsr.audit.verdict import Sentence
@@ -38,7 +39,7 @@ class Result(Protocol):
 R = TypeVar("R", bound=Result)
 
 
-class Results(Generic[R]):
+class Results(Shown, Generic[R]):
     """Layers' results in order, by name and by position.
 
     ``results["name"]`` and ``results[0]`` are one layer, ``keys()`` the names, ``dict(results)`` a dictionary by name. Iteration

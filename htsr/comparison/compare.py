@@ -40,7 +40,7 @@ from htsr.comparison.jobs import Pair, compare_pairs
 from htsr.comparison.kinds import kind_of_change
 from htsr.comparison.layer import LayerComparison, ratio
 from htsr.comparison.matching import match, only, open_on, select_alike, skipped_on_sides
-from htsr.comparison.verdict import verdict_of_comparison
+from htsr.comparison.verdict import alphas_in_words, verdict_of_comparison
 from htsr.spectra.devices import check_device
 from htsr.tails.xmin_rules import XminRule, check_xmin
 from htsr.text import visible
@@ -52,7 +52,6 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
     from htsr.plots.style import ManyAxes
-    from htsr.report.frame import Frame
 
 
 def compare(
@@ -360,19 +359,10 @@ class Comparison(Results[LayerComparison]):
 
         return comparison_html(self)
 
-    def show(self, *, height: int = 760) -> "Frame":
-        """Put the interactive page into a notebook's cell.
-
-        Args:
-            height: Height of the frame in pixels.
-
-        Returns:
-            What a notebook shows as the page, in a sandboxed frame; nothing is served or loaded.
-        """
-        from htsr.report.frame import frame
+    def _page(self) -> str:
         from htsr.report.pages import comparison_page
 
-        return frame(comparison_page(self), height)
+        return comparison_page(self)
 
     def to_explain(self) -> list[str]:
         """What ``htsr explain`` should be asked about this result: the columns that name kinds of change."""
@@ -399,6 +389,4 @@ class Comparison(Results[LayerComparison]):
             f"tied), {s['num_unmatched']} without a partner, {s['num_skipped']} tensors skipped"
         )
         lines = [f"A: {visible(self.a.source)}; B: {visible(self.b.source)}", counts, *self.verdict_sentences()]
-        if not math.isnan(s["alpha_a_median"] + s["alpha_b_median"]):
-            lines.append(f"alpha: median {s['alpha_a_median']:.2f} in A, {s['alpha_b_median']:.2f} in B")
-        return "\n".join(lines)
+        return "\n".join(filter(None, [*lines, alphas_in_words(s)]))

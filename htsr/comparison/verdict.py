@@ -1,5 +1,7 @@
 """The verdict on a comparison in three sentences: what kind of change, how large and where, and what was left out."""
 
+import math
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from htsr.audit.verdict import MAX_NAMES, Sentence, first_names, named
@@ -21,6 +23,12 @@ def verdict_of_comparison(comparison: "Comparison") -> list[Sentence]:
         Sentence(_what_is_missing(comparison), ("not-compared",)),
     )
     return [sentence for sentence in sentences if sentence.text]
+
+
+def alphas_in_words(summary: Mapping[str, float]) -> str:
+    """Return the median alpha of A and of B in a line; empty if one has none."""
+    a, b = summary["alpha_a_median"], summary["alpha_b_median"]
+    return "" if math.isnan(a + b) else f"alpha: median {a:.2f} in A, {b:.2f} in B"
 
 
 def _how_large(comparison: "Comparison") -> str:

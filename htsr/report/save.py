@@ -173,7 +173,7 @@ def analysis_json(analysis: "Analysis") -> str:
         "metadata": analysis.metadata,
         "convention": analysis.convention,
         "verdict": analysis.verdict,
-        "summary": {key: _plain(value) for key, value in analysis.summary().items()},
+        "summary": {key: plain(value) for key, value in analysis.summary().items()},
         "findings": findings_records(analysis),
         "details": _records(analysis.details),
         "tokens": _records(analysis.tokens_named),
@@ -193,7 +193,7 @@ def comparison_json(comparison: "Comparison") -> str:
         "kind_evidence": comparison.kind_evidence,
         "verdict": comparison.verdict,
         "findings": findings_records(comparison),
-        "summary": {key: _plain(value) for key, value in comparison.summary().items()},
+        "summary": {key: plain(value) for key, value in comparison.summary().items()},
         "details": _records(comparison.details),
         "tokens": _records(comparison.tokens_named),
         "unmatched": _records(comparison.unmatched),
@@ -210,7 +210,7 @@ def findings_records(result: "Analysis | Comparison") -> list[dict[str, Any]]:
             "kind": found.kind,
             "severity": found.severity,
             "finding": found.text,
-            "evidence": {name: _plain(value) for name, value in found.evidence.items()},
+            "evidence": {name: plain(value) for name, value in found.evidence.items()},
         }
         for found in result.ranked_findings()
     ]
@@ -244,10 +244,10 @@ def history_json(history: "History") -> str:
 
 def _records(table: pd.DataFrame) -> list[dict[str, Any]]:
     """Return the rows of a table as JSON knows them."""
-    return [{key: _plain(value) for key, value in record.items()} for record in table.to_dict("records")]
+    return [{key: plain(value) for key, value in record.items()} for record in table.to_dict("records")]
 
 
-def _plain(value: Any) -> Any:
+def plain(value: Any) -> Any:
     """Return a value as JSON knows it: null for what is missing or infinite, Python's numbers for numpy's."""
     if value is pd.NA or (isinstance(value, float) and not math.isfinite(value)):
         return None

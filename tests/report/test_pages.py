@@ -76,6 +76,7 @@ def test_same_result_same_bytes(analysis, comparison):
 def test_an_analysis_without_any_fit(source, verdict, read_page):
     data = read_page(analysis_page(htsr.analyze(source)))
     assert data["verdict"][0]["text"] == verdict
+    assert data["lead"] == ""
     assert data["metric"] == "stable_rank"
 
 

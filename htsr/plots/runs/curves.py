@@ -57,12 +57,10 @@ def curves(runs: Mapping[str, "History"], name: str, by: str | None = None) -> l
     if not single:
         raise ValueError(f"no run has a value of {name!r}")
     if by is None or by == RUN:
-        names: Mapping[str, str] = getattr(
-            runs, "legend", {}
-        )  # ``Runs`` names a run by its settings, a dictionary does not
-        chosen = by == RUN or all(names.get(label, label) == label for label in runs)
-        groups = [[label] for label in single] if chosen else seeds_together({label: runs[label] for label in single})
+        with_value = {label: runs[label] for label in single}
+        groups = [[label] for label in single] if by == RUN else groups_of(with_value, _legend(runs))
         if all(len(group) == 1 for group in groups):
+            names = _legend(runs)
             return [Curve(names.get(label, label), label, 1, table) for label, table in single.items()]
         return _of_groups(groups, runs, single)
     values = {label: setting(runs[label], by) for label in single}
@@ -81,12 +79,47 @@ def curves(runs: Mapping[str, "History"], name: str, by: str | None = None) -> l
     return found
 
 
+def groups_of(runs: Mapping[str, "History"], legend: Mapping[str, str]) -> list[list[str]]:
+    """Return the labels of the runs that share a curve by default, in the order of the curves.
+
+    Runs that differ in their seed alone share one, unless somebody named them: then ``legend`` has the labels themselves. Groups
+    stand in the order of the numbers if one setting with numbers tells them apart.
+    """
+    if all(legend.get(label, label) == label for label in runs):
+        return [[label] for label in runs]
+    groups = seeds_together(runs)
+    numbers = _telling(groups, runs)
+    if numbers is None or all(len(group) == 1 for group in groups):
+        return groups
+    return sorted(groups, key=lambda group: numbers[group[0]])
+
+
+def _legend(runs: Mapping[str, "History"]) -> Mapping[str, str]:
+    """Return a name for each run; ``Runs`` names a run by its settings, a dictionary does not."""
+    legend: Mapping[str, str] = getattr(runs, "legend", {})
+    return legend
+
+
+def _telling(groups: list[list[str]], runs: Mapping[str, "History"]) -> dict[str, Any] | None:
+    """Return the value of the one setting that tells groups apart, by the first run of each; None unless it is a number."""
+    settings = {group[0]: _without_seed(runs[group[0]]) for group in groups}
+    every = list(dict.fromkeys(name for one in settings.values() for name in one))
+    differing = [name for name in every if len({repr(one.get(name)) for one in settings.values()}) > 1]
+    values = {first: one.get(differing[0]) for first, one in settings.items()} if len(differing) == 1 else {}
+    return values if values and are_numbers(list(values.values())) else None
+
+
+def _without_seed(history: "History") -> dict[str, Any]:
+    """Return the settings of a run but for its seed."""
+    return {name: value for name, value in history.settings.items() if name != SEED}
+
+
 def seeds_together(runs: Mapping[str, "History"]) -> list[list[str]]:
     """Return the labels of runs in groups that share all settings but the seed; runs of one seed stay apart."""
     settings = {label: history.settings for label, history in runs.items()}
     groups: dict[str, list[str]] = {}
-    for label, one in settings.items():
-        rest = sorted((name, repr(value)) for name, value in one.items() if name != SEED)
+    for label in runs:
+        rest = sorted((name, repr(value)) for name, value in _without_seed(runs[label]).items())
         groups.setdefault(repr(rest), []).append(label)
     found = []
     for group in groups.values():
@@ -99,19 +132,9 @@ def seeds_together(runs: Mapping[str, "History"]) -> list[list[str]]:
 def _of_groups(
     groups: list[list[str]], runs: Mapping[str, "History"], single: Mapping[str, pd.DataFrame]
 ) -> list[Curve]:
-    """Return a curve for each group of runs, in the order of the numbers if one setting with numbers tells groups apart."""
-    settings = {
-        group[0]: {name: value for name, value in runs[group[0]].settings.items() if name != SEED} for group in groups
-    }
-    every = list(dict.fromkeys(name for one in settings.values() for name in one))
-    differing = [name for name in every if len({repr(one.get(name)) for one in settings.values()}) > 1]
-    labelled = labels(settings)
-    values: dict[str, Any] = {first: labelled[first] for first in settings}
-    if len(differing) == 1:
-        numbers = [one.get(differing[0]) for one in settings.values()]
-        if are_numbers(numbers):
-            values = dict(zip(settings, numbers, strict=True))
-            groups = sorted(groups, key=lambda group: values[group[0]])
+    """Return a curve for each group of runs, in their order."""
+    labelled = labels({group[0]: _without_seed(runs[group[0]]) for group in groups})
+    values = _telling(groups, runs) or labelled
     found = []
     for group in groups:
         first, tables = group[0], [single[label] for label in group]

@@ -6,8 +6,27 @@ from htsr.plots.style import BLUE, GREY, VERMILION, ManyAxes, axes_for, label_ax
 from htsr.plots.ticks import log_axis
 from htsr.tails import PowerLawFit
 
-# The last candidates, with tails of 2 to 4 values, have extreme alphas that would flatten the rest.
-LEFT_OUT = 3
+# Tails of 2 to 4 values have extreme alphas that would flatten the rest.
+MIN_TAIL = 5
+
+
+def shown_scan(fit: PowerLawFit, points: int | None = None) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return xmin, alpha and D of the candidates that are worth drawing, the chosen one among them.
+
+    Args:
+        fit: A fit that succeeded.
+        points: As in ``PowerLawFit.scan``.
+
+    Returns:
+        Three arrays of one length, without the last candidates, whose tails are shorter than five values.
+
+    Raises:
+        ValueError: If the fit failed.
+    """
+    found = fit.scan(points)
+    tails = len(fit.values) - np.searchsorted(fit.values, found[0])
+    kept = (tails >= MIN_TAIL) | (found[0] <= fit.xmin)
+    return found[0][kept], found[1][kept], found[2][kept]
 
 
 def plot_xmin_scan(fit: PowerLawFit, *, title: str = "", ax: ManyAxes | None = None) -> np.ndarray:
@@ -27,9 +46,7 @@ def plot_xmin_scan(fit: PowerLawFit, *, title: str = "", ax: ManyAxes | None = N
     Raises:
         ValueError: If the fit failed, or ``ax`` holds fewer than two axes.
     """
-    if fit.status == "failed":
-        raise ValueError(f"there is no scan to draw: {fit.reason}")
-    xmins, alphas, distances = (values[:-LEFT_OUT] for values in fit.scan())
+    xmins, alphas, distances = shown_scan(fit)
     axes = axes_for(ax, 2, 1, width=6, height=5, sharex=True)[:, 0]
     for one, values, chosen, label in zip(axes, (distances, alphas), (fit.D, fit.alpha), ("D", "alpha"), strict=True):
         one.plot(xmins, values, color=BLUE, linewidth=1.2)

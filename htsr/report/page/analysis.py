@@ -9,6 +9,7 @@ import pandas as pd
 
 from htsr.audit.explanations import EXPLANATIONS
 from htsr.audit.findings import Finding
+from htsr.audit.summary import alpha_and_phases
 from htsr.audit.table import notes
 from htsr.plots.models.places import by_depth, places
 from htsr.report.page.depth import depth_of
@@ -41,7 +42,7 @@ def analysis_data(analysis: "Analysis") -> dict[str, Any]:
     return {
         "kind": "analysis",
         "title": f"Weight spectra of {visible(name, MAX_TEXT)}",
-        "lead": visible(analysis.headline().split("\n")[-1], MAX_TEXT),
+        "lead": visible(alpha_and_phases(details, summary), MAX_TEXT),
         "facts": [
             number_in_words(summary["num_layers"], "matrix", "matrices"),
             f"{amount(summary['num_params'])} parameters",
@@ -84,7 +85,7 @@ def layers(details: pd.DataFrame, findings: Sequence[Finding]) -> dict[str, Any]
             for finding in findings
         ],
         "cards": [number[name] for name in [*worst, *(name for name in rest if name not in worst)][:CARDS]],
-        "explanations": {name: text for name, text in EXPLANATIONS.items() if " " not in name},
+        "explanations": dict(EXPLANATIONS),
         "meaning": _meaning(findings[0].kind) if findings else "",
     }
 

@@ -3,9 +3,8 @@
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import pandas as pd
-
-from htsr.report.page.analysis import foot, layers, number_in_words, skipped, verdict
+from htsr.comparison.verdict import alphas_in_words
+from htsr.report.page.analysis import CARDS, foot, layers, number_in_words, skipped, verdict
 from htsr.report.page.depth import depth_of
 from htsr.report.page.pictures import picture_of_change
 from htsr.report.page.table import MAX_TEXT, table_of
@@ -19,7 +18,6 @@ SHOWN = (
     "relative_change", "least_relative_change", "change", "alpha_a", "alpha_b", "alpha_of_delta", "null_p_value_of_delta",
     "hard_rank_of_delta", "stable_rank_of_delta", "cka", "overlap_out", "overlap_in", "phase_of_delta", "N", "M",
 )  # fmt: skip
-CARDS = 4
 
 
 def comparison_data(comparison: "Comparison") -> dict[str, Any]:
@@ -36,7 +34,7 @@ def comparison_data(comparison: "Comparison") -> dict[str, Any]:
     return {
         "kind": "comparison",
         "title": visible(f"{Path(comparison.b.source).name} against {Path(comparison.a.source).name}", MAX_TEXT),
-        "lead": visible(comparison.headline().split("\n")[-1], MAX_TEXT) if _has_alpha(summary) else "",
+        "lead": visible(alphas_in_words(summary), MAX_TEXT),
         "facts": [
             number_in_words(summary["num_layers"], "layer in both", "layers in both"),
             f"{summary['num_unchanged']} unchanged",
@@ -55,8 +53,3 @@ def comparison_data(comparison: "Comparison") -> dict[str, Any]:
         "sort": metric,
         **table_of(details, comparison.columns, SHOWN),
     }
-
-
-def _has_alpha(summary: dict[str, float]) -> bool:
-    """Return whether the headline ends with the alphas of A and B."""
-    return bool(pd.notna(summary["alpha_a_median"]) and pd.notna(summary["alpha_b_median"]))

@@ -5,9 +5,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from htsr.plots.spectra.density import bulk_density, log_histogram
+from htsr.plots.spectra.density import bulk_density, log_histogram, tail_density
 from htsr.plots.spectra.tail import tail_ranks
-from htsr.plots.spectra.xmin import LEFT_OUT
+from htsr.plots.spectra.xmin import shown_scan
 
 if TYPE_CHECKING:
     from htsr.audit.layer import LayerAnalysis
@@ -29,17 +29,17 @@ def points_for(layers: int) -> int:
 
 def picture_of_layer(layer: "LayerAnalysis", points: int = POINTS) -> Picture | None:
     """Return what the pictures of a layer draw: ESD, noise law, edges, scan of xmin and QQ plot; None without a spectrum."""
-    if layer.spectrum is None:
+    drawn = None if layer.spectrum is None else esd(layer.spectrum.eigenvalues)
+    if drawn is None:
         return None
-    picture: Picture = {"esd": esd(layer.spectrum.eigenvalues)}
-    if picture["esd"] is None:
-        return None
-    n = int((layer.spectrum.eigenvalues > 0).sum())
+    picture: Picture = {"esd": drawn}
+    n, (low, high) = drawn["n"], drawn["ends"]
     if layer.shuffled is not None:
         picture["shuffled"] = esd(layer.shuffled.eigenvalues)
     if layer.bulk is not None:
-        _, density = log_histogram(np.sort(layer.spectrum.eigenvalues[layer.spectrum.eigenvalues > 0]))
-        picture |= _of_bulk(layer.bulk, n, points, least=float(np.nanmin(density)) / 2)
+        edges = np.logspace(low, high, len(drawn["counts"]) + 1)
+        density = np.array(drawn["counts"]) / n / np.diff(edges)
+        picture |= _of_bulk(layer.bulk, n, points, least=float(density[density > 0].min()) / 2)
     if layer.fit.status == "success":
         picture |= _of_fit(layer.fit, n, points)
     return picture
@@ -50,8 +50,7 @@ def picture_of_change(layer: "LayerComparison") -> Picture | None:
     sides: Picture = {}
     for side, of in (("a", layer.a), ("b", layer.b), ("delta", layer.delta)):
         if of.spectrum is not None and (drawn := esd(of.spectrum.eigenvalues)) is not None:
-            n = int((of.spectrum.eigenvalues > 0).sum())
-            sides[side] = {"esd": drawn} | (_law(of.fit, n) if of.fit.status == "success" else {})
+            sides[side] = {"esd": drawn} | (_law(of.fit, drawn["n"]) if of.fit.status == "success" else {})
     return sides or None
 
 
@@ -70,10 +69,15 @@ def numbers(values: Iterable[float], digits: int = DIGITS) -> list[float | None]
     return [float(f"{value:.{digits}g}") if np.isfinite(value) else None for value in values]
 
 
+def spread(length: int, points: int) -> np.ndarray:
+    """Return at most so many positions that are spread over a length, the first and the last among them."""
+    return np.unique(np.linspace(0, length - 1, min(length, points)).astype(int))
+
+
 def _of_bulk(bulk: "MarchenkoPasturFit", n: int, points: int, least: float) -> Picture:
     """Return the law of the noise where its density is above the least that is drawn, its edge, the threshold of its spikes."""
     x, density = bulk_density(bulk, n)
-    some = np.linspace(0, len(x) - 1, points).astype(int)
+    some = spread(len(x), points)
     return {
         "law": [numbers(x[some]), numbers(np.where(density > least, density, np.nan)[some])],
         "edge": float(bulk.edge_high),
@@ -84,17 +88,14 @@ def _of_bulk(bulk: "MarchenkoPasturFit", n: int, points: int, least: float) -> P
 
 def _law(fit: "PowerLawFit", n: int) -> Picture:
     """Return the power law of a tail among n values."""
-    ends = np.array([fit.xmin, fit.xmax])
-    density = fit.n_tail / n * (fit.alpha - 1) / fit.xmin * (ends / fit.xmin) ** -fit.alpha
-    line = [numbers(ends), numbers(density)]
+    line = [numbers(values[[0, -1]]) for values in tail_density(fit, n)]
     return {"fit": {"alpha": fit.alpha, "D": fit.D, "xmin": fit.xmin, "tail": fit.n_tail, "line": line}}
 
 
 def _of_fit(fit: "PowerLawFit", n: int, points: int) -> Picture:
     """Return the fitted law, D and alpha of candidates for xmin, and the tail beside the quantiles of the law."""
-    xmin, alpha, distance = (values[:-LEFT_OUT] for values in fit.scan(points))
     ranks = tail_ranks(fit, points=points)
     return _law(fit, n) | {
-        "scan": [numbers(xmin), numbers(alpha), numbers(distance)],
+        "scan": [numbers(values) for values in shown_scan(fit, points)],
         "qq": [numbers(of) for of in (ranks.expected, ranks.values, ranks.low, ranks.high)],
     }

@@ -8,16 +8,18 @@ import pandas as pd
 
 from htsr.audit.about import versions
 from htsr.audit.columns import HISTORY_COLUMNS, Column
+from htsr.audit.explanations import EXPLANATIONS
 from htsr.audit.findings import findings_of_row, ranked
 from htsr.audit.verdict import Sentence, verdict_of_audit
 from htsr.errors import InputError
 from htsr.labels import LR, POWER, settings_text
-from htsr.plots.runs.curves import curves, seeds_together
+from htsr.plots.runs.curves import curves, groups_of
 from htsr.report.page.analysis import layers, number_in_words, verdict
-from htsr.report.page.pictures import numbers
+from htsr.report.page.pictures import numbers, spread
 from htsr.report.page.table import MAX_TEXT, table_of
 from htsr.text import visible
 from htsr.training.store.capture import WEIGHTS
+from htsr.training.store.runs import Runs
 
 if TYPE_CHECKING:
     from htsr.plots.runs.curves import Curve
@@ -42,16 +44,18 @@ def runs_data(
 
     ``sentences`` are the verdict, by default one made from the runs; ``notes`` say how the runs were made.
     """
+    runs = runs if isinstance(runs, Runs) else Runs(runs)
     captured = {label: history for label, history in runs.items() if len(history)}
     if not captured:
         where = ", ".join(str(history.run_dir) for history in runs.values())
         raise InputError(f"{where}: nothing captured yet, or no layer to report")
-    names = list(dict.fromkeys(name for history in captured.values() for name in _own_rows(history)["name"]))
+    rows = {label: _own_rows(history) for label, history in captured.items()}
+    names = list(dict.fromkeys(name for table in rows.values() for name in table["name"]))
     if not names:
         raise InputError(f"{', '.join(str(history.run_dir) for history in captured.values())}: no layer to report")
     at_most = max(2, MAX_SPECTRA // (len(names) * len(captured)))
-    legend: Mapping[str, str] = getattr(runs, "legend", {})
-    steps = {label: _some(history.steps, at_most) for label, history in captured.items()}
+    legend = runs.legend
+    steps = {label: [h.steps[i] for i in spread(len(h.steps), at_most)] for label, h in captured.items()}
     ends = _ends(captured, steps, names)
     left_out = sum(len(history) - len(steps[label]) for label, history in captured.items())
     shown = {
@@ -59,25 +63,25 @@ def runs_data(
         "metric": "alpha",
         "layers": [visible(name, MAX_TEXT) for name in names],
         "ends": ends,
-        "metrics": [
-            _metric(name) for name in METRICS if any(_own_rows(h)[name].notna().any() for h in captured.values())
-        ],
+        "metrics": [_metric(name) for name in METRICS if any(table[name].notna().any() for table in rows.values())],
         "curves": [*_curves(runs), *_settings_over_steps(captured, legend)],
         "runs": [
-            _run(visible(legend.get(label, label), MAX_TEXT), history, steps[label], names, ends)
+            _run(visible(legend[label], MAX_TEXT), history, rows[label], steps[label], names, ends)
             for label, history in captured.items()
         ],
-        "events": [event for label in captured for event in _events(runs, label, legend)],
+        "events": [event for label in captured for event in _events(runs, label)],
         "skipped": [],
         "directions": [],
         "foot": _foot(runs, notes, left_out),
     }
-    return shown | (_one(next(iter(captured.values())), sentences) if len(runs) == 1 else _several(runs, sentences))
+    if len(runs) > 1:
+        return shown | _several(runs, captured, sentences)
+    ((label, history),) = captured.items()
+    return shown | _one(history, rows[label], sentences)
 
 
-def _one(history: "History", sentences: Sequence[str]) -> dict[str, Any]:
+def _one(history: "History", rows: pd.DataFrame, sentences: Sequence[str]) -> dict[str, Any]:
     """Return what the page of one run shows besides: its layers at the last capture, those that moved most as cards."""
-    rows = _own_rows(history)
     last = rows[rows["step"] == history.steps[-1]].reset_index(drop=True)
     of_weights = history.quantities[0] == WEIGHTS  # what is said of an alpha is said of trained weights
     findings = ranked(found for row in last.to_dict("records") for found in findings_of_row(row)) if of_weights else []
@@ -118,20 +122,15 @@ def _moved(rows: pd.DataFrame) -> str:
     return f"The median alpha went from {medians.iloc[0]:.2f} at step {medians.index[0]} to {medians.iloc[-1]:.2f}."
 
 
-def _several(runs: Mapping[str, "History"], sentences: Sequence[str]) -> dict[str, Any]:
+def _several(runs: Runs, captured: Mapping[str, "History"], sentences: Sequence[str]) -> dict[str, Any]:
     """Return what the page of several runs shows besides: one row a run, with its settings and last numbers."""
-    from htsr.training.store.runs import Runs
-
-    of_runs = runs if isinstance(runs, Runs) else Runs(dict(runs))
-    table = of_runs.summary().rename(columns={"run": "name"}).assign(tied_to="")
-    legend = of_runs.legend
-    table["name"] = [legend.get(label, label) for label in table["name"]]
+    table = runs.summary().rename(columns={"run": "name"})
+    table["name"] = list(runs.legend.values())
     table.columns = [visible(name, 80) for name in table]
     table = table.loc[:, ~table.columns.duplicated()]  # two names that look the same are one column
     columns = {name: _summary_column(name, table[name]) for name in table}
     table = table.astype({name: column.dtype for name, column in columns.items()})
-    captured = [label for label, history in runs.items() if len(history)]
-    cards = [captured.index(group[0]) for group in seeds_together({label: runs[label] for label in captured})][:CARDS]
+    drawn = list(captured)
     return {
         "kind": "runs",
         "lead": "",
@@ -150,9 +149,10 @@ def _several(runs: Mapping[str, "History"], sentences: Sequence[str]) -> dict[st
         "notes": [""] * len(table),
         "tied": [False] * len(table),
         "findings": [],
-        "cards": cards,
-        "explanations": layers(table.assign(status="success", reason="").iloc[:0], [])["explanations"],
-        **table_of(table, columns, [name for name in columns if name not in ("name", "model", "optimizer", "tied_to")]),
+        "cards": [drawn.index(group[0]) for group in groups_of(captured, runs.legend)][:CARDS],
+        "explanations": dict(EXPLANATIONS),
+        "meaning": "",
+        **table_of(table, columns, [name for name in columns if name not in ("name", "model", "optimizer")]),
     }
 
 
@@ -184,13 +184,6 @@ def _own_rows(history: "History") -> pd.DataFrame:
     return details[(details["quantity"] == history.quantities[0]) & (details["tied_to"] == "")]
 
 
-def _some(steps: list[int], at_most: int) -> list[int]:
-    """Return steps that are spread over a run, the first and the last among them."""
-    if len(steps) <= at_most:
-        return steps
-    return [steps[i] for i in np.unique(np.linspace(0, len(steps) - 1, at_most).astype(int))]
-
-
 def _ends(
     runs: Mapping[str, "History"], steps: Mapping[str, list[int]], names: Sequence[str]
 ) -> list[list[float] | None]:
@@ -213,14 +206,17 @@ def _ends(
 
 
 def _run(
-    label: str, history: "History", steps: list[int], names: Sequence[str], ends: Sequence[list[float] | None]
+    label: str,
+    history: "History",
+    rows: pd.DataFrame,
+    steps: list[int],
+    names: Sequence[str],
+    ends: Sequence[list[float] | None],
 ) -> dict[str, Any]:
     """Return the numbers and the histograms of one run: ``values[metric][step][layer]`` and ``esds[step][layer]``.
 
     A histogram is the number of all its values, then the count in each bin.
     """
-    rows = _own_rows(history)
-    rows = rows[rows["step"].isin(steps)]
     values = {}
     for metric in (*METRICS, "xmin"):
         table = rows.pivot(index="step", columns="name", values=metric).reindex(index=steps, columns=list(names))
@@ -245,13 +241,13 @@ def _run(
     }
 
 
-def _events(runs: Mapping[str, "History"], label: str, legend: Mapping[str, str]) -> list[list[Any]]:
+def _events(runs: Runs, label: str) -> list[list[Any]]:
     """Return step and text of what happened in a run, such as a skipped capture; -1 for a damaged file, which has no step."""
     history = runs[label]
     table = history.events[lambda table: table["kind"] != "closed"]
     found = [(int(e["step"]), f"{e['kind']}: {e['message']}") for e in table.to_dict("records")[-200:]]
     found += [(-1, f"damaged: {name}: {reason}") for name, reason in history.damaged.items()]
-    run = f"{legend.get(label, label)}, " if len(runs) > 1 else ""
+    run = f"{runs.legend[label]}, " if len(runs) > 1 else ""
     return [[step, visible(run + text, MAX_TEXT)] for step, text in found]
 
 
@@ -301,7 +297,7 @@ def _curves(runs: Mapping[str, "History"]) -> list[dict[str, Any]]:
 def _line(curve: "Curve") -> dict[str, Any]:
     """Return one curve for a page."""
     table = curve.table
-    table = table.iloc[np.unique(np.linspace(0, len(table) - 1, min(len(table), MAX_POINTS)).astype(int))]
+    table = table.iloc[spread(len(table), MAX_POINTS)]
     return {
         "label": visible(curve.label, 80) + (f", {curve.num_runs} runs" if curve.num_runs > 1 else ""),
         "x": [int(step) for step in table.index],
@@ -318,7 +314,7 @@ def _settings_over_steps(runs: Mapping[str, "History"], legend: Mapping[str, str
             values = _of_matrices(history.groups, setting)
             if len(values):
                 key = tuple(map(int, values.index)), tuple(map(float, values))
-                who.setdefault(key, []).append(visible(legend.get(label, label), 80))
+                who.setdefault(key, []).append(visible(legend[label], 80))
         lines = [
             {"label": ", ".join(names), "x": list(x), "middle": numbers(y), "low": [], "high": []}
             for (x, y), names in who.items()

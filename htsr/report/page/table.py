@@ -1,6 +1,5 @@
 """The table of a page: its columns with their meaning, and every cell as a number and as people read it."""
 
-import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -8,6 +7,7 @@ import pandas as pd
 
 from htsr.audit.columns import Column
 from htsr.audit.explanations import EXPLANATIONS
+from htsr.report.save import plain
 from htsr.text import visible
 
 # A page shortens a longer text, such as the name of a stranger's layer, in the middle.
@@ -30,13 +30,6 @@ def table_of(details: pd.DataFrame, columns: Mapping[str, Column], shown: Sequen
         },
         "numbers": {column.name: list(map(plain, details[column.name])) for column in filled if column.dtype != "str"},
     }
-
-
-def plain(value: Any) -> float | int | None:
-    """Return a number as JSON knows it: None for what is missing or infinite."""
-    if value is pd.NA or not math.isfinite(value):
-        return None
-    return value.item() if hasattr(value, "item") else value
 
 
 def explanation(name: str) -> str:

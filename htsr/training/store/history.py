@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 import pandas as pd
 
 from htsr.audit.columns import HISTORY_COLUMNS, Column
+from htsr.audit.shown import Shown
 from htsr.audit.table import shortened
 from htsr.errors import InputError
 from htsr.labels import settings_text
@@ -23,11 +24,10 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
     from htsr.plots.style import ManyAxes
-    from htsr.report.frame import Frame
     from htsr.training.store.runs import Runs
 
 
-class History:
+class History(Shown):
     """A run directory: captures of a model's spectra at some steps, and the scalars recorded with them.
 
     Every access looks at the directory again, so a history opened on a growing run grows with it. A history only reads, so
@@ -296,19 +296,10 @@ class History:
 
         return save_history(self, Path(path))
 
-    def show(self, *, height: int = 760) -> "Frame":
-        """Put the interactive page into a notebook's cell.
-
-        Args:
-            height: Height of the frame in pixels.
-
-        Returns:
-            What a notebook shows as the page, in a sandboxed frame; nothing is served or loaded.
-        """
-        from htsr.report.frame import frame
+    def _page(self) -> str:
         from htsr.report.pages import runs_page
 
-        return frame(runs_page({self.run_dir.name: self}), height)
+        return runs_page({self.run_dir.name: self})
 
     def plot(
         self,

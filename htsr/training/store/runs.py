@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import pandas as pd
 
+from htsr.audit.shown import Shown
 from htsr.errors import InputError
 from htsr.labels import labels
 from htsr.text import visible
@@ -20,10 +21,9 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
     from htsr.plots.style import ManyAxes
-    from htsr.report.frame import Frame
 
 
-class Runs(Mapping[str, History]):
+class Runs(Shown, Mapping[str, History]):
     """Histories by label; ``History.load_many`` makes them.
 
     Args:
@@ -139,19 +139,10 @@ class Runs(Mapping[str, History]):
 
         return save_runs(self, Path(path))
 
-    def show(self, *, height: int = 760) -> "Frame":
-        """Put the interactive page of the runs into a notebook's cell.
-
-        Args:
-            height: Height of the frame in pixels.
-
-        Returns:
-            What a notebook shows as the page, in a sandboxed frame; nothing is served or loaded.
-        """
-        from htsr.report.frame import frame
+    def _page(self) -> str:
         from htsr.report.pages import runs_page
 
-        return frame(runs_page(self), height)
+        return runs_page(self)
 
     def __getitem__(self, label: str) -> History:
         return self._histories[label]

@@ -5,6 +5,7 @@ import pytest
 
 import htsr
 from htsr.plots.spectra.density import histogram
+from htsr.plots.spectra.xmin import shown_scan
 from htsr.report.page.pictures import esd, picture_of_layer
 
 
@@ -38,6 +39,17 @@ def test_the_curves_are_those_of_the_plots_with_few_points(layer):
     at = int(np.argmin(np.abs(np.array(xmin) - layer.fit.xmin)))
     assert alpha[at] == pytest.approx(layer.fit.alpha, rel=1e-3)  # the choice itself is among the points
     assert few["edge"] == layer.bulk.edge_high
+
+
+@pytest.mark.parametrize("tail", [2, 3, 4, 20])
+def test_the_chosen_xmin_is_drawn_however_short_its_tail(tail):
+    values = np.sort(np.random.default_rng(0).pareto(2, 100) + 1)
+    fit = htsr.fit_power_law(values, xmin=float(values[-tail]))
+    for points in (None, 20):
+        xmin, alpha, _ = shown_scan(fit, points)
+        assert fit.xmin in xmin
+        assert alpha[xmin == fit.xmin] == pytest.approx(fit.alpha)
+        assert (xmin[xmin > fit.xmin] <= values[-5]).all()
 
 
 @pytest.mark.parametrize("weight", [np.full((30, 20), np.nan), np.zeros((30, 20)), np.eye(30, 20)])

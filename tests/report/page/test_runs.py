@@ -10,6 +10,7 @@ from htsr.optim import HTMuon
 from htsr.report import runs_page
 from htsr.report.page import runs as page_of_runs
 from htsr.report.page.runs import runs_data
+from htsr.training import Runs
 
 
 @pytest.fixture(scope="module")
@@ -59,6 +60,18 @@ def test_seeds_share_a_curve_and_a_card(runs):
     assert data["cards"] == [0, 2]
     assert "p = 0" in data["verdict"][0]["text"]
     assert data["texts"]["power"] == ["0", "0", "0.5", "0.5"]
+
+
+def test_cards_and_curves_have_the_same_order_and_so_the_same_colours(runs):
+    turned = Runs({label: runs[label] for label in reversed(list(runs))}, named=False)
+    data = runs_data(turned)
+    assert [line["label"] for line in data["curves"][0]["lines"]] == ["p = 0, 2 runs", "p = 1/2, 2 runs"]
+    assert [data["runs"][card]["label"].split(",")[0] for card in data["cards"]] == ["p = 0", "p = 1/2"]
+
+
+def test_named_runs_have_a_card_each_as_they_have_a_curve_each(runs):
+    data = runs_data({f"mine {number}": history for number, history in enumerate(runs.values())})
+    assert len(data["curves"][0]["lines"]) == len(data["cards"]) == 4
 
 
 def test_one_run_has_its_last_layers_as_rows(runs):
