@@ -97,7 +97,8 @@ class _Guarded:
     def ask(self, question: object, path: Path, size: int) -> bytes:
         """Send a question and return the answer, or raise InputError if there is none within the limits."""
         seconds = CPU_SECONDS + size * CPU_SECONDS_PER_BYTE
-        message = pickle.dumps((question, seconds, MEMORY_BYTES + MEMORY_PER_BYTE * size))
+        # a relative path means the place where the caller is now, not where it was when the process started
+        message = pickle.dumps((question, _working_directory(), seconds, MEMORY_BYTES + MEMORY_PER_BYTE * size))
         self._to.write(_LENGTH.pack(len(message)) + message)
         try:
             return self._receive(time.monotonic() + WAIT_FACTOR * seconds + WAIT_SECONDS)
@@ -148,6 +149,14 @@ _process: _Guarded | None = None
 atexit.register(stop)
 
 
+def _working_directory() -> str:
+    """Return where relative paths begin; from a directory that was deleted, only absolute ones lead anywhere."""
+    try:
+        return os.getcwd()
+    except FileNotFoundError:
+        return os.sep
+
+
 def _running() -> _Guarded:
     """The guarded process of this process; started on first use, and anew after a fork."""
     global _process
@@ -173,9 +182,10 @@ def serve() -> None:
         header = questions.read(_LENGTH.size)
         if len(header) < _LENGTH.size:
             return
-        (function, arguments), seconds, memory = pickle.loads(questions.read(_LENGTH.unpack(header)[0]))
+        (function, arguments), directory, seconds, memory = pickle.loads(questions.read(_LENGTH.unpack(header)[0]))
         _limit(seconds, memory)
         try:
+            os.chdir(directory)
             message = pickle.dumps(("answer", function(*arguments)))
         except (InputError, OSError, ImportError) as err:
             message = pickle.dumps(("raised", _plain(err)))

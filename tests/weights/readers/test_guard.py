@@ -8,8 +8,10 @@ import time
 from pathlib import Path
 
 import pytest
+import torch
 
 from htsr import InputError
+from htsr.weights import open_source
 from htsr.weights.readers import guard
 
 if not hasattr(signal, "SIGXCPU"):
@@ -89,6 +91,23 @@ def test_limits_grow_with_the_file(short):
 def test_a_missing_file_stays_a_missing_file(tmp_path):
     with pytest.raises(FileNotFoundError):
         call(open_missing, str(tmp_path / "nowhere"))
+
+
+def test_a_relative_path_means_where_the_caller_is_now(tmp_path, monkeypatch):
+    for name in ("one", "two"):
+        (tmp_path / name).mkdir()
+        torch.save({name: torch.ones(3, 2)}, tmp_path / name / "m.pt")
+    for name in ("one", "two", "one"):
+        monkeypatch.chdir(tmp_path / name)
+        assert [layer.name for layer in open_source("m.pt").layers] == [name]
+
+
+def test_a_deleted_working_directory_does_not_matter_to_an_absolute_path(tmp_path, monkeypatch):
+    torch.save({"w": torch.ones(3, 2)}, tmp_path / "m.pt")
+    (tmp_path / "gone").mkdir()
+    monkeypatch.chdir(tmp_path / "gone")
+    (tmp_path / "gone").rmdir()
+    assert [layer.name for layer in open_source(tmp_path / "m.pt").layers] == ["w"]
 
 
 def test_an_answer_that_is_too_long_is_refused(short, monkeypatch):
