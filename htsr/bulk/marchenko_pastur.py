@@ -16,8 +16,7 @@ from functools import lru_cache
 from typing import Any
 
 import numpy as np
-
-from htsr.bulk.roots import brent
+import scipy
 
 
 def edges(N: float, M: float) -> tuple[float, float]:
@@ -56,7 +55,7 @@ def _angle(share: float, y: float) -> float:
         turn = atan(ratio * tan(t / 2))
         return 2 / math.pi * (-sin(t) / (2 * root) + times_t * t / (4 * y) - times_turn * turn) - above
 
-    return brent(excess, 0.0, math.pi, 1e-9)
+    return float(scipy.optimize.brentq(excess, 0, math.pi, xtol=1e-9))
 
 
 def mass_above(t: Any, y: float) -> Any:
