@@ -88,7 +88,7 @@ function drawChart(host, chart) {
   const draw = () => {
     charts.get(host)?.u.destroy();
     const u = new uPlot({
-      width: Math.max(120, host.clientWidth || 320), height: chart.height ?? 200, padding: [8, 8, 0, 0],
+      width: Math.max(120, host.clientWidth || 320), height: chart.height ?? 200, padding: [8, 16, 0, 0],
       scales: { x: { time: false, range: rangeOf(chart.x) }, y: { range: rangeOf(chart.y) } }, // by default what is drawn
       axes: [uplotAxis(chart.x, false), uplotAxis(chart.y, true)],
       series: [{}, ...all().map(uplotSeries)],
