@@ -102,8 +102,8 @@ def analyze(
             ``xmin`` other than "ks", which take a quarter of a minute at 4096.
         vectors: Measure how localised the leading singular vectors are. This needs eigenvectors and takes about five times as
             long.
-        convention: ``"weightwatcher"`` restores WeightWatcher's scaling of Conv2d and its absolute cut-off of 1e-5, for
-            comparison with published numbers.
+        convention: ``"weightwatcher"`` restores WeightWatcher's scaling of Conv2d and its absolute cut-off of 1e-5, and pools the
+            slices of kernels with groups or a single channel, too, for comparison with published numbers.
         n_jobs: Layers analysed at a time, as in joblib and scikit-learn: 1 by default, -1 for every core; a
             ``joblib.parallel_config(backend="dask")`` or ``"ray"`` runs them on a cluster. Workers read files for themselves,
             with one BLAS thread each, biggest layer first. The rows are the same.
@@ -174,7 +174,7 @@ def analyze(
         opened = (
             source
             if isinstance(source, Inventory)
-            else open_source(source, conv=conv, per_head=per_head, base=base, state=state)
+            else open_source(source, conv=conv, per_head=per_head, base=base, state=state, convention=convention)
         )
         return select(opened, layers, skip, min_eigenvalues=min_eigenvalues)
 

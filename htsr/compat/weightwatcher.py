@@ -166,7 +166,7 @@ class WeightWatcher:
         refuse_unsupported(others)
         source = self._model(model)
         chosen, ids = self._chosen(source, layers, min_evals, max_evals, max_N, start_ids)
-        left_out = len(chosen.layers) < len(open_source(source).layers)
+        left_out = len(chosen.layers) < len(open_source(source, convention="weightwatcher").layers)
         self.analysis = analyze(
             source,
             layers=[glob_for_name(layer.name) for layer in chosen.layers] if left_out else None,
@@ -270,7 +270,7 @@ class WeightWatcher:
         model_1, model_2 = _unwrapped(model_1), _unwrapped(model_2)
         start = others.get("start_ids", 0)
         chosen, ids = self._chosen(model_1, layers, MIN_EVALS, MAX_EVALS, MAX_N, int(start))  # type: ignore[call-overload]
-        partners = {layer.name: layer for layer in open_source(model_2).layers}
+        partners = {layer.name: layer for layer in open_source(model_2, convention="weightwatcher").layers}
         rows, skipped = [], []
         for layer in chosen.layers:
             partner = partners.get(layer.name)
@@ -308,7 +308,7 @@ class WeightWatcher:
         self, source: Source, layers: Filters, min_evals: int, max_evals: int, max_N: int, start_ids: int
     ) -> tuple[Inventory, dict[str, int]]:
         """Return the layers that pass the filters and the id of every layer; list the others in ``skipped``."""
-        inventory = open_source(source)
+        inventory = open_source(source, convention="weightwatcher")
         ids = layer_ids(source, inventory, start_ids)
         wanted: list[int | str] = [layers] if isinstance(layers, str | int | Integral) else list(layers)
         check_filters(wanted, inventory, ids)
