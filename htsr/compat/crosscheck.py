@@ -14,7 +14,7 @@ import torch
 
 from htsr.audit.analysis import Analysis, analyze
 from htsr.audit.layer import WEIGHTWATCHER_CUTOFF, LayerAnalysis
-from htsr.compat.layers import MAX_EVALS, MAX_N, MIN_EVALS
+from htsr.compat.constants import MAX_EVALS, MAX_N, MIN_EVALS
 from htsr.spectra.spectrum import Spectrum
 from htsr.weights import open_source, select
 from htsr.weights.select import Patterns

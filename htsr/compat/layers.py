@@ -1,6 +1,5 @@
 """Which layers WeightWatcher would analyse: its limits, its ids, and the filters that it takes in ``layers=``."""
 
-import glob
 from collections.abc import Iterable, Mapping
 from difflib import get_close_matches
 from numbers import Integral
@@ -12,8 +11,6 @@ from htsr.errors import InputError
 from htsr.weights import Inventory, Layer
 from htsr.weights.source import Source
 
-# Defaults of WeightWatcher 0.7.7: it skips layers outside these limits.
-MIN_EVALS, MAX_EVALS, MAX_N = 8, 15000, 50000
 # The types of layers that WeightWatcher takes in layers=.
 LAYER_TYPES = ("dense", "embedding", "conv1d", "conv2d")
 
@@ -85,8 +82,3 @@ def _matches(layer: Layer, layer_id: int | None, item: int | str) -> bool:
         return abs(item) == layer_id
     name = item.removeprefix("-")
     return name in (layer.layer_type, layer.name, layer.longname, layer.longname.rpartition(".")[2])
-
-
-def glob_for_name(name: str) -> str:
-    """Return a glob that matches this name alone and that ``analyze`` does not read as a layer type."""
-    return f"[{name[0]}]{glob.escape(name[1:])}" if name[:1].isalnum() else glob.escape(name)
