@@ -16,7 +16,6 @@ REFUSED: dict[str, tuple[object, str]] = {
     "channels": (None, "WeightWatcher itself raises TypeError; permute the kernel to (out, in, height, width)"),
     "min_size": (None, "use min_evals="),
     "max_size": (None, "use max_evals="),
-    "xmin_max": (None, "the scan ends at 1.5 times the peak; use htsr.fit_power_law(..., xmin=)"),
 }
 # Arguments that may have any value, because htsr's numbers do not depend on them, or WeightWatcher's do not.
 IGNORED = ("svd_method", "glorot_fix")
@@ -45,6 +44,7 @@ class Options:
     fix_fingers: str | bool | None = False
     max_fingers: int | None = 10
     finger_thresh: float = 1.0
+    xmin_max: float | None = None
     xmax: int | str | bool | None = None
 
     @property

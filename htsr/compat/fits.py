@@ -11,6 +11,7 @@ from htsr.audit.layer import WEIGHTWATCHER_CUTOFF, LayerAnalysis
 from htsr.compat.arguments import Options
 from htsr.spectra.spectrum import Spectrum
 from htsr.tails import PowerLawFit, fit_power_law
+from htsr.tails.xmin_rules import PEAK_BINS, PEAK_HIGH, PEAK_LOW
 
 # WeightWatcher stops to clip once alpha is this small, and clips at most this many if there are twice as many eigenvalues.
 MIN_ALPHA, MAX_FINGERS = 2.0, 10
@@ -50,13 +51,31 @@ def _fit(spectrum: Spectrum, options: Options) -> tuple[PowerLawFit, dict[str, A
     if options.fix_fingers == "clip_xmax":
         return _clipped(evals, options)
     if options.fix_fingers == "xmin_peak":
-        return fit_power_law(evals, xmin="peak-as-published"), {}
+        return _at_peak(evals, options.xmin_max), {}
     if options.xmax == "force":
         return fit_power_law(evals, xmax="max"), {}
     left_out = abs(int(options.xmax or 0))
     if left_out > len(spectrum) / 2:
         return PowerLawFit.failed(f"xmax={options.xmax} leaves out more than half of {len(spectrum)} eigenvalues"), {}
     return fit_power_law(evals, xmax=left_out), {}
+
+
+def _at_peak(evals: np.ndarray, xmin_max: float | None) -> PowerLawFit:
+    """Return the fit whose xmin lies near the peak of the spectrum.
+
+    As in WeightWatcher, the lower bound is a logarithm. powerlaw, which it needs for this, leaves the last candidate out.
+    """
+    free = fit_power_law(evals)
+    if free.status == "failed":
+        return free
+    xmins, _, D = free.scan()
+    counts, edges = np.histogram(np.log10(evals), bins=PEAK_BINS)
+    peak = 10 ** edges[np.argmax(counts)]
+    inside = (xmins >= np.log10(PEAK_LOW * peak)) & (xmins <= (PEAK_HIGH * peak if xmin_max is None else xmin_max))
+    near = np.flatnonzero(inside)[:-1]
+    if not len(near):
+        return PowerLawFit.failed(f"fewer than two eigenvalues near the peak at {peak:.4g}")
+    return fit_power_law(evals, xmin=float(xmins[near[np.argmin(D[near])]]))
 
 
 def _clipped(evals: np.ndarray, options: Options) -> tuple[PowerLawFit, dict[str, Any]]:
