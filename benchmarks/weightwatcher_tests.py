@@ -109,7 +109,7 @@ def loaded(path: Path, program: str, folder: str) -> types.ModuleType:
     text = text.replace("AutoModel, TFAutoModelForSequenceClassification, ", "AutoModel, ")
     if program == "htsr":
         text = text.replace("import weightwatcher as ww", "import htsr.compat as ww")
-        text = text.replace("weightwatcher.weightwatcher.", "htsr.compat.weightwatcher.")
+        text = text.replace("weightwatcher.weightwatcher.WWLayer", "htsr.compat.iterators.WWLayer")
     changed = Path(folder) / "changed_tests.py"
     changed.write_text(text)
     if program == "weightwatcher":

@@ -97,7 +97,8 @@ def _problem(options: Options) -> str:
         return f"fix_fingers={options.fix_fingers!r}: expected 'clip_xmax' or 'xmin_peak'"
     if options.xmax == "force" and options.pl_package != "powerlaw":
         return "xmax='force' without pl_package='powerlaw', as in WeightWatcher"
-    if options.xmax not in (None, False, "force") and (type(options.xmax) is not int or options.xmax == 0):
+    counted = type(options.xmax) is int and options.xmax != 0
+    if not counted and options.xmax is not None and options.xmax is not False and options.xmax != "force":
         return f"xmax={options.xmax!r}: expected 'force' or how many of the largest eigenvalues to leave out"
     if options.fix_fingers and options.xmax not in (None, False):
         return f"fix_fingers={options.fix_fingers!r} together with xmax={options.xmax!r}"

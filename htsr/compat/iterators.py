@@ -27,6 +27,7 @@ class FrameworkLayer:
 
     def __init__(self, source: Source, layer: Layer, layer_id: int) -> None:
         self._source, self._layer = source, layer
+        self._replaced: np.ndarray | None = None  # what a state dict now holds in place of the tensor that was listed
         self.layer_id, self.longname, self.the_type, self.skipped = layer_id, layer.longname, layer.layer_type, False
         self.plot_id = str(layer_id)
         of_module = isinstance(source, nn.Module)
@@ -43,8 +44,9 @@ class FrameworkLayer:
         Returns:
             True, the weight, whether there is a bias, and the bias or None.
         """
-        bias = self._bias()
-        return True, _array(self._layer.load()), bias is not None, None if bias is None else _array(bias)
+        bias, weight = self._bias(), self._replaced
+        weight = _array(self._layer.load()) if weight is None else weight.copy()
+        return True, weight, bias is not None, None if bias is None else _array(bias)
 
     def replace_layer_weights(self, W: np.ndarray, B: np.ndarray | None = None) -> None:
         """Write a weight, and a bias if one is given, into the model: into a module in place, into a state dict as new tensors.
@@ -61,6 +63,7 @@ class FrameworkLayer:
                 f"layer {self.longname!r}: expected a weight of shape {self._layer.shape}, got {np.shape(W)}"
             )
         self._write("weight", W)
+        self._replaced = _array(torch.as_tensor(np.ascontiguousarray(W)).to(self._layer.load().dtype))
         if B is not None and self.has_biases():
             self._write("bias", B)
 

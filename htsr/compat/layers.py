@@ -18,19 +18,21 @@ Filters = int | str | Iterable[int | str]
 
 
 def layer_ids(source: Source, inventory: Inventory, start_ids: int) -> dict[str, int]:
-    """Return WeightWatcher's id of each layer by name: the place of a module in its model, of a weight in its state dict.
+    """Return WeightWatcher's id of each layer by name.
 
-    The ids of a module start at ``start_ids``, those of a state dict at 1 or above. Layers that WeightWatcher does not know,
-    such as the parts of a fused weight, get numbers after the last of its own. A module that appears in the model twice has an
-    id for its first name only.
+    That is the place of a module in its model, of a weight in its state dict, and of a name among the sorted names of a file.
+    The ids of a module or file start at ``start_ids``, those of a state dict at 1 or above. Layers that WeightWatcher does not
+    know, such as the parts of a fused weight, get numbers after the last of its own. A module that appears in the model twice
+    has an id for its first name only.
     """
     if isinstance(source, nn.Module):
         places = {path: number for number, (path, _) in enumerate(source.named_modules(), start_ids)}
         every_path = {path for path, _ in source.named_modules(remove_duplicate=False)}
     else:
         keys = [key for key in source if key.endswith(".weight")] if isinstance(source, Mapping) else []
-        names = [key.removesuffix(".weight") for key in keys] or [layer.longname for layer in inventory.layers]
-        places = {name: number for number, name in enumerate(names, max(start_ids, 1))}
+        names = [key.removesuffix(".weight") for key in keys] or _sorted_weights(inventory)
+        first = max(start_ids, 1) if isinstance(source, Mapping) else start_ids
+        places = {name: number for number, name in enumerate(names, first)}
         every_path = set(places)
     ids: dict[str, int] = {}
     following = max(places.values(), default=0) + 1
@@ -41,6 +43,12 @@ def layer_ids(source: Source, inventory: Inventory, start_ids: int) -> dict[str,
             ids[layer.name] = following
             following += 1
     return ids
+
+
+def _sorted_weights(inventory: Inventory) -> list[str]:
+    """Return the names of all weights of a file, also of those that are no matrices, which WeightWatcher counts, too."""
+    others = (item.name.removesuffix(".weight") for item in inventory.skipped if item.name.endswith(".weight"))
+    return sorted({*(layer.longname for layer in inventory.layers), *others})
 
 
 def check_filters(wanted: list[int | str], inventory: Inventory, ids: Mapping[str, int]) -> None:

@@ -171,7 +171,7 @@ def _product(load_before: Load, load: Load, options: Options, seed: int) -> torc
 
 
 def _stack(layers: list[Layer]) -> Matrix:
-    """Return all layers above each other, each centred by its median, its columns over their median deviations, padded with zeros."""
+    """Return all layers above each other: less their medians, over the median deviations of columns, padded with zeros."""
     widths = [layer.shape[1] if len(layer.shape) == 2 else layer.M * layer.rf for layer in layers]
     heights = [layer.shape[0] if len(layer.shape) == 2 else layer.N for layer in layers]
     stack = replace(

@@ -74,6 +74,7 @@ class WeightWatcher(LayerAccess):
         super().__init__(model, base_model)
         self.details: pd.DataFrame | None = None
         self.analysis: Analysis | None = None
+        self.results = None  # as in WeightWatcher, which never fills it
 
     def __getattr__(self, name: str) -> object:
         raise AttributeError(
