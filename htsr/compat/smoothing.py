@@ -30,7 +30,7 @@ def smooth(layer: WWLayer, method: str, percent: float) -> None:
 def sharpen(layer: WWLayer, seed: int) -> None:
     """Leave out as many leading singular directions as there are spikes in the shuffled weight."""
     weight = torch.from_numpy(layer.weights)
-    _replace(layer, weight, -shuffle(weight, seed=seed).num_traps)
+    _replace(layer, weight, -(shuffle(weight, seed=seed).num_traps or 0))
 
 
 def _number_kept(spectrum: Spectrum, method: str) -> int:

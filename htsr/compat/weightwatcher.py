@@ -6,6 +6,7 @@ of fits. The docstring of the class lists the differences.
 """
 
 from collections.abc import Mapping
+from numbers import Integral
 from pathlib import Path
 from typing import Any
 
@@ -335,6 +336,6 @@ def _check_plain(savefig: object, layers: Filters) -> None:
     """Raise ValueError for values of ``savefig`` and ``layers`` that WeightWatcher refuses."""
     if not isinstance(savefig, str | bool):
         raise ValueError(f"expected savefig to be a folder, True or False, got {savefig!r}")
-    ids = [item for item in layers if isinstance(item, int)] if not isinstance(layers, str | int) else []
+    ids = [] if isinstance(layers, str | Integral) else [item for item in layers if isinstance(item, Integral)]
     if any(item < 0 for item in ids) and any(item > 0 for item in ids):
         raise ValueError(f"expected ids to keep or ids to leave out in layers=, got both: {layers!r}")
