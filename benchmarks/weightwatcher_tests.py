@@ -17,11 +17,14 @@ import json
 import os
 import re
 import signal
+import subprocess
 import sys
 import tempfile
 import time
 import types
 import unittest
+from collections import Counter
+from collections.abc import Sequence
 from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
 
@@ -237,8 +240,8 @@ def report(theirs: dict[str, str], ours: dict[str, str]) -> str:
     lines = [
         "# WeightWatcher's own tests, with the import changed",
         "",
-        f"Of the {len(theirs)} tests in the file, {len(counted)} count: WeightWatcher 0.7.7 itself passes them here, with stand-ins "
-        f"of random heavy-tailed weights for pretrained ones. htsr.compat passes {len(counted) - len(failed)} of them and fails "
+        f"Of the {len(theirs)} tests in the file, {len(counted)} count: WeightWatcher 0.7.7 itself passes them here, with "
+        f"stand-ins of random heavy-tailed weights for pretrained ones. htsr.compat passes {len(counted) - len(failed)} of them and fails "
         f"{len(failed)}, of which {sum(reason is not None for reason in reasons.values())} are deliberate differences and "
         f"{sum(reason is None for reason in reasons.values())} are not.",
         "",
