@@ -56,6 +56,7 @@ def analyze(
     base: Source | None = None,
     state: str | None = None,
     xmin: XminRule = "ks",
+    clip_fingers: bool = False,
     alternatives: bool = False,
     bootstrap: int = 0,
     randomize: bool = False,
@@ -90,6 +91,9 @@ def analyze(
             ``"exp_avg"``, ``"momentum_buffer"``. The source is a checkpoint that holds the optimizer's state dict, or a
             directory with an ``optimizer.pt``.
         xmin: How the tail is chosen, as in ``fit_power_law``.
+        clip_fingers: Leave out the fewest of the largest eigenvalues (one to nine) that lower alpha by more than 1, if any do:
+            a few values that stand apart, fingers, can make alpha large. ``num_fingers`` counts them. Where some are left
+            out, alpha is not compared with noise, whose fits keep all values.
         alternatives: Compare each tail with a lognormal, an exponential, a stretched exponential and a truncated power law;
             this takes about half a second a layer.
         bootstrap: Number of resamples for the 95 % interval of alpha and for the goodness of fit. Each resample chooses xmin
@@ -147,6 +151,10 @@ def analyze(
     if convention not in ("htsr", "weightwatcher"):
         raise ValueError(f"expected convention='htsr' or 'weightwatcher', got {convention!r}")
     check_xmin(xmin)
+    if clip_fingers and bootstrap:
+        raise ValueError(
+            "expected bootstrap=0 with clip_fingers=True: draws from the fit would contain such values again"
+        )
     check_resampling(bootstrap, seed, name="bootstrap")
     if n_jobs is not None and check_whole_number("n_jobs", n_jobs) == 0:
         raise ValueError("expected n_jobs to be a number of layers, -1 for every core, or None, got 0")
@@ -163,6 +171,7 @@ def analyze(
         convention,
         seed,
         None if device is None else str(device),
+        clip_fingers=clip_fingers,
     )
 
     if state is not None and isinstance(source, Inventory):
