@@ -241,8 +241,8 @@ def report(theirs: dict[str, str], ours: dict[str, str]) -> str:
         "# WeightWatcher's own tests, with the import changed",
         "",
         f"Of the {len(theirs)} tests in the file, {len(counted)} count: WeightWatcher 0.7.7 itself passes them here, with "
-        f"stand-ins of random heavy-tailed weights for pretrained ones. htsr.compat passes {len(counted) - len(failed)} of them and fails "
-        f"{len(failed)}, of which {sum(reason is not None for reason in reasons.values())} are deliberate differences and "
+        f"stand-ins of random heavy-tailed weights for pretrained ones. htsr.compat passes {len(counted) - len(failed)} of "
+        f"them and fails {len(failed)}, of which {sum(reason is not None for reason in reasons.values())} are deliberate differences and "
         f"{sum(reason is None for reason in reasons.values())} are not.",
         "",
         "| why htsr.compat fails a counted test | tests |",

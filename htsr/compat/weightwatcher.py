@@ -336,6 +336,7 @@ def _check_plain(savefig: object, layers: Filters) -> None:
     """Raise ValueError for values of ``savefig`` and ``layers`` that WeightWatcher refuses."""
     if not isinstance(savefig, str | bool):
         raise ValueError(f"expected savefig to be a folder, True or False, got {savefig!r}")
-    ids = [] if isinstance(layers, str | Integral) else [item for item in layers if isinstance(item, Integral)]
+    listed = [] if isinstance(layers, str | int | Integral) else list(layers)
+    ids = [int(item) for item in listed if not isinstance(item, str) and isinstance(item, Integral)]
     if any(item < 0 for item in ids) and any(item > 0 for item in ids):
         raise ValueError(f"expected ids to keep or ids to leave out in layers=, got both: {layers!r}")
