@@ -57,6 +57,7 @@ def analyze(
     base: Source | None = None,
     state: str | None = None,
     xmin: XminRule = "ks",
+    clip_fingers: bool = False,
     alternatives: bool = False,
     bootstrap: int = 0,
     randomize: bool = False,
@@ -93,6 +94,9 @@ def analyze(
             ``"exp_avg"``, ``"momentum_buffer"``. The source is a checkpoint that holds the optimizer's state dict, or a
             directory with an ``optimizer.pt``.
         xmin: How the tail is chosen, as in ``fit_power_law``.
+        clip_fingers: Leave out the fewest of the largest eigenvalues (one to nine) that lower alpha by more than 1, if any do:
+            a few values that stand apart, fingers, can make alpha large. ``num_fingers`` counts them. Where some are left
+            out, alpha is not compared with noise, whose fits keep all values.
         alternatives: Compare each tail with a lognormal, an exponential, a stretched exponential and a truncated power law;
             this takes about half a second a layer.
         bootstrap: Number of resamples for the 95 % interval of alpha and for the goodness of fit. Each resample chooses xmin
@@ -110,8 +114,8 @@ def analyze(
             long.
         tokens: Name so many leading directions of each weight in the residual stream by tokens, as ``LayerAnalysis.tokens``
             does, so that a saved result keeps them. The source must be the directory of a model with its tokenizer.
-        convention: ``"weightwatcher"`` restores WeightWatcher's scaling of Conv2d and its absolute cut-off of 1e-5, for
-            comparison with published numbers.
+        convention: ``"weightwatcher"`` restores WeightWatcher's scaling of Conv2d and its absolute cut-off of 1e-5, and pools the
+            slices of kernels with groups or a single channel, too, for comparison with published numbers.
         n_jobs: Layers analysed at a time, as in joblib and scikit-learn: 1 by default, -1 for every core; a
             ``joblib.parallel_config(backend="dask")`` or ``"ray"`` runs them on a cluster. Workers read files for themselves,
             with one BLAS thread each, biggest layer first. The rows are the same.
@@ -157,6 +161,10 @@ def analyze(
     if null not in get_args(Null):
         raise ValueError(f"expected null to be one of {', '.join(get_args(Null))}, got {null!r}")
     check_xmin(xmin)
+    if clip_fingers and bootstrap:
+        raise ValueError(
+            "expected bootstrap=0 with clip_fingers=True: draws from the fit would contain such values again"
+        )
     check_resampling(bootstrap, seed, name="bootstrap")
     if n_jobs is not None and check_whole_number("n_jobs", n_jobs) == 0:
         raise ValueError("expected n_jobs to be a number of layers, -1 for every core, or None, got 0")
@@ -174,6 +182,7 @@ def analyze(
         seed,
         None if device is None else str(device),
         null,
+        clip_fingers,
     )
 
     if state is not None and isinstance(source, Inventory):
@@ -185,7 +194,7 @@ def analyze(
         opened = (
             source
             if isinstance(source, Inventory)
-            else open_source(source, conv=conv, per_head=per_head, base=base, state=state)
+            else open_source(source, conv=conv, per_head=per_head, base=base, state=state, convention=convention)
         )
         return opened, select(opened, layers, skip, min_eigenvalues=min_eigenvalues)
 

@@ -90,6 +90,7 @@ COLUMNS = (
     Column("xmin", "float64", "where the fitted tail starts"),
     Column("xmax", "float64", "largest eigenvalue in the fit"),
     Column("num_pl_spikes", "Int64", "number of eigenvalues in the fitted tail"),
+    Column("num_fingers", "Int64", "largest eigenvalues left out of the fit as spurious", needs="clip_fingers"),
     Column("alpha_weighted", "float64", "alpha x log10 lambda_max"),
     Column("log_alpha_norm", "float64", "log10 of the sum of lambda^alpha"),
     Column("log_norm", "float64", "log10 of the squared Frobenius norm", ".2f"),

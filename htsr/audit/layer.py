@@ -198,6 +198,7 @@ class Settings:
     seed: int = 0
     device: str | None = None
     null: Null = "entries"
+    clip_fingers: bool = False
 
 
 def analyze_layer(layer: Layer, settings: Settings, floor: float = 0.0) -> LayerAnalysis:
@@ -235,7 +236,7 @@ def analyze_eigenvalues(layer: Layer, weight: torch.Tensor, evals: np.ndarray, s
     seed = settings.seed + zlib.crc32(layer.name.encode("utf-8", "surrogatepass"))
     row = _known_before(layer) | _status(fit, layer) | cells.spectrum_cells(spectrum)
     if fit.status == "success":
-        row |= cells.tail_cells(spectrum, fit)
+        row |= cells.tail_cells(spectrum, fit) | ({"num_fingers": fit.num_fingers} if settings.clip_fingers else {})
         if settings.bootstrap:
             row |= cells.resampled_cells(fit, settings.bootstrap, seed)
         if settings.alternatives:
@@ -246,7 +247,7 @@ def analyze_eigenvalues(layer: Layer, weight: torch.Tensor, evals: np.ndarray, s
             kurtosis = excess_kurtosis(weight)
             noise = fit_marchenko_pastur(spectrum, spectrum.N, spectrum.M, kurtosis=kurtosis)
             row |= {"kurtosis": kurtosis} | (cells.bulk_cells(spectrum, noise) if noise is not None else {})
-            row |= cells.null_cells(spectrum, row, settings.xmin)
+            row |= cells.null_cells(spectrum, row, fit.xmin if fit.num_fingers else settings.xmin)
             tested = noise_test(weight, settings.null)
             row["null_p_value"] = row.get("gaussian_p_value") if tested is None else tested.p_value
         if settings.randomize:
@@ -310,4 +311,4 @@ def _fit(spectrum: Spectrum, settings: Settings, resolution: float) -> PowerLawF
     fitted = spectrum.nonzero
     if settings.convention == "weightwatcher":
         fitted = spectrum.eigenvalues[spectrum.eigenvalues > WEIGHTWATCHER_CUTOFF]
-    return fit_power_law(fitted, xmin=settings.xmin, resolution=resolution)
+    return fit_power_law(fitted, xmin=settings.xmin, clip_fingers=settings.clip_fingers, resolution=resolution)

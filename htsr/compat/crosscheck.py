@@ -13,8 +13,8 @@ import pandas as pd
 import torch
 
 from htsr.audit.analysis import Analysis, analyze
-from htsr.audit.layer import WEIGHTWATCHER_CUTOFF
-from htsr.compat.layers import MAX_EVALS, MAX_N, MIN_EVALS
+from htsr.audit.layer import WEIGHTWATCHER_CUTOFF, LayerAnalysis
+from htsr.compat.constants import MAX_EVALS, MAX_N, MIN_EVALS
 from htsr.spectra.spectrum import Spectrum
 from htsr.weights import open_source, select
 from htsr.weights.select import Patterns
@@ -38,11 +38,12 @@ def crosscheck(source: Source, *, layers: Patterns = None, skip: Patterns = None
         skip: Layers to leave out, as in ``analyze``.
 
     Returns:
-        One row for each layer that htsr can fit. ``name``; ``alpha``, ``D`` and ``xmin`` of htsr under WeightWatcher's
+        One row for each layer. ``name``; ``alpha``, ``D`` and ``xmin`` of htsr under WeightWatcher's
         convention, the same with the suffix ``_weightwatcher`` from its ``analyze()`` and with ``_powerlaw`` from powerlaw's
         own scan of the same eigenvalues; ``alpha_htsr``, htsr's alpha under its own convention; and ``reason``, which is empty
         if all agree to 1e-6 and otherwise gives the known reason for each difference, or "not explained". NaN marks what a
-        program did not compute.
+        program did not compute. Layers that htsr does not fit, and those tied to an earlier one, stand last, each with the
+        reason and without numbers.
 
     Raises:
         InputError: As ``analyze``.
@@ -52,12 +53,11 @@ def crosscheck(source: Source, *, layers: Patterns = None, skip: Patterns = None
     """
     own = analyze(source, layers=layers, skip=skip, bulk=False, progress=False)
     analysis = analyze(source, layers=layers, skip=skip, bulk=False, convention="weightwatcher", progress=False)
-    names = [
-        layer.name
-        for layer in analysis
-        if not layer.row["tied_to"] and "success" in (layer.fit.status, own[layer.name].fit.status)
-    ]
-    inventory = select(open_source(source), layers, skip)
+    own_of = {layer.name: layer for layer in own}  # without grouped kernels, which only WeightWatcher leaves whole
+    reasons = {layer.name: _why_dropped(layer, own_of.get(layer.name)) for layer in analysis}
+    names = [name for name, reason in reasons.items() if not reason]
+    dropped = pd.DataFrame([(name, reason) for name, reason in reasons.items() if reason], columns=["name", "reason"])
+    inventory = select(open_source(source, convention="weightwatcher"), layers, skip)
     shapes = {layer.name: layer.shape for layer in inventory.layers}
     weights = {layer.name: layer.load() for layer in inventory.layers if layer.name in set(names)}
     dtypes = {name: weight.dtype for name, weight in weights.items()}
@@ -66,12 +66,24 @@ def crosscheck(source: Source, *, layers: Patterns = None, skip: Patterns = None
     table = table[table["name"].isin(names)].reset_index(drop=True)
     table = table.merge(_weightwatcher_fits(tensors), on="name", how="left")
     table = table.merge(_powerlaw_fits(analysis, names), on="name")
-    table["alpha_htsr"] = [own[name].fit.alpha for name in names]
+    table["alpha_htsr"] = [own_of[name].fit.alpha if name in own_of else np.nan for name in names]
     table["reason"] = [
-        "; ".join(_reasons(row, analysis[name].spectrum, own[name].spectrum, shapes[name], dtypes[name]))
+        "; ".join(_reasons(row, analysis[name].spectrum, own_of.get(name), shapes[name], dtypes[name]))
         for name, row in zip(names, table.to_dict("records"), strict=True)
     ]
-    return table.drop(columns=LEFT_OUT)
+    table = table.drop(columns=LEFT_OUT)
+    if table.empty:
+        return dropped.reindex(columns=table.columns)
+    return table if dropped.empty else pd.concat([table, dropped], ignore_index=True)
+
+
+def _why_dropped(layer: LayerAnalysis, own: LayerAnalysis | None) -> str:
+    """Return why a layer is not compared, an empty string if it is."""
+    if layer.row["tied_to"]:
+        return f"shares the weight of {layer.row['tied_to']}"
+    if "success" in (layer.fit.status, "" if own is None else own.fit.status):
+        return ""
+    return f"htsr does not fit it: {layer.fit.reason}"
 
 
 def _fitted(spectrum: Spectrum) -> np.ndarray:
@@ -82,15 +94,20 @@ def _fitted(spectrum: Spectrum) -> np.ndarray:
 def _reasons(
     row: dict[Hashable, Any],
     scaled: Spectrum | None,
-    spectrum: Spectrum | None,
+    own: LayerAnalysis | None,
     shape: tuple[int, ...],
     dtype: torch.dtype,
 ) -> list[str]:
     """Return why the numbers of a row differ: one sentence for each program whose numbers do."""
     assert scaled is not None
-    assert spectrum is not None
+    spectrum = None if own is None else own.spectrum
     found = []
-    if not _agree(row["alpha_htsr"], row["alpha"]):
+    if spectrum is None:
+        found.append("htsr cuts the kernel into its groups")
+    elif spectrum.shape != scaled.shape:
+        sides = " x ".join(map(str, spectrum.shape))
+        found.append(f"htsr takes the kernel as one {sides} matrix, because each slice is a vector")
+    elif not _agree(row["alpha_htsr"], row["alpha"]):
         below = len(spectrum.nonzero) - len(_fitted(scaled))
         found.append(
             f"htsr keeps {below} of {len(spectrum.nonzero)} eigenvalues below weightwatcher's absolute cut-off "

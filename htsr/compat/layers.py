@@ -1,6 +1,5 @@
 """Which layers WeightWatcher would analyse: its limits, its ids, and the filters that it takes in ``layers=``."""
 
-import glob
 from collections.abc import Iterable, Mapping
 from difflib import get_close_matches
 from numbers import Integral
@@ -12,8 +11,6 @@ from htsr.errors import InputError
 from htsr.weights import Inventory, Layer
 from htsr.weights.source import Source
 
-# Defaults of WeightWatcher 0.7.7: it skips layers outside these limits.
-MIN_EVALS, MAX_EVALS, MAX_N = 8, 15000, 50000
 # The types of layers that WeightWatcher takes in layers=.
 LAYER_TYPES = ("dense", "embedding", "conv1d", "conv2d")
 
@@ -21,19 +18,21 @@ Filters = int | str | Iterable[int | str]
 
 
 def layer_ids(source: Source, inventory: Inventory, start_ids: int) -> dict[str, int]:
-    """Return WeightWatcher's id of each layer by name: the place of a module in its model, of a weight in its state dict.
+    """Return WeightWatcher's id of each layer by name.
 
-    The ids of a module start at ``start_ids``, those of a state dict at 1 or above. Layers that WeightWatcher does not know,
-    such as the parts of a fused weight, get numbers after the last of its own. A module that appears in the model twice has an
-    id for its first name only.
+    That is the place of a module in its model, of a weight in its state dict, and of a name among the sorted names of a file.
+    The ids of a module or file start at ``start_ids``, those of a state dict at 1 or above. Layers that WeightWatcher does not
+    know, such as the parts of a fused weight, get numbers after the last of its own. A module that appears in the model twice
+    has an id for its first name only.
     """
     if isinstance(source, nn.Module):
         places = {path: number for number, (path, _) in enumerate(source.named_modules(), start_ids)}
         every_path = {path for path, _ in source.named_modules(remove_duplicate=False)}
     else:
         keys = [key for key in source if key.endswith(".weight")] if isinstance(source, Mapping) else []
-        names = [key.removesuffix(".weight") for key in keys] or [layer.longname for layer in inventory.layers]
-        places = {name: number for number, name in enumerate(names, max(start_ids, 1))}
+        names = [key.removesuffix(".weight") for key in keys] or _sorted_weights(inventory)
+        first = max(start_ids, 1) if isinstance(source, Mapping) else start_ids
+        places = {name: number for number, name in enumerate(names, first)}
         every_path = set(places)
     ids: dict[str, int] = {}
     following = max(places.values(), default=0) + 1
@@ -44,6 +43,12 @@ def layer_ids(source: Source, inventory: Inventory, start_ids: int) -> dict[str,
             ids[layer.name] = following
             following += 1
     return ids
+
+
+def _sorted_weights(inventory: Inventory) -> list[str]:
+    """Return the names of all weights of a file, also of those that are no matrices, which WeightWatcher counts, too."""
+    others = (item.name.removesuffix(".weight") for item in inventory.skipped if item.name.endswith(".weight"))
+    return sorted({*(layer.longname for layer in inventory.layers), *others})
 
 
 def check_filters(wanted: list[int | str], inventory: Inventory, ids: Mapping[str, int]) -> None:
@@ -85,8 +90,3 @@ def _matches(layer: Layer, layer_id: int | None, item: int | str) -> bool:
         return abs(item) == layer_id
     name = item.removeprefix("-")
     return name in (layer.layer_type, layer.name, layer.longname, layer.longname.rpartition(".")[2])
-
-
-def glob_for_name(name: str) -> str:
-    """Return a glob that matches this name alone and that ``analyze`` does not read as a layer type."""
-    return f"[{name[0]}]{glob.escape(name[1:])}" if name[:1].isalnum() else glob.escape(name)

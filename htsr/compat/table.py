@@ -9,10 +9,9 @@ import pandas as pd
 
 from htsr.audit.analysis import Analysis
 from htsr.audit.cells import warning_of_alpha
+from htsr.compat.constants import WEAK_RANK_TOLERANCE
 from htsr.spectra import metrics
 from htsr.weights import Inventory, Layer
-
-WEAK_RANK_TOLERANCE = 1e-6
 
 # The columns of weightwatcher.WeightWatcher.analyze(), 0.7.7, in its order, and those that its options add.
 WEIGHTWATCHER_COLUMNS = (
@@ -32,7 +31,7 @@ SUMMARISED = (
     "log_norm", "alpha", "alpha_weighted", "log_alpha_norm", "log_spectral_norm", "stable_rank", "mp_softrank",
 )  # fmt: skip
 COUNTS = ("num_evals", "num_pl_spikes", "matrix_rank", "rank_loss", "weak_rank_loss", "num_spikes", "detX_num",
-          "num_ERG_spikes", "ERG_gap", "rand_num_spikes", "num_traps")  # fmt: skip
+          "num_ERG_spikes", "ERG_gap", "rand_num_spikes", "num_traps", "num_fingers")  # fmt: skip
 TEXTS = ("name", "longname", "layer_type", "status", "warning")
 
 
@@ -44,6 +43,7 @@ def weightwatcher_table(
     randomize: bool = False,
     tolerance: float = WEAK_RANK_TOLERANCE,
     layer_ids: Mapping[str, int] | None = None,
+    layer_cells: Mapping[str, Mapping[str, object]] | None = None,
 ) -> pd.DataFrame:
     """Make the DataFrame that WeightWatcher's ``analyze()`` returns from an analysis; see ``Analysis.to_weightwatcher``.
 
@@ -54,6 +54,7 @@ def weightwatcher_table(
         randomize: Add the columns of the shuffled weights; the analysis must have been made with ``randomize=True``.
         tolerance: Eigenvalues below this value count for ``weak_rank_loss``.
         layer_ids: ``layer_id`` of each layer by name; by default its number in the table.
+        layer_cells: Cells of each layer by name that take the place of its own, or come in columns of their own.
 
     Returns:
         One row for each layer.
@@ -66,19 +67,21 @@ def weightwatcher_table(
         row["warning"] = warning_of_alpha(row["alpha"])  # which knows no noise
         row["name"] = str(row["longname"]).rpartition(".")[2] if of_module else row["longname"]
         if layer.spectrum is not None:
+            row["num_evals"] = len(layer.spectrum)
             row |= _from_eigenvalues(layer.spectrum.eigenvalues, tolerance)
             row |= {"rand_num_spikes": row.get("num_traps"), "rand_W_scale": row.get("W_scale")}
-        rows.append(row)
+        rows.append(row | dict((layer_cells or {}).get(layer.name, {})))
     columns = [
         *WEIGHTWATCHER_COLUMNS,
+        *{name for cells in (layer_cells or {}).values() for name in cells},
         *(MP_COLUMNS if mp_fit else ()),
         *(ERG_COLUMNS if ERG else ()),
         *(RANDOM_COLUMNS if randomize else ()),
     ]
-    return typed_table(rows, _sorted(columns))
+    return typed_table(rows, in_order(columns))
 
 
-def _sorted(columns: Iterable[str]) -> list[str]:
+def in_order(columns: Iterable[str]) -> list[str]:
     """Return the columns in WeightWatcher's order: id and name, then the others with capitals first."""
     return ["layer_id", "name", *sorted(set(columns) - {"layer_id", "name"})]
 
@@ -92,7 +95,7 @@ def typed_table(rows: list[dict[str, Any]], columns: list[str]) -> pd.DataFrame:
             table[column] = counts if counts.isna().any() else counts.astype("int64")
         elif column in TEXTS:
             table[column] = table[column].astype("str")
-        elif column not in ("layer_id", "M", "N", "rf", "has_esd", "slice_id"):
+        elif column not in ("layer_id", "M", "N", "rf", "has_esd", "slice_id", "Xflag"):
             table[column] = table[column].astype("float64")
     return table
 

@@ -8,50 +8,45 @@ of fits. The docstring of the class lists the differences.
 from collections.abc import Mapping
 from numbers import Integral
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from htsr.audit.analysis import Analysis, analyze
+from htsr.audit.analysis import Analysis
+from htsr.audit.layer import Settings
 from htsr.audit.table import shortened
 from htsr.bulk import shuffle
-from htsr.compat.arguments import refuse_unsupported
+from htsr.compat.access import LayerAccess
+from htsr.compat.arguments import parsed, valid_params
+from htsr.compat.chosen import NO_LIMITS, unwrapped
+from htsr.compat.constants import MAX_EVALS, MAX_N, MIN_EVALS, WEAK_RANK_TOLERANCE
 from htsr.compat.distances import bias_distance, weight_distance
-from htsr.compat.layers import (
-    MAX_EVALS,
-    MAX_N,
-    MIN_EVALS,
-    Filters,
-    check_filters,
-    glob_for_name,
-    is_selected,
-    layer_ids,
-)
+from htsr.compat.fits import refitted
+from htsr.compat.layers import Filters
+from htsr.compat.matrices import analysis_of
 from htsr.compat.table import (
     DESCRIBED,
     SUMMARISED,
-    WEAK_RANK_TOLERANCE,
     description_row,
+    in_order,
     typed_table,
     weightwatcher_table,
 )  # fmt: skip
 from htsr.errors import InputError
 from htsr.spectra.spectrum import esd
-from htsr.weights import Inventory, open_source
+from htsr.weights import open_source
 from htsr.weights.source import Source
 
 
-class WeightWatcher:
+class WeightWatcher(LayerAccess):
     """A replacement for ``weightwatcher.WeightWatcher``.
 
     Args:
         model: Anything that ``htsr.analyze`` takes; also ``{"state_dict": ...}``.
         framework: Ignored, as in WeightWatcher.
-        base_model: Not supported; use ``htsr.compare``.
+        base_model: The model that ``model`` started from; its weights are subtracted in every call.
         log_level: Ignored, because nothing is logged.
-
-    Raises:
-        ValueError: If ``base_model`` is given.
 
     Notes:
         It differs from WeightWatcher 0.7.7 where htsr does better:
@@ -64,22 +59,28 @@ class WeightWatcher:
           decomposed slice by slice.
         - ``randomize=True`` takes a seed; ``num_traps`` is a median over its shuffles, not a sum.
         - The tables include layers that WeightWatcher does not know. ``skipped`` lists what is left out, with the reason.
+        - Layers find their partner in ``base_model`` by name, not by order; those without one are skipped.
+        - ``SVDSmoothing`` and ``SVDSharpness`` count spikes with htsr's bulk, keep the type of a weight, and write into modules
+          in place, so that tied weights stay tied.
         - ``layers=`` matches full names as well as last components; it is an error if nothing matches.
     """
 
     def __init__(
-        self, model: Source | None = None, framework: object = None, base_model: object = None, log_level: object = None
+        self,
+        model: Source | None = None,
+        framework: object = None,
+        base_model: Source | None = None,
+        log_level: object = None,
     ) -> None:
-        refuse_unsupported({"base_model": base_model})
-        self.model = model
+        super().__init__(model, base_model)
         self.details: pd.DataFrame | None = None
         self.analysis: Analysis | None = None
-        self.skipped = pd.DataFrame(columns=["name", "shape", "reason"], dtype="str")
+        self.results = None  # as in WeightWatcher, which never fills it
 
     def __getattr__(self, name: str) -> object:
         raise AttributeError(
-            f"htsr.compat.WeightWatcher has no {name!r}: it supports analyze, describe, get_details, get_summary, get_ESD "
-            "and distances"
+            f"htsr.compat.WeightWatcher has no {name!r}: docs/weightwatcher.md lists the methods and options of WeightWatcher "
+            "that it supports"
         )
 
     def describe(
@@ -90,8 +91,10 @@ class WeightWatcher:
         min_evals: int = MIN_EVALS,
         max_evals: int = MAX_EVALS,
         max_N: int = MAX_N,
+        savefig: str | bool = "ww-img",
         start_ids: int = 0,
-        **others: object,
+        base_model: Source | None = None,
+        **others: Any,
     ) -> pd.DataFrame:
         """List the layers that ``analyze`` would analyse: ids, names, types, shapes. No weight is loaded.
 
@@ -101,21 +104,27 @@ class WeightWatcher:
             min_evals: Leave out layers with fewer eigenvalues.
             max_evals: Leave out layers with more eigenvalues; 0 for no limit.
             max_N: Leave out layers with a larger side; 0 for no limit.
+            savefig: Ignored, as in WeightWatcher; nothing is drawn.
             start_ids: The id of a module's first layer.
-            **others: WeightWatcher's other arguments, which must have their default values.
+            base_model: As in ``analyze``.
+            **others: WeightWatcher's other arguments: ``pool``, ``intra`` and ``stacked`` as in ``analyze``.
 
         Returns:
             One row for each layer.
 
         Raises:
             TypeError: If there is no model, an argument is unknown, or ``layers`` holds something else than ids and names.
-            ValueError: If an argument has no counterpart in htsr.
+            ValueError: If an argument has no counterpart in htsr, or WeightWatcher does not take its value.
             InputError: If no layer is selected.
         """
-        refuse_unsupported(others)
-        chosen, ids = self._chosen(self._model(model), layers, min_evals, max_evals, max_N, start_ids)
-        rows = [description_row(layer, ids[layer.name], chosen) for layer in chosen.layers]
-        return typed_table(rows, list(DESCRIBED))
+        options = parsed(others)
+        _check_plain(savefig, layers)
+        limits = (min_evals, max_evals, max_N)
+        chosen, ids = self._chosen(self._model(model, base_model), layers, limits, start_ids, options)
+        made = self._matrices(chosen, ids, options)
+        rows = [description_row(matrix.layer, matrix.layer_id, chosen) | matrix.cells for matrix in made]
+        added = {name for matrix in made for name in matrix.cells}
+        return typed_table(rows, in_order({*DESCRIBED, *added}))
 
     def analyze(
         self,
@@ -133,8 +142,9 @@ class WeightWatcher:
         ERG: bool = False,
         tolerance: float = WEAK_RANK_TOLERANCE,
         start_ids: int = 0,
+        base_model: Source | None = None,
         seed: int = 0,
-        **others: object,
+        **others: Any,
     ) -> pd.DataFrame:
         """Analyse the model; the columns are WeightWatcher's.
 
@@ -152,8 +162,11 @@ class WeightWatcher:
             ERG: The same as ``detX``.
             tolerance: Eigenvalues below this value count for ``weak_rank_loss``.
             start_ids: As in ``describe``.
-            seed: Seed of the shuffles; WeightWatcher has none.
-            **others: WeightWatcher's other arguments, which must have their default values unless they change nothing here.
+            base_model: The model that this one started from: its weights are subtracted. Later calls use it, too.
+            seed: Seed of the shuffles and of ``sparsify``; WeightWatcher has none.
+            **others: WeightWatcher's other arguments: ``pool``, ``conv2d_norm``, ``intra``, ``sparsify``, ``stacked``,
+                ``inverse``, ``fix_fingers``, ``max_fingers``, ``finger_thresh``, ``xmax`` and ``pl_package`` work as there;
+                the rest must have their default values unless they change nothing here.
 
         Returns:
             One row for each layer. ``self.analysis`` is the ``htsr.Analysis`` that the numbers come from.
@@ -163,32 +176,42 @@ class WeightWatcher:
             ValueError: As ``describe``.
             InputError: As ``describe``.
         """
-        refuse_unsupported(others)
-        source = self._model(model)
-        chosen, ids = self._chosen(source, layers, min_evals, max_evals, max_N, start_ids)
-        left_out = len(chosen.layers) < len(open_source(source).layers)
-        self.analysis = analyze(
-            source,
-            layers=[glob_for_name(layer.name) for layer in chosen.layers] if left_out else None,
-            bulk=mp_fit,
-            randomize=randomize,
-            convention="weightwatcher",
-            seed=seed,
-        )
+        options = parsed(others)
+        _check_plain(savefig, layers)
+        if options.transforms and randomize:
+            raise ValueError(
+                "expected randomize=False with intra, stacked or inverse, whose shuffles say nothing about a layer"
+            )
+        limits = (min_evals, max_evals, max_N)
+        chosen, ids = self._chosen(self._model(model, base_model), layers, limits, start_ids, options)
+        made = self._matrices(chosen, ids, options, seed)
+        settings = Settings(bulk=mp_fit, randomize=randomize, convention="weightwatcher", seed=seed)
+        self.analysis, added = refitted(analysis_of(made, chosen, options, settings), options)
+        layer_cells = {matrix.layer.name: matrix.cells | added.get(matrix.layer.name, {}) for matrix in made}
+        if options.inverse:
+            for name, spectrum in self.analysis.spectra.items():
+                smallest, largest = spectrum.eigenvalues[[0, -1]]
+                layer_cells[name] |= {
+                    "sv_max": smallest**-0.5,
+                    "sv_min": largest**-0.5,
+                }  # of the weight, not of its inverse
         details = weightwatcher_table(
             self.analysis,
             mp_fit=mp_fit,
             ERG=ERG or detX,
             randomize=randomize,
             tolerance=tolerance,
-            layer_ids=ids,
+            layer_ids={matrix.layer.name: matrix.layer_id for matrix in made},
+            layer_cells=layer_cells,
         )
         if plot and savefig:
             folder = Path("ww-img" if savefig is True else savefig)
             folder.mkdir(parents=True, exist_ok=True)
-            for layer in self.analysis:
+            for matrix in made:
+                layer = self.analysis[matrix.layer.name]
+                place = f".{matrix.cells['slice_id']}" if matrix.cells.get("rf", 1) > 1 else ""
                 if layer.spectrum is not None:
-                    layer.plot().savefig(folder / f"ww.layer{ids[layer.name]}.esd.png")
+                    layer.plot().savefig(folder / f"ww.layer{matrix.layer_id}{place}.esd.png")
         self.details = details
         return details
 
@@ -215,7 +238,13 @@ class WeightWatcher:
         return {name: float(details[name].mean()) for name in SUMMARISED if name in details}
 
     def get_ESD(
-        self, model: Source | None = None, layer: int | str | None = None, random: bool = False, *, seed: int = 0
+        self,
+        model: Source | None = None,
+        layer: int | str | None = None,
+        random: bool = False,
+        params: Mapping[str, Any] | None = None,
+        *,
+        seed: int = 0,
     ) -> np.ndarray:
         """Compute the eigenvalues of W^T W of one layer, ascending; as in WeightWatcher, without the scaling of Conv2d.
 
@@ -223,6 +252,7 @@ class WeightWatcher:
             model: The model; by default that of the constructor.
             layer: Its id or name; the first layer by default.
             random: Shuffle the entries of the weight first.
+            params: WeightWatcher's dictionary of parameters; they must be valid, and none changes the eigenvalues.
             seed: Seed of the shuffle.
 
         Returns:
@@ -230,9 +260,14 @@ class WeightWatcher:
 
         Raises:
             TypeError: If there is no model, or ``layer`` is neither an id nor a name.
+            ValueError: If WeightWatcher would not accept ``params``, or they ask for other numbers than eigenvalues.
             InputError: If there is no such layer, or its weight is not finite.
         """
-        chosen, _ = self._chosen(self._model(model), () if layer is None else layer, 0, 0, 0, 0)
+        if params is not None and not valid_params(params):
+            raise ValueError(f"expected parameters that WeightWatcher accepts, got {dict(params)!r}")
+        if params is not None and (params.get("inverse") or params.get("intra")):
+            raise ValueError("expected params without inverse and intra: analyze() takes them")
+        chosen, _ = self._chosen(self._model(model), () if layer is None else layer, NO_LIMITS)
         first = chosen.layers[0]
         weight = first.load()
         try:
@@ -241,7 +276,7 @@ class WeightWatcher:
             raise InputError(f"layer {first.name!r} has no spectrum: {err}") from err
 
     def distances(
-        self, model_1: Source, model_2: Source, method: str | None = "raw", layers: Filters = (), **others: object
+        self, model_1: Source, model_2: Source, method: str | None = "raw", layers: Filters = (), **others: Any
     ) -> tuple[float, float, pd.DataFrame]:
         """Compute distances between the weights of two models, layer by layer.
 
@@ -263,14 +298,14 @@ class WeightWatcher:
             ValueError: If the method is unknown, or an argument has no counterpart in htsr.
             InputError: If no layer is in both models.
         """
-        refuse_unsupported({name: value for name, value in others.items() if name != "start_ids"})
+        start = int(others.pop("start_ids", 0))
+        parsed(others)
         method = (method or "raw").lower()
         if method not in ("raw", "euclidean", "cka"):
             raise ValueError(f"expected method='raw', 'euclidean' or 'cka', got {method!r}")
-        model_1, model_2 = _unwrapped(model_1), _unwrapped(model_2)
-        start = others.get("start_ids", 0)
-        chosen, ids = self._chosen(model_1, layers, MIN_EVALS, MAX_EVALS, MAX_N, int(start))  # type: ignore[call-overload]
-        partners = {layer.name: layer for layer in open_source(model_2).layers}
+        model_1, model_2 = unwrapped(model_1), unwrapped(model_2)
+        chosen, ids = self._chosen(model_1, layers, start_ids=start)
+        partners = {layer.name: layer for layer in open_source(model_2, convention="weightwatcher").layers}
         rows, skipped = [], []
         for layer in chosen.layers:
             partner = partners.get(layer.name)
@@ -291,51 +326,17 @@ class WeightWatcher:
             raise InputError(
                 f"no layer of {chosen.source} is in model_2 with the same name and shape: {shortened(list(partners))}"
             )
-        self.skipped = pd.concat([self.skipped, pd.DataFrame(skipped, columns=list(self.skipped), dtype="str")])
+        self._skip(skipped)
         columns = ["method", "layer_id", "name", "delta_W", "delta_b", "M", "N", "b_shape", "longname"]
         table = pd.DataFrame({column: [row[column] for row in rows] for column in columns}).set_index("layer_id")
         return float(table["delta_W"].mean()), float(table["delta_b"].mean()), table
 
-    def _model(self, model: Source | None) -> Source:
-        """Return the model of a call, which later calls then use by default."""
-        if model is not None:
-            self.model = model
-        if self.model is None:
-            raise TypeError("expected a model, here or in the constructor, got None")
-        return _unwrapped(self.model)
 
-    def _chosen(
-        self, source: Source, layers: Filters, min_evals: int, max_evals: int, max_N: int, start_ids: int
-    ) -> tuple[Inventory, dict[str, int]]:
-        """Return the layers that pass the filters and the id of every layer; list the others in ``skipped``."""
-        inventory = open_source(source)
-        ids = layer_ids(source, inventory, start_ids)
-        wanted: list[int | str] = [layers] if isinstance(layers, str | int | Integral) else list(layers)
-        check_filters(wanted, inventory, ids)
-        kept, skipped = [], [(item.name, " x ".join(map(str, item.shape)), item.reason) for item in inventory.skipped]
-        for layer in inventory.layers:
-            if layer.name not in ids:
-                why = "the same module under a second name"
-            elif not is_selected(layer, ids[layer.name], wanted):
-                why = f"left out by layers={layers!r}"
-            elif layer.num_evals < min_evals:
-                why = f"{layer.num_evals} eigenvalues, fewer than min_evals={min_evals}"
-            elif max_evals and layer.num_evals > max_evals:
-                why = f"{layer.num_evals} eigenvalues, more than max_evals={max_evals}"
-            elif max_N and max_N < layer.N:
-                why = f"a side of {layer.N}, more than max_N={max_N}"
-            else:
-                kept.append(layer)
-                continue
-            skipped.append((layer.name, " x ".join(map(str, layer.shape)), why))
-        self.skipped = pd.DataFrame(skipped, columns=["name", "shape", "reason"], dtype="str")
-        if not kept:
-            reasons = "; ".join(f"{count} x {why}" for why, count in self.skipped["reason"].value_counts().items())
-            raise InputError(f"no layer of {inventory.source} is left to analyse: {reasons}")
-        return Inventory(inventory.source, kept, inventory.skipped), ids
-
-
-def _unwrapped(model: Source) -> Source:
-    """Return the state dict inside ``{"state_dict": ...}``, or the model itself."""
-    inner = model.get("state_dict") if isinstance(model, Mapping) else None
-    return inner if isinstance(inner, Mapping) else model
+def _check_plain(savefig: object, layers: Filters) -> None:
+    """Raise ValueError for values of ``savefig`` and ``layers`` that WeightWatcher refuses."""
+    if not isinstance(savefig, str | bool):
+        raise ValueError(f"expected savefig to be a folder, True or False, got {savefig!r}")
+    listed = [] if isinstance(layers, str | int | Integral) else list(layers)
+    ids = [int(item) for item in listed if not isinstance(item, str) and isinstance(item, Integral)]
+    if any(item < 0 for item in ids) and any(item > 0 for item in ids):
+        raise ValueError(f"expected ids to keep or ids to leave out in layers=, got both: {layers!r}")

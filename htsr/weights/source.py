@@ -9,6 +9,7 @@ from typing import TypeGuard
 import numpy as np
 from torch import Tensor, nn
 
+from htsr.choices import Convention
 from htsr.errors import InputError
 from htsr.files import open_regular
 from htsr.weights.convolutions import Conv, check_conv
@@ -49,6 +50,7 @@ def open_source(
     per_head: bool = False,
     base: Source | None = None,
     state: str | None = None,
+    convention: Convention = "htsr",
 ) -> Inventory:
     """List the weights of a source by name and shape, without loading any values.
 
@@ -65,6 +67,8 @@ def open_source(
         base: The model that an adapter was trained on, if the source is the directory of an adapter.
         state: The name under which the optimizer keeps what is listed in place of the weights, such as ``"exp_avg"`` or
             ``"momentum_buffer"``, if the source holds the state of an optimizer.
+        convention: ``"weightwatcher"`` pools the slices of every 2-D convolution, also of one with groups or with a single
+            channel on one side, as WeightWatcher does.
 
     Returns:
         The layers of the source and, each with a reason, all of its other tensors.
@@ -84,7 +88,10 @@ def open_source(
         _check_type(base)
     if isinstance(source, list | tuple) and source and all(map(is_path, source)):
         paths = [os.fspath(path) for path in source]
-        opened = [open_source(path, conv=conv, per_head=per_head, base=base, state=state) for path in paths]
+        opened = [
+            open_source(path, conv=conv, per_head=per_head, base=base, state=state, convention=convention)
+            for path in paths
+        ]
         return _side_by_side(opened, distinct_ends(paths))
     try:
         listing = _list(source, base) if state is None else _list_state(source, base, state)
@@ -100,7 +107,7 @@ def open_source(
             )
         if state is None:
             listing = effective_weights(multiply_scales(listing))
-        return split_into_layers(listing, Splitting(conv, per_head))
+        return split_into_layers(listing, Splitting(conv, per_head, convention == "weightwatcher"))
     except (InputError, OSError, MemoryError, ImportError):
         raise
     except Exception as err:

@@ -33,10 +33,13 @@ class Splitting:
     Attributes:
         conv: How convolutions are decomposed; see ``Conv``.
         per_head: Whether attention weights are cut into their heads, if the number of heads is known.
+        whole_kernels: Whether pooled 2-D kernels stay whole, as in WeightWatcher, which knows no groups and takes the slices of
+            a kernel with a single channel on one side for matrices, too.
     """
 
     conv: Conv
     per_head: bool
+    whole_kernels: bool = False
 
 
 def split_into_layers(listing: Listing, splitting: Splitting) -> Inventory:
@@ -121,6 +124,8 @@ def _parts(
         )
 
     if role.layer_type.startswith("conv"):
+        if splitting.whole_kernels and splitting.conv == "pool" and len(weight.shape) == 4:
+            return role, [weight], ""
         transposed = role.layer_type.startswith("conv_transpose")
         kernels: list[Part] = []
         for kernel in gate_parts(weight, role.gates):  # a ConvLSTM stacks the kernels of its gates as outputs

@@ -15,7 +15,8 @@ from htsr.audit.table import details_frame
 from tests.conftest import planted
 
 TABLES = {"analysis": COLUMNS, "history": HISTORY_COLUMNS, "comparison": COMPARISON_COLUMNS}
-FILLED_BY = {"bootstrap": 20, "alternatives": True, "randomize": True, "bulk": True, "vectors": True}
+FILLED_BY = {"bootstrap": 20, "alternatives": True, "randomize": True, "bulk": True, "vectors": True,
+             "clip_fingers": True}  # fmt: skip
 
 
 @pytest.fixture(scope="module")

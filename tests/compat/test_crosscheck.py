@@ -19,8 +19,8 @@ def test_three_programs_agree():
         nn.Conv2d(16, 32, 3), nn.Conv2d(32, 32, 2), nn.Linear(300, 40), nn.Linear(30, 10), nn.Linear(4, 4)
     )
     table = htsr.crosscheck(model)
-    assert list(table["name"]) == ["0", "1", "2", "3"]
-    comparable = table[:3]  # layer 3 has 10 eigenvalues, which WeightWatcher fits by another rule
+    assert list(table["name"]) == ["0", "1", "2", "3", "4"]
+    table, comparable = table[:4], table[:3]  # layer 3 has 10 eigenvalues, which WeightWatcher fits by another rule
     for name in ("alpha", "D", "xmin"):
         np.testing.assert_allclose(comparable[f"{name}_weightwatcher"], comparable[name], rtol=1e-6)
         np.testing.assert_allclose(table[f"{name}_powerlaw"], table[name], rtol=1e-6)
@@ -81,8 +81,33 @@ def test_each_difference_has_a_reason_and_nothing_else_has():
     assert table["alpha_htsr"].notna().all()
 
 
-def test_no_fit_no_row():
-    assert len(htsr.crosscheck({"w": torch.zeros(30, 20)})) == 0
+def test_kernels_that_htsr_decomposes_in_another_way():
+    torch.manual_seed(0)
+    table = htsr.crosscheck(
+        nn.Sequential(nn.Conv2d(1, 3, 9), nn.Conv2d(64, 64, 5, groups=64), nn.Conv2d(32, 64, 3, groups=2))
+    )
+    for name in ("alpha", "D", "xmin"):
+        np.testing.assert_allclose(table[f"{name}_weightwatcher"], table[name], rtol=1e-6)
+    assert list(table["reason"]) == [
+        "htsr takes the kernel as one 3 x 81 matrix, because each slice is a vector",
+        "htsr takes the kernel as one 64 x 25 matrix, because each slice is a vector",
+        "htsr cuts the kernel into its groups",
+    ]
+
+
+def test_layers_without_a_fit_have_a_row_and_a_reason():
+    model = nn.Sequential(nn.Linear(30, 20), nn.Linear(30, 20), nn.Linear(4, 4))
+    model[1].weight = model[0].weight
+    table = htsr.crosscheck(model)
+    assert list(table["name"]) == ["0", "1", "2"]
+    assert list(table["reason"])[1:] == [
+        "shares the weight of 0",
+        "htsr does not fit it: 4 distinct positive values, a fit needs 8",
+    ]
+    assert table.loc[1:, ["alpha", "alpha_weightwatcher", "alpha_powerlaw", "alpha_htsr"]].isna().all(axis=None)
+    unfitted = htsr.crosscheck({"w": torch.zeros(30, 20)})
+    assert list(unfitted) == list(table)
+    assert "htsr does not fit it" in unfitted.loc[0, "reason"]
 
 
 @pytest.mark.parametrize("first_import", [True, False])

@@ -247,29 +247,14 @@ def test_a_shared_module_has_one_row_and_a_shared_weight_two():
     assert list(ours["longname"]) == ["a", "b"]
 
 
-@pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
-        ({"fit": "TPL"}, "alternatives=True"),
-        ({"pool": False}, "conv='slices'"),
-        ({"fix_fingers": "clip_xmax"}, "fit_power_law"),
-        ({"base_model": {"w": torch.zeros(3, 3)}}, "htsr.compare"),
-        ({"vectors": True}, "no counterpart"),
-    ],
-)
-def test_what_is_not_carried_over_says_what_to_do(models, arguments, message):
-    with pytest.raises(ValueError, match=message):
-        WeightWatcher(model=models[0]).analyze(**arguments)
-
-
 def test_arguments_at_their_default_are_accepted(models):
     ours = WeightWatcher(model=models[0])
     same = ours.analyze(fit="PL", pool=True, svd_method="accurate", conv2d_norm=True, fix_fingers=None, base_model=None)
     pd.testing.assert_frame_equal(same, ours.analyze())
     with pytest.raises(TypeError, match="unexpected argument"):
         ours.analyze(nonsense=1)
-    with pytest.raises(AttributeError, match="it supports analyze"):
-        ours.SVDSmoothing()
+    with pytest.raises(AttributeError, match="lists the methods"):
+        ours.combined_eigenvalues()
     with pytest.raises(TypeError, match="expected a model"):
         WeightWatcher().analyze()
 
