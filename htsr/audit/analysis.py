@@ -4,13 +4,13 @@ from collections.abc import Mapping
 from dataclasses import replace
 from inspect import signature
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar, get_args
+from typing import TYPE_CHECKING, ClassVar
 
 import pandas as pd
 import torch
 
 from htsr.audit.about import OF_CHANGE, About, plain_settings
-from htsr.audit.arguments import check_whole_number
+from htsr.audit.arguments import check_null, check_whole_number
 from htsr.audit.columns import COLUMNS
 from htsr.audit.files_read import FilesRead, stamps
 from htsr.audit.jobs import analyze_layers, draw_nulls
@@ -64,6 +64,7 @@ def analyze(
     bulk: bool = True,
     null: Null = "entries",
     vectors: bool = False,
+    fixed_aspect: bool = False,
     tokens: int = 0,
     convention: Convention = "htsr",
     n_jobs: int | None = None,
@@ -112,6 +113,8 @@ def analyze(
             but the shape, so scales and heavy entries count as structure. The alpha of noise is Gaussian noise's always.
         vectors: Measure how localised the leading singular vectors are. This needs eigenvectors and takes about five times as
             long.
+        fixed_aspect: Also fit the eigenvalues of square windows of each matrix, whose alpha does not depend on the aspect ratio
+            (``alpha_fixed_aspect``). Takes about as long as all the rest.
         tokens: Name so many leading directions of each weight in the residual stream by tokens, as ``LayerAnalysis.tokens``
             does, so that a saved result keeps them. The source must be the directory of a model with its tokenizer.
         convention: ``"weightwatcher"`` restores WeightWatcher's scaling of Conv2d and its absolute cut-off of 1e-5, and pools the
@@ -158,8 +161,7 @@ def analyze(
     asked = plain_settings({name: value for name, value in locals().items() if name in DEFAULTS}, DEFAULTS)
     if convention not in ("htsr", "weightwatcher"):
         raise ValueError(f"expected convention='htsr' or 'weightwatcher', got {convention!r}")
-    if null not in get_args(Null):
-        raise ValueError(f"expected null to be one of {', '.join(get_args(Null))}, got {null!r}")
+    check_null(null)
     check_xmin(xmin)
     if clip_fingers and bootstrap:
         raise ValueError(
@@ -183,6 +185,7 @@ def analyze(
         None if device is None else str(device),
         null,
         clip_fingers,
+        fixed_aspect,
     )
 
     if state is not None and isinstance(source, Inventory):

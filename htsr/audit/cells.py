@@ -12,7 +12,8 @@ from htsr.bulk.bbp import bbp_threshold
 from htsr.spectra import metrics
 from htsr.spectra.spectrum import Spectrum
 from htsr.spectra.vectors import localization
-from htsr.tails import ALTERNATIVES, PowerLawFit
+from htsr.spectra.windows import window_eigenvalues
+from htsr.tails import ALTERNATIVES, PowerLawFit, fit_power_law
 from htsr.tails.power_law import XminRule
 
 # WeightWatcher's bounds, from its README: "over-trained" below 2, "under-trained" above 6.
@@ -125,6 +126,12 @@ def vector_cells(weight: torch.Tensor) -> Cells:
         "vector_entropy_left": float(left.entropy[0]),
         "vector_entropy_right": float(right.entropy[0]),
     }
+
+
+def window_cells(weight: torch.Tensor) -> Cells:
+    """Return the alpha of square windows, by the rule of FARMS: from the middle eigenvalue on."""
+    fit = fit_power_law(window_eigenvalues(weight), xmin="median")
+    return {} if fit.status == "failed" else {"alpha_fixed_aspect": fit.alpha}
 
 
 def tail_cells(spectrum: Spectrum, fit: PowerLawFit) -> Cells:

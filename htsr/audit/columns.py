@@ -151,6 +151,13 @@ COLUMNS = (
         ".1f",
         needs="bulk",
     ),
+    Column(
+        "alpha_fixed_aspect",
+        "float64",
+        "alpha of the larger half of the eigenvalues of square windows (FARMS): 2.1 for Gaussian noise of any shape",
+        ".2f",
+        needs="fixed_aspect",
+    ),
     Column("null_D", "float64", "median D of Gaussian noise of this shape", ".3f", needs="bulk"),
     Column("null_stable_rank", "float64", "median stable rank of Gaussian noise of this shape", ".1f", needs="bulk"),
     Column("null_entropy", "float64", "median entropy of Gaussian noise of this shape", ".3f", needs="bulk"),
@@ -232,6 +239,13 @@ COLUMNS = (
         needs="vectors",
     ),
     Column("phase", "str", ", ".join(PHASES[:-1]) + f", or {PHASES[-1]}", needs="bulk", values=PHASES),
+    Column(
+        "phase_probability",
+        "float64",
+        "how often the phase would be the same if the weight were drawn again, by the resamples of its eigenvalues",
+        ".2f",
+        needs="bootstrap",
+    ),
     Column("phase_evidence", "str", "the numbers that decided the phase", needs="bulk"),
     Column(
         "explained_by",
@@ -324,6 +338,12 @@ COMPARISON_COLUMNS = (
     Column("change", "str", "what the values of A and B say about the change of this layer, or empty", values=CHANGES),
     Column("change_evidence", "str", "the numbers that decided change, in a sentence"),
     Column("alpha_change", "float64", "alpha_b - alpha_a", ".2f"),
+    Column(
+        "alpha_change_score",
+        "float64",
+        "change of log(alpha - 1), in standard deviations of the change that training again makes: within 2 it may be no more",
+        ".1f",
+    ),
     *(
         replace(_ANALYSED[name], name=f"{name}_{side}", meaning=f"{name} of {side.upper()}", axis="")
         for side in "ab"

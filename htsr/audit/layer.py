@@ -13,6 +13,7 @@ from htsr.audit import cells
 from htsr.audit.findings import Finding, findings_of_row, is_as_heavy_in_noise, with_findings
 from htsr.audit.fixed_bases import fixed_basis
 from htsr.audit.noise_like import noise_test
+from htsr.audit.phase_probability import sure_phase
 from htsr.audit.phases import phase
 from htsr.audit.row import Row, finished, tied_row
 from htsr.audit.tokens.directions import Directions
@@ -199,6 +200,7 @@ class Settings:
     device: str | None = None
     null: Null = "entries"
     clip_fingers: bool = False
+    fixed_aspect: bool = False
 
 
 def analyze_layer(layer: Layer, settings: Settings, floor: float = 0.0) -> LayerAnalysis:
@@ -256,11 +258,20 @@ def analyze_eigenvalues(layer: Layer, weight: torch.Tensor, evals: np.ndarray, s
             row |= cells.shuffled_cells(spectrum, copies)
         if settings.vectors:
             row |= cells.vector_cells(weight)
+        if settings.fixed_aspect:
+            row |= cells.window_cells(weight)
     if settings.bulk:
         named, explained_by = phase(row, fixed_basis(weight)), ""
         if tested is not None:
             named, explained_by = tested.judged(named)
-        row |= {"phase": named.name, "phase_evidence": named.evidence, "explained_by": explained_by}
+        refits = fit.refits(settings.bootstrap, seed) if settings.bootstrap else None
+        named, probability = sure_phase(named, row, refits, tested)
+        row |= {
+            "phase": named.name,
+            "phase_probability": probability,
+            "phase_evidence": named.evidence,
+            "explained_by": explained_by,
+        }
     return LayerAnalysis(layer.name, _finished(row), spectrum, fit, noise, shuffled)
 
 

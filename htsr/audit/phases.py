@@ -11,8 +11,11 @@ import pandas as pd
 from htsr.p_values import BULK_P
 
 PHASES = (
-    "random-like", "bleeding-out", "bulk+spikes", "bulk-decay", "heavy-tailed", "rank-collapse", "fixed-basis", "undecided",
+    "random-like", "bleeding-out", "bulk+spikes", "bulk-decay", "heavy-tailed", "bulk-decay or heavy-tailed", "rank-collapse",
+    "fixed-basis", "undecided",
 )  # fmt: skip
+# The label of a spectrum whose resamples say now the one and now the other.
+BETWEEN = "bulk-decay or heavy-tailed"
 
 # Those of a spectrum that differs from noise.
 STRUCTURED = ("bleeding-out", "bulk+spikes", "bulk-decay", "heavy-tailed")
@@ -24,6 +27,7 @@ MEANINGS: Mapping[str, str] = {
     "bulk+spikes": "A bulk of noise with eigenvalues that stand well apart: a small model that has learned a few directions.",
     "bulk-decay": "The bulk is not noise any more and its upper end decays, but no power law fits over a wide range.",
     "heavy-tailed": "A power law fits the upper part of the spectrum over a factor of at least 4, as in well-trained models.",
+    "bulk-decay or heavy-tailed": "The bulk is not noise; whether a power law fits differs from resample to resample.",
     "rank-collapse": "At least 1 % of the eigenvalues are zero or as good as zero.",
     "fixed-basis": "The matrix is a basis that somebody wrote down, such as that of a Fourier transform, and was not trained.",
     "undecided": "The matrix is too small, or has no fit, for a phase to be named.",
@@ -85,14 +89,14 @@ def phase(row: Mapping[str, Any], basis: str | None = None) -> Phase:
     """
     if basis is not None:
         return Phase("fixed-basis", basis)
-    total, lost = row["num_evals"], _value(row, "weak_rank_loss")
+    total, lost = row["num_evals"], known_value(row, "weak_rank_loss")
     if lost is not None and lost >= max(MIN_COLLAPSED, COLLAPSED * total):
         return Phase("rank-collapse", f"{lost} of {total} eigenvalues are zero or as good as zero")
     if total < MIN_PHASE_EIGENVALUES:
         return Phase("undecided", f"{total} eigenvalues; a phase needs {MIN_PHASE_EIGENVALUES}")
     if row["M"] < MIN_SIDE:
         return Phase("undecided", f"the smaller side of a slice is {row['M']}; a phase needs {MIN_SIDE}")
-    p, spikes = _value(row, "bulk_p_value"), _value(row, "num_spikes")
+    p, spikes = known_value(row, "bulk_p_value"), known_value(row, "num_spikes")
     if p is not None and p >= BULK_LEVEL:
         noise = f"bulk fits noise ({BULK_P.equals(p)})"
         if spikes == 0:
@@ -103,16 +107,21 @@ def phase(row: Mapping[str, Any], basis: str | None = None) -> Phase:
             name, f"{noise}, {spikes} above its edge, the strongest {strength:.2f} times the weakest that shows"
         )
     bulk = "no noise bulk" if p is None else f"bulk is not noise ({BULK_P.equals(p)})"
-    alpha, D = _value(row, "alpha"), _value(row, "D")
+    alpha, D = known_value(row, "alpha"), known_value(row, "D")
     if alpha is None or D is None:
         return Phase("undecided", f"{bulk}, and no power-law fit")
     span = row["xmax"] / row["xmin"]
-    heavy = D <= HEAVY_D and span >= HEAVY_SPAN and alpha <= HEAVY_ALPHA
+    heavy = is_heavy(alpha, D, span)
     fit = f"alpha {alpha:.2f} fits to D = {D:.3f} over a factor of {span:.3g}"
     return Phase("heavy-tailed" if heavy else "bulk-decay", f"{bulk}; {fit}")
 
 
-def _value(row: Mapping[str, Any], name: str) -> Any:
+def is_heavy(alpha: Any, D: Any, span: Any) -> Any:
+    """Return whether the power law of a tail is one of a heavy tail: a truth value, or an array of them for arrays."""
+    return (D <= HEAVY_D) & (span >= HEAVY_SPAN) & (alpha <= HEAVY_ALPHA)
+
+
+def known_value(row: Mapping[str, Any], name: str) -> Any:
     """Return a number of the row, or None if it is missing."""
     value = row.get(name)
     return None if value is None or pd.isna(value) else value

@@ -4,9 +4,9 @@ import argparse
 import math
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, get_args
 
-from htsr.choices import FORMATS, RESULT_FORMATS
+from htsr.choices import FORMATS, RESULT_FORMATS, Null
 
 if TYPE_CHECKING:
     Commands = argparse._SubParsersAction[argparse.ArgumentParser]
@@ -47,6 +47,17 @@ def add_result_options(parser: argparse.ArgumentParser, formats: Sequence[str] =
 def add_output(parser: argparse.ArgumentParser, meaning: str) -> None:
     """Add ``--output``, which takes files and may repeat."""
     parser.add_argument("-o", "--output", action="append", default=[], type=Path, metavar="FILE", help=meaning)
+
+
+def add_null(parser: argparse.ArgumentParser) -> None:
+    """Add ``--null``, the noise that layers are compared with."""
+    parser.add_argument(
+        "--null",
+        choices=get_args(Null),
+        default="entries",
+        help="what noise keeps of a matrix: nothing, its row and column scales, or these and the law of its entries "
+        "(default: entries)",
+    )
 
 
 def add_tokens(parser: argparse.ArgumentParser, what: str) -> None:

@@ -6,8 +6,8 @@ from contextlib import closing, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, get_args
 
-from htsr.choices import Conv, Convention, Null
-from htsr.cli.arguments import add_table_options, add_tokens, jobs, whole_number
+from htsr.choices import Conv, Convention
+from htsr.cli.arguments import add_null, add_table_options, add_tokens, jobs, whole_number
 from htsr.errors import InputError
 
 if TYPE_CHECKING:
@@ -42,13 +42,7 @@ def add_parser(commands: "Commands") -> argparse.ArgumentParser:
     parser.add_argument(
         "--convention", choices=get_args(Convention), default="htsr", help="scaling and cut-offs (default: htsr)"
     )
-    parser.add_argument(
-        "--null",
-        choices=get_args(Null),
-        default="entries",
-        help="what noise keeps of a matrix: nothing, its row and column scales, or these and the law of its entries "
-        "(default: entries)",
-    )
+    add_null(parser)
     parser.add_argument(
         "--bootstrap",
         type=whole_number,
@@ -59,6 +53,9 @@ def add_parser(commands: "Commands") -> argparse.ArgumentParser:
     parser.add_argument("--alternatives", action="store_true", help="compare each tail with other distributions")
     parser.add_argument("--randomize", action="store_true", help="shuffle each matrix and count correlation traps")
     parser.add_argument("--vectors", action="store_true", help="measure how localised the leading singular vectors are")
+    parser.add_argument(
+        "--fixed-aspect", action="store_true", help="also fit square windows, whose alpha knows no shape"
+    )
     add_tokens(parser, "each weight")
     parser.add_argument("--seed", type=whole_number, default=0, help="seed of resamples and shuffles (default: 0)")
     parser.add_argument(
@@ -117,6 +114,7 @@ def _run(options: argparse.Namespace) -> int:
             alternatives=options.alternatives,
             randomize=options.randomize,
             vectors=options.vectors,
+            fixed_aspect=options.fixed_aspect,
             tokens=options.tokens,
             n_jobs=options.n_jobs,
             device=options.device,

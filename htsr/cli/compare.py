@@ -3,7 +3,7 @@
 import argparse
 from typing import TYPE_CHECKING
 
-from htsr.cli.arguments import add_table_options, add_tokens, jobs, positive_number
+from htsr.cli.arguments import add_null, add_table_options, add_tokens, jobs, positive_number
 
 if TYPE_CHECKING:
     from htsr.cli.arguments import Commands
@@ -32,6 +32,7 @@ def add_parser(commands: "Commands") -> argparse.ArgumentParser:
     parser.add_argument(
         "--other-parent", metavar="C", help="a second model that B may be a mixture of, beside A: a merge or an average"
     )
+    add_null(parser)
     add_tokens(parser, "each change")
     add_table_options(parser, "relative_change > 0.1")
     return parser
@@ -59,6 +60,7 @@ def run(options: argparse.Namespace) -> int:
         layers=options.layers,
         skip=options.skip,
         rank=options.rank,
+        null=options.null,
         tokens=options.tokens,
         state=options.state,
         n_jobs=options.n_jobs,

@@ -16,6 +16,7 @@ from htsr.audit.layer import LayerAnalysis
 from htsr.audit.row import Row, comparison_row, finished
 from htsr.comparison.kinds import Kind
 from htsr.comparison.layer import LayerComparison, least_change
+from htsr.comparison.retraining import score_of_change
 from htsr.errors import InputError
 from htsr.tails import PowerLawFit
 from htsr.weights.inventory import Inventory, Layer, Skipped
@@ -23,7 +24,7 @@ from htsr.weights.source import is_path
 
 NO_WEIGHTS = "an analysis keeps spectra, not weights"
 # Options of ``analyze`` that change the rows, so that two analyses must agree in them.
-SAME = ("convention", "xmin", "conv", "per_head", "state")
+SAME = ("convention", "xmin", "conv", "per_head", "state", "null")
 # Cells that are known of a change whose weights are not at hand.
 OF_SHAPE = ("name", "longname", "layer_type", "dtype", "N", "M", "Q", "rf", "num_evals", "tied_to")
 
@@ -103,6 +104,7 @@ def compare_spectra(a: LayerAnalysis, b: LayerAnalysis) -> LayerComparison:
             "status": "unchanged" if same else "changed",
             "reason": "the spectrum is the same" if same else NO_WEIGHTS,
             "alpha_change": None if math.isnan(change) else change,
+            "alpha_change_score": score_of_change(a.fit.alpha, b.fit.alpha),
             "least_relative_change": least_change(a.spectrum, b.spectrum),
         }
     row = comparison_row(a.row, b.row, delta.row, measured) | {"tied_to": a.row["tied_to"]}

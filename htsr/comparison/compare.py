@@ -11,7 +11,7 @@ import torch
 
 from htsr.audit.about import OF_CHANGE, About
 from htsr.audit.analysis import Analysis
-from htsr.audit.arguments import check_whole_number
+from htsr.audit.arguments import check_null, check_whole_number
 from htsr.audit.columns import COMPARISON_COLUMNS
 from htsr.audit.files_read import Stamp, stamps
 from htsr.audit.findings import Finding, ranked
@@ -22,6 +22,7 @@ from htsr.audit.results import Results
 from htsr.audit.table import brief_change, shortened, skipped_frame
 from htsr.audit.tokens import Sources, reload_of
 from htsr.audit.verdict import Sentence
+from htsr.choices import Null
 from htsr.comparison.analyses import (
     NO_WEIGHTS,
     analyze_alike,
@@ -64,6 +65,7 @@ def compare(
     state: str | None = None,
     xmin: XminRule = "ks",
     bulk: bool = True,
+    null: Null = "entries",
     other_parent: Source | None = None,
     tokens: int = 0,
     n_jobs: int | None = None,
@@ -85,6 +87,7 @@ def compare(
         state: Compare what the optimizers keep for each weight, ``"exp_avg"`` for instance, as in ``analyze``.
         xmin: How tails are chosen, as in ``fit_power_law``.
         bulk: Say what noise would look like, as in ``analyze``; this tells a change with structure from noise.
+        null: What noise keeps of a layer, as in ``analyze``.
         other_parent: A second model that B may be a mixture of, beside A: a merge of two fine-tuned models, or an average of two
             checkpoints. Anything that ``analyze`` takes.
         tokens: Name so many leading directions of each change in the residual stream by tokens, as ``LayerComparison.tokens``
@@ -101,8 +104,8 @@ def compare(
         FileNotFoundError: If a path does not exist.
         InputError: If a source cannot be read, or no layer of A has a partner in B.
         TypeError: If a source is of none of these kinds, or ``rank`` is not a whole number.
-        ValueError: If ``rank`` is below 1, or ``xmin`` unknown; if an analysis was made without ``xmin`` or
-            ``state``.
+        ValueError: If ``rank`` is below 1, or ``xmin`` or ``null`` unknown; if an analysis was made without ``xmin``,
+            ``state`` or ``null``.
 
     Notes:
         One pair of matrices is in memory at a time. Eigenvalues of the change count as zero if the rounding of the two stored
@@ -129,10 +132,11 @@ def compare(
         raise ValueError("expected n_jobs to be a number of layers, -1 for every core, or None, got 0")
     if device is not None:
         check_device(device)
-    settings = Settings(xmin=xmin, bulk=bulk, seed=seed, device=None if device is None else str(device))
+    check_null(null)
+    settings = Settings(xmin=xmin, bulk=bulk, null=null, seed=seed, device=None if device is None else str(device))
     kept_a, kept_b = as_analysis(a), as_analysis(b)
     if kept_a is not None or kept_b is not None:
-        check_asked(kept_b if kept_a is None else kept_a, xmin=xmin, state=state)
+        check_asked(kept_b if kept_a is None else kept_a, xmin=xmin, state=state, null=null)
         options = {"bulk": bulk, "n_jobs": n_jobs, "device": device, "seed": seed, "progress": progress}
         Sources(NO_WEIGHTS).check(tokens)
         return _compare_analyses(

@@ -16,6 +16,7 @@ from htsr.audit.tokens.directions import Directions
 from htsr.comparison.distances import Similarity, overlap, similarity, similarity_of_equal
 from htsr.comparison.findings import MOSTLY_ROUNDING, change_of_layer, findings_of_change
 from htsr.comparison.kinds import Signature, signature
+from htsr.comparison.retraining import score_of_change
 from htsr.spectra.spectrum import BLOCK_ROWS, Gram, Spectrum, esd, esd_and_leading_vectors, rounding_edge
 from htsr.weights import Layer
 
@@ -175,6 +176,7 @@ def compare_layer(
         "change": kind,
         "change_evidence": evidence,
         "alpha_change": of_b.fit.alpha - of_a.fit.alpha,
+        "alpha_change_score": score_of_change(of_a.fit.alpha, of_b.fit.alpha),
         "status": "changed",
         "reason": _cautions(of_a, of_b, of_delta, rounding, kind, evidence, (A.dtype, B.dtype)),
     }
@@ -213,6 +215,7 @@ def _unchanged(
         "rounding": math.nan,
         "change": "equal",
         "alpha_change": of_a.fit.alpha - of_a.fit.alpha,
+        "alpha_change_score": score_of_change(of_a.fit.alpha, of_a.fit.alpha),
         "status": "unchanged",
     }
     return _compared(of_a, of_a, of_delta, measured, alike, signed)

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from htsr.audit.verdict import MAX_NAMES, Sentence, first_names, named
 from htsr.comparison.figures import percent
+from htsr.comparison.retraining import medians_in_words
 from htsr.text import visible
 
 if TYPE_CHECKING:
@@ -26,9 +27,11 @@ def verdict_of_comparison(comparison: "Comparison") -> list[Sentence]:
 
 
 def alphas_in_words(summary: Mapping[str, float]) -> str:
-    """Return the median alpha of A and of B in a line; empty if one has none."""
+    """Return the median alpha of A and of B in a line, and what their difference means; empty if one has none."""
     a, b = summary["alpha_a_median"], summary["alpha_b_median"]
-    return "" if math.isnan(a + b) else f"alpha: median {a:.2f} in A, {b:.2f} in B"
+    if math.isnan(a + b):
+        return ""
+    return ", ".join(filter(None, (f"alpha: median {a:.2f} in A, {b:.2f} in B", medians_in_words(a, b))))
 
 
 def _how_large(comparison: "Comparison") -> str:

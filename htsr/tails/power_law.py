@@ -132,7 +132,7 @@ class PowerLawFit:
             2.19 to 2.67
         """
         check_level(level)
-        refits = self._refits(n_boot, seed)
+        refits = self.refits(n_boot, seed)
         if refits is None:
             return Interval(float("nan"), float("nan"))
         return symmetric_interval(self.alpha, self.n_tail, refits, level)
@@ -153,7 +153,7 @@ class PowerLawFit:
             ValueError: As ``confidence_interval``.
         """
         check_level(level)
-        refits = self._refits(n_boot, seed)
+        refits = self.refits(n_boot, seed)
         return Interval(float("nan"), float("nan")) if refits is None else percentile_interval(refits.xmin, level)
 
     def goodness_of_fit(self, n_boot: int = 200, seed: int = 0) -> float:
@@ -171,7 +171,7 @@ class PowerLawFit:
             TypeError: As ``confidence_interval``.
             ValueError: As ``confidence_interval``.
         """
-        refits = self._refits(n_boot, seed)
+        refits = self.refits(n_boot, seed)
         return float("nan") if refits is None else float(np.mean(refits.D >= self.D))
 
     def compare(self, alternative: str) -> TailComparison:
@@ -252,8 +252,20 @@ class PowerLawFit:
         draw = plots.plot_ccdf if kind == "ccdf" else plots.plot_qq
         return plots.figure_of(draw(self, title=title, ax=ax))
 
-    def _refits(self, n_boot: int, seed: int) -> Refits | None:
-        """Return the fits of the resamples, or None for a failed fit."""
+    def refits(self, n_boot: int = 500, seed: int = 0) -> Refits | None:
+        """Fit the resamples that intervals and p-values rest on; see ``htsr.tails.resampling``.
+
+        Args:
+            n_boot: Number of resamples.
+            seed: Seed.
+
+        Returns:
+            alpha, xmin, D and the number of values in the tail of each resample that has a tail; None for a failed fit.
+
+        Raises:
+            TypeError: As ``confidence_interval``.
+            ValueError: As ``confidence_interval``.
+        """
         check_resampling(n_boot, seed)
         if self.status == "failed":
             return None

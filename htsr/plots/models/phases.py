@@ -31,6 +31,7 @@ PHASE_COLOURS = {
     "bulk+spikes": BLUE,
     "bulk-decay": GREEN,
     "heavy-tailed": ORANGE,
+    "bulk-decay or heavy-tailed": "#a3a300",
     "rank-collapse": VERMILION,
     "fixed-basis": PURPLE,
     "undecided": "#606060",
