@@ -10,6 +10,7 @@ import scipy
 from htsr.audit.noise_like import EXPLAINED_LEVEL, STRUCTURE_LEVEL, NoiseTest
 from htsr.audit.phases import BETWEEN, BULK_LEVEL, STRUCTURED, WELL_SEPARATED, Phase, is_heavy, known_value
 from htsr.bulk.tracy_widom import DEVIATION, edge_score
+from htsr.p_values import BULK_P, NULL_P, PValue
 from htsr.tails.resampling import Refits
 
 # A phase with a smaller probability shares its name with its neighbour, if the two together have at least this one.
@@ -57,7 +58,7 @@ def phase_chances(row: Mapping[str, Any], refits: Refits, tested: NoiseTest | No
     A p-value counts by its normal score, whose error is that of a standard normal number (Goodman 1992); a spike by its distance
     from the bound, in deviations; a power law by the share of resamples within the bounds.
     """
-    noise, heavy = _share_above(row.get("bulk_p_value"), BULK_LEVEL), _share_heavy(row, refits)
+    noise, heavy = _share_above(row.get("bulk_p_value"), BULK_LEVEL, BULK_P), _share_heavy(row, refits)
     random, strong = _share_without_spikes(row)
     chances = {
         "random-like": noise * random,
@@ -68,20 +69,19 @@ def phase_chances(row: Mapping[str, Any], refits: Refits, tested: NoiseTest | No
     }
     if tested is None:
         return chances
-    explained, dependent = (
-        _share_above(tested.p_value, EXPLAINED_LEVEL),
-        1 - _share_above(tested.p_value, STRUCTURE_LEVEL),
+    explained, independent = (
+        _share_above(tested.p_value, level, NULL_P) for level in (EXPLAINED_LEVEL, STRUCTURE_LEVEL)
     )
     seen = chances["random-like"]
     after = {name: chances[name] * (1 - explained) for name in STRUCTURED}
-    after["random-like"] = seen * (1 - dependent) + sum(chances[name] for name in STRUCTURED) * explained
-    after["bulk-decay"] += seen * dependent
+    after["random-like"] = seen * independent + sum(chances[name] for name in STRUCTURED) * explained
+    after["bulk-decay"] += seen * (1 - independent)
     return after
 
 
-def _share_above(p_value: float | None, level: float) -> float:
-    """Return how often a new draw has a p-value of at least ``level``; never if there is none."""
-    if p_value is None or math.isnan(p_value):
+def _share_above(p_value: float | None, level: float, kind: PValue) -> float:
+    """Return how often a new draw has a p-value of at least ``level``; never if there is none or it is the least one."""
+    if p_value is None or not p_value > kind.floor:
         return 0.0
     return _below(scipy.special.ndtri(p_value) - scipy.special.ndtri(level))
 
@@ -109,10 +109,11 @@ def _share_without_spikes(row: Mapping[str, Any]) -> tuple[float, float]:
 def _share_heavy(row: Mapping[str, Any], refits: Refits) -> float:
     """Return how often a new draw has the power law of a heavy tail.
 
-    Resamples follow a power law even where the spectrum does not, so they only say how far its numbers scatter.
+    The D of the row errs as much as that of one resample, and resamples follow a power law even where the spectrum does not, so
+    new draws are taken to scatter about the middle between the two.
     """
-    alpha, D, span = row["alpha"], row["D"], row["xmax"] / row["xmin"]
-    D_drawn = D + OF_BOTH * (refits.D - np.median(refits.D))
+    alpha, D, span, typical = row["alpha"], row["D"], row["xmax"] / row["xmin"], np.median(refits.D)
+    D_drawn = (D + typical) / 2 + OF_BOTH * (refits.D - typical)
     alpha_drawn = 1 + (alpha - 1) * ((refits.alpha - 1) / (alpha - 1)) ** OF_BOTH
     span_drawn = span * (row["xmin"] / refits.xmin) ** OF_BOTH
     return float(np.mean(is_heavy(alpha_drawn, D_drawn, span_drawn)))
