@@ -8,7 +8,7 @@ again does to any of these; a larger change may still be no more than that.
 import math
 
 # Standard deviation over trainings of log(alpha - 1) of one layer, and of that of the median alpha of a model.
-LAYER_DEVIATION, MEDIAN_DEVIATION = 0.24, 0.08
+LAYER_DEVIATION, MEDIAN_DEVIATION = 0.13, 0.085
 # Of two trainings of one network, 95 % differ by at most so many deviations of a difference.
 NORMAL_95 = 1.96
 

@@ -11,13 +11,16 @@ from numpy.typing import ArrayLike
 from htsr.errors import InputError
 from htsr.tails.alternatives import TailComparison, compare_tail
 from htsr.tails.resampling import (
+    RELIABLE_TAIL,
     Interval,
     Refits,
+    bootstrap_interval,
     check_level,
     check_resampling,
     percentile_interval,
+    range_of_exponents,
     refit_resamples,
-    symmetric_interval,
+    share_as_far,
 )
 from htsr.tails.xmin_rules import SCANNED, TailRule, XminRule, check_xmin, select_tail, why_no_tail
 from htsr.tails.xmin_scan import KS, candidates, scan_all
@@ -109,8 +112,9 @@ class PowerLawFit:
     def confidence_interval(self, level: float = 0.95, n_boot: int = 500, seed: int = 0) -> Interval:
         """Compute an interval for alpha that takes the choice of xmin into account.
 
-        This is a symmetric bootstrap interval on log(alpha - 1). The resamples are semiparametric, and each chooses its own
-        xmin; see ``htsr.tails.resampling``.
+        This is a bootstrap interval on log(alpha - 1). The resamples are semiparametric, and each chooses its own xmin. Where
+        shorter tails have another alpha, so that xmin may lie too low, the interval is wider on their side; see
+        ``htsr.tails.resampling``. ``interval_caution`` says when not to rely on it.
 
         Args:
             level: Nominal coverage.
@@ -135,7 +139,15 @@ class PowerLawFit:
         refits = self.refits(n_boot, seed)
         if refits is None:
             return Interval(float("nan"), float("nan"))
-        return symmetric_interval(self.alpha, self.n_tail, refits, level)
+        low, high = range_of_exponents(self.tail, self.alpha, shorter=self._rule.xmin in SCANNED)
+        return bootstrap_interval(self.n_tail, low, high, self.alpha, refits, level)
+
+    @property
+    def interval_caution(self) -> str:
+        """Why an interval may hold the true exponent less often than it says: the tail is too short; else empty."""
+        if self._rule.xmin not in SCANNED or self.status == "failed" or self.n_tail >= RELIABLE_TAIL:
+            return ""
+        return f"interval unreliable: {self.n_tail} values in the tail, fewer than {RELIABLE_TAIL}"
 
     def xmin_interval(self, level: float = 0.95, n_boot: int = 500, seed: int = 0) -> Interval:
         """Compute a percentile interval of the xmin that resamples choose.
@@ -160,19 +172,21 @@ class PowerLawFit:
         """Compute Clauset's p-value: how often data that *do* follow a power law above xmin fit it no better.
 
         Args:
-            n_boot: Number of resamples; they give the p-value to about ``0.5 / sqrt(n_boot)``.
+            n_boot: Number of resamples, and again of resamples of these; they give the p-value to about
+                ``0.5 / sqrt(n_boot)``.
             seed: Seed.
 
         Returns:
-            Share of the resamples whose D is at least as large. A small value (Clauset: up to 0.1) rules the power law out. A
-            large one does not prove it, least of all with few values. NaN for a failed fit.
+            Share of data from the law whose D is at least as large, by a fast double bootstrap; see ``htsr.tails.resampling``.
+            A small value (Clauset: up to 0.1) rules the power law out. A large one does not prove it, least of all with few
+            values. NaN for a failed fit.
 
         Raises:
             TypeError: As ``confidence_interval``.
             ValueError: As ``confidence_interval``.
         """
         refits = self.refits(n_boot, seed)
-        return float("nan") if refits is None else float(np.mean(refits.D >= self.D))
+        return float("nan") if refits is None else share_as_far(self.D, refits)
 
     def compare(self, alternative: str) -> TailComparison:
         """Compare the power law with another distribution on the same tail.
@@ -282,7 +296,9 @@ class PowerLawFit:
         if key not in self._refit_cache:
             self._refit_cache.clear()
             select = partial(select_tail, rule=self._rule)
-            self._refit_cache[key] = refit_resamples(self.values, self.xmin, self.alpha, select, n_boot, seed)
+            self._refit_cache[key] = refit_resamples(
+                self.values, self.xmin, self.alpha, select, shorter=self._rule.xmin in SCANNED, n_boot=n_boot, seed=seed
+            )
         return self._refit_cache[key]
 
     @cached_property

@@ -1,11 +1,14 @@
 """Intervals and goodness of fit on samples whose truth is known."""
 
+import itertools
 import math
 
 import numpy as np
 import pytest
+import scipy
 
 from htsr import fit_power_law
+from htsr.tails.resampling import range_of_exponents
 
 
 def pareto(alpha, n, seed):
@@ -21,11 +24,57 @@ def test_seeds_are_kept():
     assert FIT.goodness_of_fit(50, seed=1) == fit_power_law(pareto(2.5, 300, 0)).goodness_of_fit(50, seed=1)
 
 
-def test_the_interval_is_symmetric_on_its_scale_and_grows_with_the_level():
-    low, high = FIT.confidence_interval()
+def test_the_interval_holds_the_estimate_and_grows_with_the_level():
+    levels = [FIT.confidence_interval(level=level) for level in (0.01, 0.5, 0.9, 0.95, 0.99)]
+    for narrow, wide in itertools.pairwise(levels):
+        assert wide.low <= narrow.low <= FIT.alpha <= narrow.high <= wide.high
+    assert levels[-1].low < levels[1].low < levels[1].high < levels[-1].high
+
+
+def test_shorter_tails_count_where_xmin_was_chosen():
+    """A given xmin leaves nothing to doubt but chance, so the interval is symmetric on its scale and narrower."""
+    given = fit_power_law(FIT.values, xmin=FIT.xmin)
+    low, high = given.confidence_interval()
     assert (low - 1) * (high - 1) == pytest.approx((FIT.alpha - 1) ** 2)
-    wider = FIT.confidence_interval(level=0.99)
-    assert wider.low < low < high < wider.high
+    assert high - low < FIT.confidence_interval().high - FIT.confidence_interval().low
+    x = np.sort(pareto(3.0, 200, 0))
+    lowest, highest = range_of_exponents(x, 3.0, shorter=True)
+    assert range_of_exponents(x, 3.0, shorter=False) == (math.log(2.0), math.log(2.0))
+    of_tails = [math.log(k / np.log(x[-k:] / x[-k]).sum()) for k in (int(200 / 2 ** (j / 4)) for j in range(1, 15))]
+    assert (lowest, highest) == pytest.approx((min(of_tails), max([*of_tails, math.log(2.0)])))
+
+
+def test_a_short_tail_says_that_its_interval_is_unreliable():
+    assert fit_power_law(pareto(3.0, 60, 0)).interval_caution.startswith("interval unreliable: ")
+    assert fit_power_law(pareto(3.0, 60, 0), xmin=1.0).interval_caution == ""
+    assert FIT.interval_caution == ""
+    assert fit_power_law([1.0, 2.0]).interval_caution == ""
+
+
+def junction(n, share, seed):
+    """A lognormal body that runs into a Pareto tail of alpha 2.3 with nearly the same slope: xmin is found too low."""
+    rng = np.random.default_rng(seed)
+    k = rng.binomial(n, share)
+    edge = scipy.special.ndtri(1 - share)
+    body = np.exp(scipy.special.ndtri(rng.random(n - k) * (1 - share)) - edge)
+    return np.r_[body, (1 - rng.random(k)) ** (-1 / 1.3)]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("share", [0.1, 0.2, 0.5])
+def test_coverage_where_the_body_hides_xmin(share):
+    inside = 0
+    for seed in range(120):
+        low, high = fit_power_law(junction(1000, share, seed)).confidence_interval(n_boot=60, seed=seed)
+        inside += low <= 2.3 <= high
+    assert 0.92 - 0.05 <= inside / 120 <= 0.98 + 0.02
+
+
+@pytest.mark.slow
+def test_goodness_of_fit_is_uniform_on_exact_tails():
+    p = np.array([fit_power_law(pareto(2.5, 200, seed)).goodness_of_fit(100, seed) for seed in range(300)])
+    for level in (0.1, 0.3, 0.5):
+        assert abs(np.mean(p <= level) - level) < 2.5 * math.sqrt(level * (1 - level) / 300) + 0.01
 
 
 @pytest.mark.parametrize("power", [0.5, 3.0])
