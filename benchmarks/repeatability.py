@@ -34,8 +34,8 @@ LOG = "log(alpha - 1)"
 # Smaller matrices say too little to be counted.
 MIN_SIDE = 32
 COLUMNS = (
-    "alpha", LOG, "D", "num_pl_spikes", "stable_rank", "effective_rank", "entropy", "log_norm", "log_spectral_norm", "alpha_weighted",
-    "log_alpha_norm", "num_spikes", "mp_softrank", "ERG_gap",
+    "alpha", LOG, "D", "num_pl_spikes", "stable_rank", "effective_rank", "entropy", "log_norm", "log_spectral_norm",
+    "alpha_weighted", "log_alpha_norm", "num_spikes", "mp_softrank", "ERG_gap",
 )  # fmt: skip
 
 

@@ -68,7 +68,7 @@ def test_an_option_fills_the_columns_that_need_it_and_no_others(telling, always,
     needing = {column.name for column in COLUMNS if column.needs == option} - {
         "phase_probability"
     }  # it needs bulk, too
-    assert filled(htsr.analyze(telling, **options)) - always - {"warning"} == needing
+    assert filled(htsr.analyze(telling, **options)) - always - {"warning", "reason"} == needing
 
 
 @pytest.mark.parametrize(

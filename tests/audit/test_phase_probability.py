@@ -20,7 +20,8 @@ ROW = {
 def refits(alpha=2.6, D=0.04, spread=0.1, count=2000):
     rng = np.random.default_rng(0)
     scatter = np.exp(spread * rng.normal(size=(3, count)))
-    return Refits(1 + (alpha - 1) * scatter[0], scatter[1], D * scatter[2], np.full(count, 60.0))
+    unused = np.zeros(count)
+    return Refits(1 + (alpha - 1) * scatter[0], scatter[1], D * scatter[2], unused, unused, unused, unused)
 
 
 @pytest.mark.parametrize(
