@@ -15,25 +15,27 @@ RESIDUAL, CHECK_EVERY, MAX_STEPS = 5e-4, 10, 300
 
 
 def singular_values(X_bmn: Tensor) -> Tensor:
-    """Return all singular values in descending order, shape (b, k), from the float64 Gram matrix."""
-    X = _wide(X_bmn)
+    """Return all singular values in descending order, shape (b, k), from the float64 Gram matrix; NaN if X is not finite."""
+    X = wide(X_bmn)
+    finite = X.isfinite().all(-1).all(-1)[:, None]
+    X = torch.where(finite[..., None], X, 0.0)
     scale = _largest(X)
-    gram = _gram(X / scale)
-    return torch.linalg.eigvalsh(gram).flip(-1).clamp_min(0).sqrt() * scale[:, 0]
+    values = torch.linalg.eigvalsh(_gram(X / scale)).flip(-1).clamp_min(0).sqrt() * scale[:, 0]
+    return torch.where(finite, values, math.nan)
 
 
 def spectral_norms(X_bmn: Tensor) -> Tensor:
-    """Return the largest singular value of each matrix, shape (b,)."""
+    """Return the largest singular value of each matrix, shape (b,); NaN if the matrix is not finite."""
     if X_bmn.numel() == 0:
-        return X_bmn.new_zeros(len(X_bmn), dtype=torch.float64)
+        return torch.zeros(len(X_bmn), dtype=torch.float64, device=X_bmn.device)
     if min(X_bmn.shape[-2:]) <= MAX_WHOLE:
         return singular_values(X_bmn)[:, 0]
-    return torch.stack([_lanczos(X) for X in X_bmn])
+    return torch.stack([_lanczos(wide(X)) for X in X_bmn])
 
 
 def frobenius_norms(X_bmn: Tensor) -> Tensor:
     """Return the Frobenius norm of each matrix, shape (b,)."""
-    return torch.linalg.vector_norm(_wide(X_bmn), dim=(-2, -1))
+    return torch.linalg.vector_norm(wide(X_bmn), dim=(-2, -1))
 
 
 def rms_factor(rows: int, columns: int) -> float:
@@ -41,7 +43,7 @@ def rms_factor(rows: int, columns: int) -> float:
     return math.sqrt(columns / rows)
 
 
-def _wide(X: Tensor) -> Tensor:
+def wide(X: Tensor) -> Tensor:
     """Return a tensor in float64, which Apple's GPUs do not have."""
     return X.detach().to("cpu" if X.device.type == "mps" else X.device, torch.float64)
 
@@ -59,9 +61,10 @@ def _gram(X_bmn: Tensor) -> Tensor:
 
 def _lanczos(X_mn: Tensor) -> Tensor:
     """Return the largest singular value of one matrix by the Lanczos iteration with full reorthogonalisation."""
-    X = _wide(X_mn)
-    scale = _largest(X[None])[0, 0, 0]
-    A = X / scale if X.shape[0] <= X.shape[1] else X.mT / scale
+    scale = _largest(X_mn[None])[0, 0, 0]
+    if not scale.isfinite():
+        return torch.full_like(scale, math.nan)
+    A = X_mn / scale if X_mn.shape[0] <= X_mn.shape[1] else X_mn.mT / scale
     start = torch.randn(len(A), generator=torch.Generator().manual_seed(0), dtype=torch.float64).to(A.device)
     basis = [start / start.norm()]
     alphas: list[Tensor] = []

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from htsr.dynamics.norms import frobenius_norms, rms_factor, spectral_norms
+from htsr.dynamics.norms import frobenius_norms, rms_factor, spectral_norms, wide
 from htsr.dynamics.rules import Rule, default_reading, rule_of
 from htsr.dynamics.step_probe import alignment
 from htsr.dynamics.step_promises import Promise, Update, promises
@@ -156,7 +156,7 @@ def measured(
     gradients = [None] * len(updates) if gradient is None else pieces(gradient)
     found: list[Measured] = []
     for weights, update, promise, faded, slope in zip(
-        pieces(before.double()), updates, promised, decays, gradients, strict=True
+        pieces(wide(before)), updates, promised, decays, gradients, strict=True
     ):
         missing = torch.full_like(update.spectral_b, math.nan)
         columns = (
@@ -197,10 +197,19 @@ def measured(
 
 
 def update_and_decay(rule: Rule, before: Tensor, after: Tensor) -> tuple[Tensor, Tensor | None]:
-    """Return the update and the change by decoupled weight decay, None if nobody knows it, both in float64."""
-    old, new = before.double(), after.double()
-    decay = _decay(rule, old, new)
-    return (new - old if decay is None else new - old - decay), decay
+    """Return the update and the change by decoupled weight decay, None if nobody knows it, both in float64.
+
+    Optimizers leave a parameter without a gradient as it is, without decay. Cautious decay spares the weights whose sign differs from that of the update before the learning rate.
+    """
+    old, new = wide(before), wide(after)
+    if rule.decay is None:
+        return new - old, None
+    decay = torch.zeros_like(old) if torch.equal(old, new) else -rule.decay * old
+    if rule.cautious:
+        update = old + decay - new  # if all weights decayed
+        rounding = 4 * torch.finfo(before.dtype).eps * old.square()  # zero updates do not keep weights from decaying
+        decay = torch.where(update * old >= -rounding, decay, 0.0)
+    return new - old - decay, decay
 
 
 def _promises(held: Held, gradient: Tensor | None, updates: list[Update]) -> Iterator[Promise]:
@@ -208,17 +217,3 @@ def _promises(held: Held, gradient: Tensor | None, updates: list[Update]) -> Ite
     assert held.rule is not None
     rule = held.rule if held.group else Rule("")
     return promises(rule, held.group or {"lr": 0.0}, held.state, gradient, updates)
-
-
-def _decay(rule: Rule, old: Tensor, new: Tensor) -> Tensor | None:
-    """Return the change by decoupled weight decay; None if nobody knows it.
-
-    Cautious decay spares the weights whose sign differs from that of the update before the learning rate.
-    """
-    if rule.decay is None:
-        return None
-    fade = -rule.decay * old
-    if rule.cautious:
-        update = old + fade - new  # if all weights decayed
-        fade = torch.where(update * old >= 0, fade, 0.0)
-    return fade

@@ -23,7 +23,7 @@ INVERSE = 0.5
 # A step is lost if rounding noise of the weights has a third of its norm.
 NOISY = 1 / 3
 # Another rule is named where all steps agree with it this well.
-AGREES = (0.9, 1.03)
+AGREES = (0.8, 1.03)
 # A matrix whose smaller side is far below that of the matrices in Muon's groups, such as a router, is not missed there.
 NARROW = 0.25
 
@@ -160,21 +160,20 @@ def _dtype(one: Measured) -> str:
 def _with_other_rules(measures: Sequence[Measured]) -> list[Measured]:
     """Return measures with the rule that the steps of an optimizer follow instead of the one that it was told to follow.
 
-    A matrix can agree with another rule by chance, so all matrices that break the promise must, and of two shapes at least.
+    A matrix can agree with another rule by chance, so all matrices of the optimizer must, and of two shapes at least.
     """
-    broken: dict[tuple[str, str], list[Measured]] = {}
+    groups: dict[tuple[str, str], list[Measured]] = {}
     for one in measures:
-        low, high = _rule(one).bounds
-        if _rule(one).kind == "polar" and not one.floored and not low <= one.ratio <= high:
-            broken.setdefault((one.held.label, _rule(one).name), []).append(one)
-    others = {key: _agreeing(group) for key, group in broken.items()}
-    found = {id(one): others[key] for key, group in broken.items() for one in group}
-    return [replace(one, other_rule=found.get(id(one), "")) for one in measures]
+        if _rule(one).kind == "polar" and one.update_frobenius > 0 and not one.floored:
+            groups.setdefault((one.held.label, _rule(one).name), []).append(one)
+    others = {id(one): other for group in groups.values() for other in [_followed(group)] for one in group}
+    return [replace(one, other_rule=others.get(id(one), "")) for one in measures]
 
 
-def _agreeing(group: Sequence[Measured]) -> str:
-    """Return the name of the rule that all steps agree with; empty if there is none, or it takes one shape to say so."""
-    if len({(one.n_out, one.n_in) for one in group}) < 2:
+def _followed(group: Sequence[Measured]) -> str:
+    """Return the name of another rule that all steps agree with; empty if all keep their promise, or there is no such rule."""
+    low, high = _rule(group[0]).bounds
+    if all(low <= one.ratio <= high for one in group) or len({(one.n_out, one.n_in) for one in group}) < 2:
         return ""
     return next((name for name, factor in FACTORS.items() if all(_agrees(one, factor) for one in group)), "")
 
