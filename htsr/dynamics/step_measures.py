@@ -199,7 +199,8 @@ def measured(
 def update_and_decay(rule: Rule, before: Tensor, after: Tensor) -> tuple[Tensor, Tensor | None]:
     """Return the update and the change by decoupled weight decay, None if nobody knows it, both in float64.
 
-    Optimizers leave a parameter without a gradient as it is, without decay. Cautious decay spares the weights whose sign differs from that of the update before the learning rate.
+    Optimizers leave a parameter without a gradient as it is, without decay. Cautious decay spares the weights whose sign differs
+    from that of the update before the learning rate.
     """
     old, new = wide(before), wide(after)
     if rule.decay is None:
