@@ -183,6 +183,7 @@ UPWARD = {
     ("training.store.history", "report"),  # History.save
     ("training.store.runs", "report"),  # Runs.save
     ("training.monitor", "report"),  # Monitor in a notebook
+    ("training.snapshot", "dynamics"),  # the step beside its promise, where a Monitor captures updates
 }
 # Rooms that may use the optimizer.
 OPTIMIZER_USERS = {"demo", "dynamics", "optim"}
