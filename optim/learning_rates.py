@@ -113,9 +113,9 @@ def lr_table(model: nn.Module, lr: float, *, rule: str = "torch") -> "pd.DataFra
             whole = role.reading._replace(split=None)  # nobody else splits parameters
             for count, rows, columns in whole.shapes(parameters[name].shape):
                 shapes.setdefault((rows, columns), []).extend([name] * count)
-    rows = [
+    records = [
         {"n_out": shape[0], "n_in": shape[1], "matrices": len(names), "first": names[0]}
         | {unit: convert_lr(lr, shape, rule=rule, to=unit) for unit in UNITS}
         for shape, names in shapes.items()
     ]
-    return pd.DataFrame(rows, columns=["n_out", "n_in", "matrices", "first", *UNITS])
+    return pd.DataFrame(records, columns=["n_out", "n_in", "matrices", "first", *UNITS])

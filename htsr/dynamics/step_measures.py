@@ -20,7 +20,8 @@ from htsr.optim.parameter_groups import parameter_roles
 from htsr.training.optimizers import labels_of, parameters_of
 
 CONVOLUTIONS = nn.Conv1d | nn.Conv2d | nn.Conv3d | nn.ConvTranspose1d | nn.ConvTranspose2d | nn.ConvTranspose3d
-# Roles of parameters that are hidden matrices beyond doubt: Muon's users leave recurrent weights, for instance, to Adam.
+# Roles of parameters that are hidden matrices beyond doubt, unless they read the input: Muon's users leave recurrent weights and
+# the first layer to Adam.
 SURELY_HIDDEN = ("weight of a Linear", "weight of a Conv1D", "query, key and value")
 
 
@@ -121,7 +122,7 @@ def held_parameters(model: nn.Module, optimizers: Sequence[Optimizer]) -> list[H
             name,
             parameter,
             stands_for=any(p.shape == parameter.shape for p in strangers),
-            is_hidden=parameter.ndim == 2 and roles[name].reason.startswith(SURELY_HIDDEN),
+            is_hidden=bool(found) and parameter.ndim == 2 and roles[name].reason.startswith(SURELY_HIDDEN),
             rule=Rule("", reading=reading),
         )
         for label, optimizer in zip(labels_of(optimizers), optimizers, strict=True):
