@@ -1,13 +1,32 @@
 """The columns of a table of optimizer steps."""
 
+from collections.abc import Mapping
+
 from htsr.audit.column import Column
 
-# What can be said of a step, the worst first; ``verdicts.py`` says when.
-VERDICTS = (
-    "not finite", "tied counted twice", "stale", "no optimizer", "ranks not averaged", "lr 0", "no gradient", "frozen",
-    "below epsilon", "lost to rounding", "wrong rule", "clipped", "larger than promised", "weight decay too large",
-    "wrong group", "no promise", "as promised",
-)  # fmt: skip
+# What can be said of a step, the worst first. ``htsr/dynamics/verdicts.py`` decides.
+VERDICTS: Mapping[str, str] = {
+    "not finite": "The update has NaN or infinite values.",
+    "tied counted twice": "Optimizers hold the parameter more than once, so that each step moves it more than once.",
+    "stale": (
+        "No optimizer holds the parameter, but one holds another tensor of its shape that the model does not use: the model was "
+        "rebuilt after the optimizer was made."
+    ),
+    "no optimizer": "The parameter requires a gradient, and no optimizer holds it.",
+    "ranks not averaged": "The processes of one training make different updates.",
+    "lr 0": "The learning rate of the group is 0.",
+    "no gradient": "No gradient reached the parameter, or zeros did, and it did not move.",
+    "frozen": "The parameter does not require a gradient, or it did not move though it has one.",
+    "below epsilon": "The step is less than promised, since the gradients are as small as the optimizer's epsilon.",
+    "lost to rounding": "The type of the weights rounds steps of this size away, or up.",
+    "wrong rule": "All steps of the optimizer agree with another rule than its own.",
+    "clipped": "The step is less than promised, or shrinks as gradients grow: something scales the update down.",
+    "larger than promised": "The step is larger than promised.",
+    "weight decay too large": "Weight decay would take all of the weights away in 100 steps or fewer.",
+    "wrong group": "AdamW moves a hidden matrix, while Muon moves others like it.",
+    "no promise": "The optimizer's rule promises nothing for the size of this step.",
+    "as promised": "The step is what the optimizer's rule promises.",
+}
 
 _STEP_PER_LR = Column(
     "step_per_lr",
@@ -18,7 +37,7 @@ _STEP_PER_LR = Column(
 _STEP_VS_PROMISE = Column(
     "step_vs_promise", "float64", "the step / what the optimizer's rule promises: about 1 is healthy", ".2f"
 )
-_VERDICT = Column("verdict", "str", "what the step was, in a word or two", values=VERDICTS)
+_VERDICT = Column("verdict", "str", "what the step was, in a word or two", values=tuple(VERDICTS))
 # What a Monitor adds to its rows where it captures updates.
 MEASURED_STEP = (_STEP_PER_LR, _STEP_VS_PROMISE, _VERDICT)
 

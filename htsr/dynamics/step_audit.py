@@ -103,7 +103,8 @@ class StepAudit:
             by_kind.setdefault(finding.kind, []).append(finding)
         sentences = []
         if by_kind:
-            sentences.append(f"{'; '.join(f'{kind}: {named(found)}' for kind, found in by_kind.items())}.".capitalize())
+            text = "; ".join(f"{kind}: {named(found)}" for kind, found in by_kind.items())
+            sentences.append(f"{text[0].upper()}{text[1:]}.")
         last = self.last
         kept = last[last["verdict"] == "as promised"]["step_vs_promise"]
         if len(kept):

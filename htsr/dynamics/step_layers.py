@@ -52,9 +52,10 @@ def step_cells(
                 numbers[name] = [len(measures) + part for part in parts]
             measures += found
     said = [verdict for verdict, _ in verdicts(measures)]
+    ranks = {verdict: rank for rank, verdict in enumerate(VERDICTS)}
     cells: dict[str, Cells] = {}
     for name, of_layer in numbers.items():
-        worst = min(of_layer, key=lambda number: VERDICTS.index(said[number]))
+        worst = min(of_layer, key=lambda number: ranks[said[number]])
         one = measures[worst]
         cells[name] = {"step_per_lr": one.step_per_lr, "step_vs_promise": one.ratio, "verdict": said[worst]}
     return cells

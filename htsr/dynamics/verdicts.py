@@ -64,9 +64,9 @@ def verdicts(measures: Sequence[Measured]) -> list[Verdict]:
 def finding_of(row: Mapping[str, object], count: int, steps: int) -> Finding:
     """Return the finding that a row with a fault stands for; ``count`` of the ``steps`` had the same verdict."""
     verdict = str(row["verdict"])
-    every = "in each step" if count == steps else f"in {count} of {steps} steps"
+    when = "In each step" if count == steps else f"In {count} of {steps} steps"
     evidence = {name: row[name] for name in EVIDENCE if row[name] == row[name]}
-    text = f"{verdict.capitalize()} {every}: {row['verdict_evidence']}."
+    text = f"{when} {verdict}: {row['verdict_evidence']}."
     return Finding(str(row["name"]), verdict, KINDS[verdict].severity, text, evidence)
 
 

@@ -1,5 +1,8 @@
 """Faults that were planted are named, and healthy steps are not."""
 
+import re
+from pathlib import Path
+
 import pytest
 import torch
 from torch import nn
@@ -230,7 +233,7 @@ def test_findings_say_what_is_wrong(model):
     audit = htsr.audit_steps(model, muon_and_adamw(model, ClippedUpdate), batch(), steps=2)
     assert list(audit.findings["kind"]) == ["clipped"] * 3
     assert list(audit.findings["severity"]) == ["problem"] * 3
-    assert audit.findings["finding"][0].startswith("Clipped in each step: ")
+    assert audit.findings["finding"][0].startswith("In each step clipped: the step ")
     assert audit.verdict.startswith("Clipped: ")
     assert "1 of 4 matrices were stepped as their rules promise" in audit.verdict
 
@@ -271,3 +274,10 @@ def test_twenty_million_parameters_take_less_than_a_minute():
     assert time.perf_counter() - start < 60
     assert sum(p.numel() for p in model.parameters()) > 19e6
     assert not len(audit.findings), audit
+
+
+def test_the_documentation_says_what_each_verdict_means():
+    page = (Path(__file__).parents[2] / "docs" / "steps.md").read_text(encoding="utf-8")
+    assert [f"| `{name}` | {meaning} |" for name, meaning in VERDICTS.items()] == re.findall(
+        r"^\| `[\w ]+` \| [A-Z].*\.? \|$", page[page.index("## Verdicts") :], re.MULTILINE
+    )
