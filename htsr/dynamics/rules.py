@@ -7,6 +7,7 @@ one. A rule that sets singular values promises a number; Adam's depends on its s
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from numbers import Real
 from typing import Any, Literal
 
 from torch import Tensor
@@ -83,13 +84,19 @@ class Rule:
         return self.factor(n_in, n_out) if swapped else self.factor(n_out, n_in)
 
 
+def lr_of(group: Mapping[str, Any]) -> float:
+    """Return the learning rate of a group; NaN for an optimizer that makes its own."""
+    lr = group.get("lr")
+    return float(lr) if isinstance(lr, Real | Tensor) else math.nan
+
+
 def rule_of(optimizer: Optimizer, group: Mapping[str, Any], parameter: Tensor, reading: Reading) -> Rule:
     """Return the rule by which an optimizer moves a parameter of a group.
 
     ``reading`` says how the layer reads the parameter; it stands unless the optimizer has a reading of its own.
     """
     label = type(optimizer).__name__
-    decay = float(group["lr"]) * float(group.get("weight_decay", 0.0))
+    decay = lr_of(group) * float(group.get("weight_decay") or 0.0)
     if isinstance(optimizer, HTMuon):
         return _htmuon(group, decay, reading)
     if _descends(optimizer, "torch.optim", "Muon"):
@@ -201,7 +208,7 @@ def _dion(label: str, group: Mapping[str, Any], decay: float, reading: Reading) 
 def _nvidia(optimizer: Any, group: Mapping[str, Any], reading: Reading) -> Rule:
     adjust = {"spectral": "unit_rms", "shape_scaling": "original", "unit_rms_norm": "spectral"}[optimizer.scale_mode]
     method = group.get("weight_decay_method", getattr(optimizer, "weight_decay_method", "decoupled"))
-    share = float(group.get("weight_decay", 0.0)) * (1.0 if method == "independent" else float(group["lr"]))
+    share = float(group.get("weight_decay") or 0.0) * (1.0 if method == "independent" else lr_of(group))
     extra = float(getattr(optimizer, "extra_scale_factor", 1.0))
     rule = _polar(
         f"NVIDIA's Muon ({optimizer.scale_mode})", adjust, 0.0 if method == "l2" else share, JORDAN_EPS, reading

@@ -21,13 +21,18 @@ from htsr.training.optimizers import parameters_of
 def kept_random_state(seed: int | None) -> Iterator[None]:
     """Give Python, numpy and torch their random state back at the end; seed them within the context if there is a seed."""
     python, cpu = random.getstate(), torch.get_rng_state()
-    numpy = np.random.get_state()  # noqa: NPY002
+    numpy = np.random.get_state()  # noqa: NPY002 - a closure may draw from the global state
     cuda = torch.cuda.get_rng_state_all() if torch.cuda.is_initialized() else []
+    mps = torch.mps.get_rng_state() if torch.backends.mps.is_available() else None
     try:
         if seed is not None:
             random.seed(seed)
-            np.random.seed(seed)  # noqa: NPY002 - a closure may draw from the global state
-            torch.manual_seed(seed)
+            np.random.seed(seed)  # noqa: NPY002
+            torch.default_generator.manual_seed(seed)  # torch.manual_seed would also seed a GPU that is used later
+            if cuda:
+                torch.cuda.manual_seed_all(seed)
+            if mps is not None:
+                torch.mps.manual_seed(seed)
         yield
     finally:
         random.setstate(python)
@@ -35,6 +40,8 @@ def kept_random_state(seed: int | None) -> Iterator[None]:
         torch.set_rng_state(cpu)
         if cuda:
             torch.cuda.set_rng_state_all(cuda)
+        if mps is not None:
+            torch.mps.set_rng_state(mps)
 
 
 @contextmanager
@@ -84,7 +91,7 @@ def _copied(optimizer: Optimizer, memo: dict[int, Any]) -> Optimizer:
     kept = {
         name: OrderedDict() if name.endswith("_hooks") else value
         for name, value in vars(optimizer).items()
-        if name not in ("step", "_patch_step_function")
+        if name != "step"
     }
     twin = object.__new__(type(optimizer))
     vars(twin).update(copy.deepcopy(kept, memo))

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from htsr.dynamics.norms import frobenius_norms, rms_factor, spectral_norms, wide
-from htsr.dynamics.rules import Rule, default_reading, rule_of
+from htsr.dynamics.rules import Rule, default_reading, lr_of, rule_of
 from htsr.dynamics.step_probe import alignment
 from htsr.dynamics.step_promises import Promise, Update, promises
 from htsr.optim.parameter_groups import parameter_roles
@@ -179,7 +179,7 @@ def measured(
                     held=held,
                     n_out=matrix.shape[0],
                     n_in=matrix.shape[1],
-                    lr=float(held.group.get("lr", math.nan)),
+                    lr=lr_of(held.group),
                     norm=norm,
                     frobenius=size,
                     update_norm=spectral,

@@ -31,7 +31,6 @@ class Probe:
         self._model, self._layers = model, layers
         self._forward = forward
         self._handle: RemovableHandle | None = None
-        self._random = torch.get_rng_state()
         if forward is None:
             self._handle = model.register_forward_pre_hook(self._take, with_kwargs=True)
 

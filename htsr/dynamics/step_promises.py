@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from htsr.dynamics.norms import frobenius_norms, rms_factor, singular_values, spectral_norms
-from htsr.dynamics.rules import NEWTON_SCHULZ, Rule
+from htsr.dynamics.rules import NEWTON_SCHULZ, Rule, lr_of
 
 # Where optimizers keep the running mean of gradients and that of their squares.
 MEANS, SQUARES = ("momentum_buffer", "exp_avg", "momentum"), ("max_exp_avg_sq", "exp_avg_sq", "variance")
@@ -48,7 +48,7 @@ def promises(
     rule: Rule, group: Mapping[str, Any], state: Mapping[str, Any], gradient: Tensor | None, updates: list[Update]
 ) -> Iterator[Promise]:
     """Yield the promise for each stack of matrices that the optimizer reads in a parameter."""
-    lr = float(group["lr"])
+    lr = lr_of(group)
     if lr > 0 and rule.kind == "polar":
         yield from _polar(rule, lr, _momentum(group, state, gradient), updates)
     elif lr > 0 and rule.kind == "power" and "resolved" in state:

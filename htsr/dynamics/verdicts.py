@@ -102,7 +102,7 @@ def _faults(one: Measured, usual_side: float) -> Iterator[Verdict]:
         yield "frozen", "it does not require a gradient"
     if one.lr == 0:
         yield "lr 0", f"the learning rate of its group in {held.label} is 0"
-    if not one.gradient_norm and one.update_frobenius == 0:
+    if not one.gradient_norm and one.update_frobenius <= 2 * _eps(one) * one.frobenius:  # decay rounds
         reason = "it has no gradient" if one.gradient_norm is None else "its gradient is zero"
         yield "no gradient", f"{reason}, and it did not move"
     yield from _wrong_sizes(one, rule)
@@ -149,8 +149,13 @@ def _rounding(one: Measured) -> float:
 
     Rounding to unit roundoff u changes a weight w by up to u |w|, with a root mean square near u |w| / sqrt(3).
     """
-    u = torch.finfo(one.held.parameter.dtype).eps / 2
+    u = _eps(one) / 2
     return u / math.sqrt(3) * one.frobenius * (1 / math.sqrt(one.n_out) + 1 / math.sqrt(one.n_in))
+
+
+def _eps(one: Measured) -> float:
+    """Return the distance between 1 and the next number of the weights' type."""
+    return torch.finfo(one.held.parameter.dtype).eps
 
 
 def _dtype(one: Measured) -> str:

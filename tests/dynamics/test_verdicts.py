@@ -112,20 +112,35 @@ def test_a_frozen_layer(model, held):
     assert verdicts(model, optimizer)["2.weight"] == "frozen"
 
 
-def test_a_layer_without_a_gradient():
-    class Shortened(nn.Module):
-        def __init__(self):
-            super().__init__()
-            self.used, self.unused = nn.Linear(16, 4), nn.Linear(16, 4)
+class HalfUsed(nn.Module):
+    """A model whose second layer gets no gradient, or zeros."""
 
-        def forward(self, x):
-            return self.used(x)
+    def __init__(self, zeros):
+        super().__init__()
+        self.zeros = zeros
+        self.used, self.unused, self.head = nn.Linear(16, 16), nn.Linear(16, 16), nn.Linear(16, 4)
 
-    shortened = Shortened()
-    for optimizer in (AdamW(shortened.parameters()), SGD(shortened.parameters()), htmuon(shortened)):
-        found = verdicts(shortened, optimizer)
-        assert found["unused.weight"] == "no gradient"
-        assert found["used.weight"] in ("as promised", "no promise")
+    def forward(self, x):
+        return self.head(self.used(x) + (0 * self.unused(x) if self.zeros else 0))
+
+
+@pytest.mark.parametrize("zeros", [False, True])
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda model: AdamW(model.parameters()),
+        lambda model: SGD(model.parameters(), momentum=0.9),
+        lambda model: Muon([model.used.weight, model.unused.weight]),
+        htmuon,
+    ],
+    ids=["AdamW", "SGD", "Muon", "HTMuon"],
+)
+def test_a_layer_without_a_gradient(make, zeros):
+    torch.manual_seed(0)
+    model = HalfUsed(zeros)
+    found = verdicts(model, make(model))
+    assert found["unused.weight"] == "no gradient"
+    assert found["used.weight"] in ("as promised", "no promise")
 
 
 def test_a_layer_that_no_optimizer_holds(model):
