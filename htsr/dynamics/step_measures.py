@@ -113,7 +113,7 @@ def held_parameters(model: nn.Module, optimizers: Sequence[Optimizer]) -> list[H
     owners = {id(p): module for module in model.modules() for p in module.parameters(recurse=False)}
     own = {id(p) for p in model.parameters()}
     strangers = [p for optimizer in optimizers for p in parameters_of(optimizer) if id(p) not in own]
-    found = []
+    found: list[Held] = []
     for name, parameter in model.named_parameters():
         if nn.parameter.is_lazy(parameter) or parameter.ndim < 2 or not parameter.is_floating_point():
             continue

@@ -18,6 +18,9 @@ from htsr.dynamics.step_copies import kept_random_state
 MAX_TOKENS, MAX_NUMBERS = 1024, 2**20
 
 Forward = Callable[[nn.Module], object]
+# What a layer multiplies its weight by, as rows (t, n), None for a layer that does something else; and its output.
+Activation = tuple[Tensor | None, Tensor]
+Activations = dict[int, Activation]  # by the id of the layer
 
 
 class Probe:
@@ -41,11 +44,11 @@ class Probe:
         self._forward = lambda model: model(*args, **kwargs)
 
     @torch.no_grad()
-    def run(self) -> dict[int, tuple[Tensor | None, Tensor]]:
-        """Return the inputs (t, n) and the outputs of each layer by its id, leaving buffers and random numbers as they are."""
+    def run(self) -> Activations:
+        """Return what goes into each layer and what comes out, leaving buffers and random numbers as they are."""
         if self._forward is None:
             return {}
-        seen: dict[int, tuple[Tensor | None, Tensor]] = {}
+        seen: Activations = {}
 
         def keep(module: nn.Module, args: tuple[Any, ...], output: Any) -> None:
             result = next((part for part in _flat(output) if isinstance(part, Tensor)), None)

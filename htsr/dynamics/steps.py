@@ -17,7 +17,7 @@ from htsr.dynamics.norms import rms_factor
 from htsr.dynamics.step_audit import StepAudit
 from htsr.dynamics.step_copies import forget_history, gradients_set_aside, isolated, kept_random_state
 from htsr.dynamics.step_measures import Held, Measured, held_parameters, measured, update_and_decay
-from htsr.dynamics.step_probe import Forward, Probe, rms
+from htsr.dynamics.step_probe import Activation, Activations, Forward, Probe, rms
 from htsr.dynamics.verdicts import verdicts
 from htsr.errors import InputError
 from htsr.training.optimizers import labels_of, optimizers_of
@@ -93,47 +93,60 @@ def audit_steps(
             raise TypeError(f"expected {name} to be a function of the model, got {type(function).__name__}")
     check_whole("steps", steps, 1)
     with kept_random_state(seed), gradients_set_aside(model):
-        twin, twins = isolated(model, optimizers)
-        rows: list[Row] = []
-        losses: list[float] = []
-        degrees: Mapping[str, float] = {}
-        held = held_parameters(twin, twins)
-        owners = {id(p): module for module in twin.modules() for p in module.parameters(recurse=False)}
-        layers = list({id(owners[id(one.parameter)]): owners[id(one.parameter)] for one in held}.values())
-        watched = Probe(twin, layers, probe)
-        activations: dict[int, tuple[Tensor | None, Tensor]] = {}
-        for step in range(1, steps + 1):
-            losses.append(_gradients(twin, twins, closure))
-            if step == 1:
-                gradients = {name: p.grad for name, p in twin.named_parameters()}
-                degrees = _degrees(model, optimizers, gradients)
-                activations = watched.run()
-            before = {one.name: one.parameter.detach().clone() for one in held}
-            slopes = {
-                one.name: None if one.parameter.grad is None else one.parameter.grad.detach().clone() for one in held
-            }
-            _step(twin, twins, closure)
-            held = held_parameters(twin, twins)  # the groups' settings and the state as they are now
-            after = watched.run()
-            differences = _rank_differences(held, before) if is_distributed() else {}
-            measures: list[Measured] = []
-            beside: list[dict[str, float]] = []
-            for one in held:
-                inputs, output = activations.get(id(owners[id(one.parameter)]), (None, None))
-                found = measured(one, before[one.name], one.parameter, slopes[one.name], inputs_tn=inputs)
-                measures += [
-                    replace(
-                        matrix,
-                        degree=degrees.get(one.name, math.nan),
-                        rank_difference=differences.get(one.name, math.nan),
-                    )
-                    for matrix in found
-                ]
-                beside += [_activation_cells(output, after.get(id(owners[id(one.parameter)])))] * len(found)
-            for matrix, verdict, cells in zip(measures, verdicts(measures), beside, strict=True):
-                rows.append(_row(step, matrix, verdict, cells))
-            activations = after
-    return StepAudit(rows, losses, type(model).__name__, labels_of(optimizers))
+        rehearsal = _Rehearsal(model, optimizers, closure, probe)
+        rows = [row for step in range(1, steps + 1) for row in rehearsal.step(step)]
+    return StepAudit(rows, rehearsal.losses, type(model).__name__, labels_of(optimizers))
+
+
+class _Rehearsal:
+    """Steps of a training that copies make."""
+
+    def __init__(
+        self, model: nn.Module, optimizers: Sequence[Optimizer], closure: Closure, probe: Forward | None
+    ) -> None:
+        self._originals = model, optimizers
+        self._closure = closure
+        self._model, self._optimizers = isolated(model, optimizers)
+        modules = {id(p): module for module in self._model.modules() for p in module.parameters(recurse=False)}
+        self._layers = {
+            held.name: modules[id(held.parameter)] for held in held_parameters(self._model, self._optimizers)
+        }
+        self._probe = Probe(self._model, list({id(layer): layer for layer in self._layers.values()}.values()), probe)
+        self._activations: Activations = {}
+        self._degrees: Mapping[str, float] = {}
+        self.losses: list[float] = []
+
+    def step(self, number: int) -> list[Row]:
+        """Make one step, and return a row for each matrix."""
+        self.losses.append(_gradients(self._model, self._optimizers, self._closure))
+        if number == 1:
+            gradients = {name: p.grad for name, p in self._model.named_parameters()}
+            self._degrees = _degrees(*self._originals, gradients)
+            self._activations = self._probe.run()
+        parameters = dict(self._model.named_parameters())
+        before = {name: parameters[name].detach().clone() for name in self._layers}
+        slopes = {name: _copied(parameters[name].grad) for name in self._layers}
+        for optimizer in self._optimizers:
+            if _wants_closure(optimizer):
+                optimizer.step(lambda: _gradients(self._model, self._optimizers, self._closure))
+            else:
+                optimizer.step()
+        old, self._activations = self._activations, self._probe.run()
+        held = held_parameters(self._model, self._optimizers)  # with the settings and the state as they are now
+        differences = _rank_differences(held, before) if is_distributed() else {}
+        measures: list[Measured] = []
+        beside: list[Mapping[str, float]] = []
+        for one in held:
+            layer = id(self._layers[one.name])
+            inputs, _ = old.get(layer, (None, None))
+            found = measured(one, before[one.name], one.parameter, slopes[one.name], inputs_tn=inputs)
+            degree, difference = self._degrees.get(one.name, math.nan), differences.get(one.name, math.nan)
+            measures += [replace(matrix, degree=degree, rank_difference=difference) for matrix in found]
+            beside += [_activation_cells(old.get(layer), self._activations.get(layer))] * len(found)
+        return [
+            _row(number, matrix, verdict, cells)
+            for matrix, verdict, cells in zip(measures, verdicts(measures), beside, strict=True)
+        ]
 
 
 def _gradients(model: nn.Module, optimizers: Sequence[Optimizer], closure: Closure) -> float:
@@ -153,14 +166,14 @@ def _gradients(model: nn.Module, optimizers: Sequence[Optimizer], closure: Closu
     return float(loss.detach() if isinstance(loss, Tensor) else loss)
 
 
-def _step(model: nn.Module, optimizers: Sequence[Optimizer], closure: Closure) -> None:
-    """Let each optimizer make one step; those that want to compute the loss themselves may."""
-    for optimizer in optimizers:
-        wanted = inspect.signature(optimizer.step).parameters.get("closure")
-        if wanted is not None and wanted.default is inspect.Parameter.empty:
-            optimizer.step(lambda: _gradients(model, optimizers, closure))
-        else:
-            optimizer.step()
+def _wants_closure(optimizer: Optimizer) -> bool:
+    """Return whether an optimizer, such as LBFGS, steps only with a function that computes the loss again."""
+    closure = inspect.signature(optimizer.step).parameters.get("closure")
+    return closure is not None and closure.default is inspect.Parameter.empty
+
+
+def _copied(tensor: Tensor | None) -> Tensor | None:
+    return None if tensor is None else tensor.detach().clone()
 
 
 def _degrees(
@@ -180,6 +193,8 @@ def _first_step(
     model: nn.Module, optimizers: Sequence[Optimizer], gradients: Mapping[str, Tensor | None], scale: float
 ) -> dict[str, float]:
     """Return the Frobenius norms of the updates in a first step, with a state of zeros, by the parameter's name."""
+    if any(map(_wants_closure, optimizers)):
+        return {}
     twin, twins = isolated(model, optimizers)
     for optimizer in twins:
         forget_history(optimizer)
@@ -189,9 +204,6 @@ def _first_step(
     held = held_parameters(twin, twins)
     before = {one.name: one.parameter.detach().clone() for one in held}
     for optimizer in twins:
-        wanted = inspect.signature(optimizer.step).parameters.get("closure")
-        if wanted is not None and wanted.default is inspect.Parameter.empty:
-            return {}
         optimizer.step()
     return {
         one.name: float(update_and_decay(one.rule, before[one.name], one.parameter)[0].norm())
@@ -218,11 +230,11 @@ def _rank_differences(held: Sequence[Held], before: Mapping[str, Tensor]) -> dic
     }
 
 
-def _activation_cells(before: Tensor | None, after: tuple[Tensor | None, Tensor] | None) -> dict[str, float]:
+def _activation_cells(before: Activation | None, after: Activation | None) -> dict[str, float]:
     """Return how large the outputs of a layer are on the probe batch, and how much a step changed them."""
-    if before is None or after is None or before.shape != after[1].shape:
+    if before is None or after is None or before[1].shape != after[1].shape:
         return {}
-    return {"activation_rms": rms(before), "activation_change_rms": rms(after[1] - before)}
+    return {"activation_rms": rms(before[1]), "activation_change_rms": rms(after[1] - before[1])}
 
 
 def _row(step: int, one: Measured, verdict: tuple[str, str], beside: Mapping[str, float]) -> Row:
