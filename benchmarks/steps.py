@@ -139,7 +139,7 @@ def audit(model: nn.Module, optimizers: list[Optimizer], closure: Closure, steps
 
 def inner_rows(rows: pd.DataFrame, shape: str) -> pd.DataFrame:
     """Return the rows of one of the inner matrices."""
-    return rows[rows["name"] == f"layers.{SHAPES[shape]}.weight"]
+    return rows[rows["name"] == f"layers.{SHAPES[shape]}"]
 
 
 def rules(data: Data, widths: tuple[int, ...], steps: int) -> list[str]:
@@ -276,7 +276,7 @@ def faults(data: Data) -> list[str]:
         model = make(data, 64)
         rows = audit(model, optimizers(model), closure, 3)
         last = rows[rows["step"] == 3].set_index("name")
-        lines.append([name, *(last.loc[f"layers.{SHAPES[shape]}.weight", "verdict"] for shape in SHAPES)])
+        lines.append([name, *(last.loc[f"layers.{SHAPES[shape]}", "verdict"] for shape in SHAPES)])
     return [
         "## Planted faults\n\nWidth 64; the verdict on each inner matrix in the third step.\n",
         *table(["fault", *SHAPES], lines),

@@ -12,7 +12,7 @@ from htsr.audit.columns import STEP_COLUMNS
 from htsr.audit.findings import Finding, ranked
 from htsr.audit.layout import as_text, findings_lines
 from htsr.audit.row import Row
-from htsr.audit.table import details_frame, did_you_mean, findings_frame, rounded, shown_names
+from htsr.audit.table import details_frame, did_you_mean, findings_frame, rounded, shortened, shown_names
 from htsr.audit.verdict import named
 from htsr.dynamics.verdicts import KINDS, finding_of
 from htsr.text import visible
@@ -52,7 +52,8 @@ class StepAudit:
     def __getitem__(self, name: str) -> pd.DataFrame:
         rows = self.details[self.details["name"] == name]
         if not len(rows):
-            raise KeyError(f"no matrix {name!r} {did_you_mean(name, self.names)}".strip())
+            parts = (f"no matrix {name!r}:", did_you_mean(name, self.names), f"expected one of {shortened(self.names)}")
+            raise KeyError(" ".join(filter(None, parts)))
         return rows.reset_index(drop=True)
 
     @property

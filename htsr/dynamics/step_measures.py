@@ -18,6 +18,7 @@ from htsr.dynamics.step_probe import alignment
 from htsr.dynamics.step_promises import Promise, Update, promises
 from htsr.optim.parameter_groups import parameter_roles
 from htsr.training.optimizers import labels_of, parameters_of
+from htsr.weights.names import clean_names
 
 CONVOLUTIONS = nn.Conv1d | nn.Conv2d | nn.Conv3d | nn.ConvTranspose1d | nn.ConvTranspose2d | nn.ConvTranspose3d
 # Roles of parameters that are hidden matrices beyond doubt, unless they read the input: Muon's users leave recurrent weights and
@@ -30,7 +31,8 @@ class Held:
     """A parameter with matrices, and the group of the optimizer that holds it.
 
     Attributes:
-        name: Its name in the model.
+        key: Its name in ``model.named_parameters()``.
+        name: Its name in tables: the path of the layer, without prefixes that wrappers add, if it is the layer's ``weight``.
         parameter: The parameter.
         holders: How often optimizers hold it; 1 is right.
         stands_for: Whether the optimizers hold a tensor of its shape that is no parameter of the model, instead of it.
@@ -41,6 +43,7 @@ class Held:
         state: The optimizer's state of the parameter.
     """
 
+    key: str
     name: str
     parameter: Tensor
     holders: int = 0
@@ -57,7 +60,7 @@ class Measured:
     """What a step did to one matrix.
 
     Attributes:
-        name: The parameter's name, with a number in brackets if it holds several matrices.
+        name: Name of the matrix: that of the parameter, with a number in brackets if it holds several matrices.
         held: The parameter.
         n_out: Outputs of the matrix.
         n_in: Inputs of the matrix.
@@ -114,15 +117,17 @@ def held_parameters(model: nn.Module, optimizers: Sequence[Optimizer]) -> list[H
     own = {id(p) for p in model.parameters()}
     strangers = [p for optimizer in optimizers for p in parameters_of(optimizer) if id(p) not in own]
     found: list[Held] = []
-    for name, parameter in model.named_parameters():
+    names = clean_names(list(roles))
+    for key, parameter in model.named_parameters():
         if nn.parameter.is_lazy(parameter) or parameter.ndim < 2 or not parameter.is_floating_point():
             continue
-        reading = default_reading(roles[name].reading, parameter, isinstance(owners[id(parameter)], CONVOLUTIONS))
+        reading = default_reading(roles[key].reading, parameter, isinstance(owners[id(parameter)], CONVOLUTIONS))
         held = Held(
-            name,
+            key,
+            names[key].removesuffix(".weight"),
             parameter,
             stands_for=any(p.shape == parameter.shape for p in strangers),
-            is_hidden=bool(found) and parameter.ndim == 2 and roles[name].reason.startswith(SURELY_HIDDEN),
+            is_hidden=bool(found) and parameter.ndim == 2 and roles[key].reason.startswith(SURELY_HIDDEN),
             rule=Rule("", reading=reading),
         )
         for label, optimizer in zip(labels_of(optimizers), optimizers, strict=True):

@@ -109,7 +109,7 @@ class _Rehearsal:
         self._model, self._optimizers = isolated(model, optimizers)
         modules = {id(p): module for module in self._model.modules() for p in module.parameters(recurse=False)}
         self._layers = {
-            held.name: modules[id(held.parameter)] for held in held_parameters(self._model, self._optimizers)
+            held.key: modules[id(held.parameter)] for held in held_parameters(self._model, self._optimizers)
         }
         self._probe = Probe(self._model, list({id(layer): layer for layer in self._layers.values()}.values()), probe)
         self._activations: Activations = {}
@@ -137,10 +137,10 @@ class _Rehearsal:
         measures: list[Measured] = []
         beside: list[Mapping[str, float]] = []
         for one in held:
-            layer = id(self._layers[one.name])
+            layer = id(self._layers[one.key])
             inputs, _ = old.get(layer, (None, None))
-            found = measured(one, before[one.name], one.parameter, slopes[one.name], inputs_tn=inputs)
-            degree, difference = self._degrees.get(one.name, math.nan), differences.get(one.name, math.nan)
+            found = measured(one, before[one.key], one.parameter, slopes[one.key], inputs_tn=inputs)
+            degree, difference = self._degrees.get(one.key, math.nan), differences.get(one.key, math.nan)
             measures += [replace(matrix, degree=degree, rank_difference=difference) for matrix in found]
             beside += [_activation_cells(old.get(layer), self._activations.get(layer))] * len(found)
         return [
@@ -202,11 +202,11 @@ def _first_step(
         gradient = gradients[name]
         p.grad = None if gradient is None else gradient * scale
     held = held_parameters(twin, twins)
-    before = {one.name: one.parameter.detach().clone() for one in held}
+    before = {one.key: one.parameter.detach().clone() for one in held}
     for optimizer in twins:
         optimizer.step()
     return {
-        one.name: float(update_and_decay(one.rule, before[one.name], one.parameter)[0].norm())
+        one.key: float(update_and_decay(one.rule, before[one.key], one.parameter)[0].norm())
         for one in held
         if one.rule is not None
     }
@@ -216,7 +216,7 @@ def _rank_differences(held: Sequence[Held], before: Mapping[str, Tensor]) -> dic
     """Return how much the changes of each parameter differ between ranks, relative to their norm."""
     mine: list[list[float]] = []
     for one in held:
-        change = (one.parameter.detach().double() - before[one.name].double()).flatten().cpu()
+        change = (one.parameter.detach().double() - before[one.key].double()).flatten().cpu()
         draw = torch.Generator().manual_seed(0)
         signs = (torch.randint(0, 2, (len(change),), generator=draw).double() * 2 - 1 for _ in range(PROJECTIONS))
         mine.append([float(change.norm()), *(float(change @ sign) for sign in signs)])
@@ -225,7 +225,7 @@ def _rank_differences(held: Sequence[Held], before: Mapping[str, Tensor]) -> dic
     values = torch.tensor(shared, dtype=torch.float64)  # (ranks, parameters, numbers)
     spread = (values.amax(0) - values.amin(0)).amax(-1)
     return {
-        one.name: float(gap / norm) if norm > 0 else 0.0
+        one.key: float(gap / norm) if norm > 0 else 0.0
         for one, gap, norm in zip(held, spread, values[..., 0].amax(0), strict=True)
     }
 

@@ -17,7 +17,7 @@ def perceptron(width: int = 16, out: int = 4) -> nn.Sequential:
     )  # fmt: skip
 
 
-HIDDEN = ["0.weight", "2.weight", "4.weight"]
+HIDDEN = ["0", "2", "4"]  # names of the hidden matrices
 
 
 def batch(width: int = 16, out: int = 4, count: int = 32) -> Callable[[nn.Module], Tensor]:
@@ -29,7 +29,8 @@ def batch(width: int = 16, out: int = 4, count: int = 32) -> Callable[[nn.Module
 
 def hidden_and_rest(model: nn.Module) -> tuple[list[nn.Parameter], list[nn.Parameter]]:
     named = dict(model.named_parameters())
-    return [named[name] for name in HIDDEN], [p for name, p in named.items() if name not in HIDDEN]
+    hidden = [named[f"{name}.weight"] for name in HIDDEN]
+    return hidden, [p for p in named.values() if all(p is not q for q in hidden)]
 
 
 def muon_and_adamw(model: nn.Module, muon: type = Muon, **settings) -> list[torch.optim.Optimizer]:

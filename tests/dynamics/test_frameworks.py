@@ -22,6 +22,6 @@ def test_the_optimizer_of_a_trainer(tmp_path):
     assert set(audit.last["verdict"]) == {"as promised"}
     rows = audit.last.set_index("name")
     # Conv1D keeps its weights as (in, out)
-    assert tuple(rows.loc["transformer.h.0.mlp.c_fc.weight", ["n_out", "n_in"]]) == (64, 16)
-    assert rows.loc["transformer.h.0.mlp.c_fc.weight", "alignment"] > 0
+    assert tuple(rows.loc["transformer.h.0.mlp.c_fc", ["n_out", "n_in"]]) == (64, 16)
+    assert rows.loc["transformer.h.0.mlp.c_fc", "alignment"] > 0
     assert "<table" in audit._repr_html_()

@@ -169,7 +169,7 @@ def test_jordans_factor_of_kernels_and_stacks():
     muon = SingleDeviceMuon([model.conv.weight, model.experts], settings)
     last = htsr.audit_steps(model, [muon, AdamW(model.head.parameters())], batch(), steps=1).last.set_index("name")
     assert set(last["verdict"]) == {"as promised"}
-    assert last.loc["conv.weight", "promised_step_per_lr"] == pytest.approx(1.2025 * math.sqrt(4 / 12))
+    assert last.loc["conv", "promised_step_per_lr"] == pytest.approx(1.2025 * math.sqrt(4 / 12))
     assert last.loc["experts[1]", "promised_step_per_lr"] == pytest.approx(1.2025)
 
 

@@ -34,10 +34,11 @@ def test_columns_of_a_history_are_those_of_an_audit(tmp_path, capture, backgroun
     assert not monitor.failed
     details = htsr.History(tmp_path / "run").details
     rows = details[(details["quantity"] == capture[0]) & (details["step"] > 0)]
-    names = rows["name"] + ".weight"
     for column in ("step_per_lr", "step_vs_promise"):
         expected = audit.details.set_index(["step", "name"])[column]
-        np.testing.assert_allclose(rows[column], expected[list(zip(rows["step"], names, strict=True))], rtol=1e-6)
+        np.testing.assert_allclose(
+            rows[column], expected[list(zip(rows["step"], rows["name"], strict=True))], rtol=1e-6
+        )
     assert set(rows["verdict"]) == {"as promised"}
     assert details[details["step"] == 0]["step_per_lr"].isna().all()
     assert details[details["quantity"] == "gradients"]["step_per_lr"].isna().all()
