@@ -35,7 +35,7 @@ _STEP_PER_LR = Column(
     "change without decoupled weight decay",
 )
 _STEP_VS_PROMISE = Column(
-    "step_vs_promise", "float64", "the step / what the optimizer's rule promises: about 1 is healthy", ".2f"
+    "step_vs_promise", "float64", "the step / what the optimizer's rule promises: about 1 is healthy", ".3g"
 )
 _VERDICT = Column("verdict", "str", "what the step was, in a word or two", values=tuple(VERDICTS))
 # What a Monitor adds to its rows where it captures updates.

@@ -138,7 +138,8 @@ class _Rehearsal:
         beside: list[Mapping[str, float]] = []
         for one in held:
             layer = id(self._layers[one.key])
-            inputs, _ = old.get(layer, (None, None))
+            multiplies = getattr(self._layers[one.key], "weight", None) is one.parameter
+            inputs = old[layer][0] if multiplies and layer in old else None
             found = measured(one, before[one.key], one.parameter, slopes[one.key], inputs_tn=inputs)
             degree, difference = self._degrees.get(one.key, math.nan), differences.get(one.key, math.nan)
             measures += [replace(matrix, degree=degree, rank_difference=difference) for matrix in found]
