@@ -74,6 +74,8 @@ class StepAudit:
     def ranked_findings(self) -> list[Finding]:
         """Return the findings, the worst first: the faults of the last step.
 
+        A step without a gradient is one only if no step had one: experts do not get tokens in every batch.
+
         Returns:
             The findings.
         """
@@ -83,6 +85,7 @@ class StepAudit:
             finding_of(row, times[row["name"], row["verdict"]], len(self.losses))
             for row in rows
             if row["verdict"] in KINDS
+            and (row["verdict"] != "no gradient" or times[row["name"], "no gradient"] == len(self.losses))
         )
         return ranked(found, KINDS)
 

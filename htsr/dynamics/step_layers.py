@@ -68,7 +68,6 @@ def _full(tensor: Tensor) -> Tensor:
 
 def _parts(held: Held, cut: Callable[[Tensor], Tensor]) -> list[int]:
     """Return the numbers of the matrices, as the optimizer reads them, that a layer has a part of."""
-    assert held.rule is not None
     reading, shape = held.rule.reading, held.parameter.shape
     stacks, start = [], 0
     for b, m, n in reading.shapes(shape):

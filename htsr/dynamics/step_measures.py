@@ -34,11 +34,11 @@ class Held:
         key: Its name in ``model.named_parameters()``.
         name: Its name in tables: the path of the layer, without prefixes that wrappers add, if it is the layer's ``weight``.
         parameter: The parameter.
+        rule: The rule of the optimizer; without one, a rule that promises nothing.
         holders: How often optimizers hold it; 1 is right.
         stands_for: Whether the optimizers hold a tensor of its shape that is no parameter of the model, instead of it.
         is_hidden: Whether it is surely a hidden matrix.
         label: Name of the optimizer; empty if there is none.
-        rule: The rule of the optimizer; None if there is none.
         group: The optimizer's group.
         state: The optimizer's state of the parameter.
     """
@@ -46,11 +46,11 @@ class Held:
     key: str
     name: str
     parameter: Tensor
+    rule: Rule
     holders: int = 0
     stands_for: bool = False
     is_hidden: bool = False
     label: str = ""
-    rule: Rule | None = None
     group: Mapping[str, Any] = field(default_factory=dict)
     state: Mapping[str, Any] = field(default_factory=dict)
 
@@ -116,6 +116,11 @@ def held_parameters(model: nn.Module, optimizers: Sequence[Optimizer]) -> list[H
     owners = {id(p): module for module in model.modules() for p in module.parameters(recurse=False)}
     own = {id(p) for p in model.parameters()}
     strangers = [p for optimizer in optimizers for p in parameters_of(optimizer) if id(p) not in own]
+    holders: dict[int, list[tuple[str, Optimizer, dict[str, Any]]]] = {}
+    for label, optimizer in zip(labels_of(optimizers), optimizers, strict=True):
+        for group in optimizer.param_groups:
+            for p in group["params"]:
+                holders.setdefault(id(p), []).append((label, optimizer, group))
     found: list[Held] = []
     names = clean_names(list(roles))
     for key, parameter in model.named_parameters():
@@ -126,18 +131,15 @@ def held_parameters(model: nn.Module, optimizers: Sequence[Optimizer]) -> list[H
             key,
             names[key].removesuffix(".weight"),
             parameter,
+            Rule("", reading=reading),
+            holders=len(holders.get(id(parameter), ())),
             stands_for=any(p.shape == parameter.shape for p in strangers),
             is_hidden=bool(found) and parameter.ndim == 2 and roles[key].reason.startswith(SURELY_HIDDEN),
-            rule=Rule("", reading=reading),
         )
-        for label, optimizer in zip(labels_of(optimizers), optimizers, strict=True):
-            for group in optimizer.param_groups:
-                times = sum(p is parameter for p in group["params"])
-                if times and not held.holders:
-                    rule = rule_of(optimizer, group, parameter, reading)
-                    state = optimizer.state.get(parameter, {})
-                    held = replace(held, label=label, rule=rule, group=group, state=state)
-                held = replace(held, holders=held.holders + times)
+        if held.holders:
+            label, optimizer, group = holders[id(parameter)][0]
+            rule = rule_of(optimizer, group, parameter, reading)
+            held = replace(held, label=label, rule=rule, group=group, state=optimizer.state.get(parameter, {}))
         found.append(held)
     return found
 
@@ -153,7 +155,6 @@ def measured(
     inputs_tn: Tensor | None = None,
 ) -> list[Measured]:
     """Return what a step did to each matrix of a parameter, from its values before and after and the gradient."""
-    assert held.rule is not None
     pieces = held.rule.reading.pieces
     whole, decay = update_and_decay(held.rule, before, after)
     updates = [Update.of(stack) for stack in pieces(whole)]
@@ -221,6 +222,4 @@ def update_and_decay(rule: Rule, before: Tensor, after: Tensor) -> tuple[Tensor,
 
 def _promises(held: Held, gradient: Tensor | None, updates: list[Update]) -> Iterator[Promise]:
     """Yield the promise for each stack of matrices; none is made for a parameter without an optimizer."""
-    assert held.rule is not None
-    rule = held.rule if held.group else Rule("")
-    return promises(rule, held.group or {"lr": 0.0}, held.state, gradient, updates)
+    return promises(held.rule, held.group, held.state, gradient, updates)

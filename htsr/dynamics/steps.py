@@ -174,7 +174,7 @@ def _wants_closure(optimizer: Optimizer) -> bool:
 
 
 def _copied(tensor: Tensor | None) -> Tensor | None:
-    return None if tensor is None else tensor.detach().clone()
+    return None if tensor is None else tensor.detach().to_dense().clone()
 
 
 def _degrees(
@@ -206,11 +206,7 @@ def _first_step(
     before = {one.key: one.parameter.detach().clone() for one in held}
     for optimizer in twins:
         optimizer.step()
-    return {
-        one.key: float(update_and_decay(one.rule, before[one.key], one.parameter)[0].norm())
-        for one in held
-        if one.rule is not None
-    }
+    return {one.key: float(update_and_decay(one.rule, before[one.key], one.parameter)[0].norm()) for one in held}
 
 
 def _rank_differences(held: Sequence[Held], before: Mapping[str, Tensor]) -> dict[str, float]:
@@ -241,7 +237,6 @@ def _activation_cells(before: Activation | None, after: Activation | None) -> di
 def _row(step: int, one: Measured, verdict: tuple[str, str], beside: Mapping[str, float]) -> Row:
     """Return the row of a matrix and a step."""
     rule = one.held.rule
-    assert rule is not None
     decayed = one.decay_frobenius + one.update_frobenius
     cells: dict[str, object] = {
         "name": one.name,

@@ -35,7 +35,7 @@ KINDS: Mapping[str, Kind] = {
     "ranks not averaged": Kind("problem", "rank_difference"),
     "lr 0": Kind("problem", "n_in"),
     "no gradient": Kind("caution", "n_in"),
-    "frozen": Kind("caution", "n_in"),
+    "frozen": Kind("note", "n_in"),
     "below epsilon": Kind("problem", "step_vs_promise", largest_first=False),
     "lost to rounding": Kind("problem", "step_vs_promise", largest_first=False),
     "wrong rule": Kind("problem", "step_vs_promise"),
@@ -56,7 +56,7 @@ Verdict = tuple[str, str]
 def verdicts(measures: Sequence[Measured]) -> list[Verdict]:
     """Return the verdict on each matrix after a step, and the numbers that say so in a sentence."""
     measures = _with_other_rules(measures)
-    polar = [min(one.n_out, one.n_in) for one in measures if one.held.group and _rule(one).is_spectral]
+    polar = [min(one.n_out, one.n_in) for one in measures if one.held.group and one.held.rule.is_spectral]
     usual = median(polar) if polar else math.inf
     return [next(_faults(one, usual), _of_sound(one)) for one in measures]
 
@@ -70,24 +70,19 @@ def finding_of(row: Mapping[str, object], count: int, steps: int) -> Finding:
     return Finding(str(row["name"]), verdict, KINDS[verdict].severity, text, evidence)
 
 
-def _rule(one: Measured) -> Rule:
-    assert one.held.rule is not None
-    return one.held.rule
-
-
 def _of_sound(one: Measured) -> Verdict:
     """Return the verdict on a step in which no fault was found."""
     if math.isnan(one.ratio):
         return (
             "no promise",
-            f"step_per_lr is {one.step_per_lr:.3g}, and {_rule(one).name} promises nothing for this step",
+            f"step_per_lr is {one.step_per_lr:.3g}, and {one.held.rule.name} promises nothing for this step",
         )
-    return "as promised", f"{one.ratio:.2f} times what {_rule(one).name} promises"
+    return "as promised", f"{one.ratio:.2f} times what {one.held.rule.name} promises"
 
 
 def _faults(one: Measured, usual_side: float) -> Iterator[Verdict]:
     """Yield the faults of a step, the worst first."""
-    held, rule = one.held, _rule(one)
+    held, rule = one.held, one.held.rule
     if not math.isfinite(one.update_frobenius):
         yield "not finite", "the update has values that are not finite"
     if held.holders > 1:
@@ -169,15 +164,15 @@ def _with_other_rules(measures: Sequence[Measured]) -> list[Measured]:
     """
     groups: dict[tuple[str, str], list[Measured]] = {}
     for one in measures:
-        if _rule(one).kind == "polar" and one.update_frobenius > 0 and not one.floored:
-            groups.setdefault((one.held.label, _rule(one).name), []).append(one)
+        if one.held.rule.kind == "polar" and one.update_frobenius > 0 and not one.floored:
+            groups.setdefault((one.held.label, one.held.rule.name), []).append(one)
     others = {id(one): other for group in groups.values() for other in [_followed(group)] for one in group}
     return [replace(one, other_rule=others.get(id(one), "")) for one in measures]
 
 
 def _followed(group: Sequence[Measured]) -> str:
     """Return the name of another rule that all steps agree with; empty if all keep their promise, or there is no such rule."""
-    low, high = _rule(group[0]).bounds
+    low, high = group[0].held.rule.bounds
     if all(low <= one.ratio <= high for one in group) or len({(one.n_out, one.n_in) for one in group}) < 2:
         return ""
     return next((name for name, factor in FACTORS.items() if all(_agrees(one, factor) for one in group)), "")
