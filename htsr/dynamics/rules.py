@@ -7,9 +7,11 @@ one. A rule that sets singular values promises a number; Adam's depends on its s
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from functools import lru_cache
 from numbers import Real
 from typing import Any, Literal
 
+import numpy as np
 from torch import Tensor
 from torch.optim import SGD, Adam, Optimizer
 
@@ -17,12 +19,15 @@ from htsr.optim import HTMuon, Reading
 from htsr.optim.learning_rates import FACTORS, Factor
 from htsr.optim.matrices import reading_of
 
-# The largest value of the Newton-Schulz quintic of K. Jordan's Muon, at s = 0.5545. Some direction of a real momentum is nearly
+# The largest value of the Newton-Schulz quintic of K. Jordan's Muon, at s = 0.5545, and what bfloat16 adds. Some direction of a real momentum is nearly
 # always close to it: the norm of the update was 1.13 to 1.20 in all trials with more than a few directions. The least value
 # that the five steps give a lone direction is 0.68.
 NEWTON_SCHULZ = 1.2025
+QUINTIC, NS_STEPS = (3.4445, -4.775, 2.0315), 5
 # Bounds of step_vs_promise for a healthy step. 0.68 / 1.2025 is 0.57; bfloat16 products add up to 3 %.
 POLAR_BOUNDS = (0.55, 1.03)
+# A largest singular value is at least this share of the Frobenius norm, unless more than a hundred directions are equally large.
+LEAST_SHARE = 0.1
 # HTMuon's powers are off by up to 4 % at p = -0.25 by ``iterate``, and by what ``stream`` lags behind.
 POWER_BOUNDS = (0.9, 1.1)
 # Adam's step is compared with the one that its state asks for without epsilon: half of it is gone below.
@@ -58,6 +63,7 @@ class Rule:
         decay: The share of the weights that decoupled weight decay takes away in a step; None if nobody knows.
         cautious: Whether weights decay only where the update has their sign.
         bounds: Bounds of ``step_vs_promise`` for a healthy step.
+        gain: For ``polar``, the largest singular value that Newton-Schulz steps give.
         eps: Norm of the momentum, or root mean square of gradients, at and below which the step vanishes.
     """
 
@@ -71,6 +77,7 @@ class Rule:
     decay: float | None = None
     cautious: bool = False
     bounds: tuple[float, float] = (0.0, math.inf)
+    gain: float = NEWTON_SCHULZ
     eps: float = 0.0
 
     @property
@@ -142,7 +149,24 @@ def _torch_muon(group: Mapping[str, Any], decay: float, reading: Reading) -> Rul
     adjust = group["adjust_lr_fn"] or "original"
     if adjust not in FACTORS:
         return Rule(f"torch.optim.Muon ({adjust})", reading=reading, degree=0.0, decay=decay)
-    return _polar(f"torch.optim.Muon ({adjust})", adjust, decay, float(group["eps"]), reading)
+    rule = _polar(f"torch.optim.Muon ({adjust})", adjust, decay, float(group["eps"]), reading)
+    coefficients, steps = tuple(group["ns_coefficients"]), group["ns_steps"]
+    if (coefficients, steps) == (QUINTIC, NS_STEPS):
+        return rule
+    least, most = newton_schulz_range(coefficients, steps)
+    promise = rule.promise.replace("1.2025", f"{most:.4g}")
+    return replace(rule, promise=promise, gain=most, bounds=(0.97 * least / most, POLAR_BOUNDS[1]))
+
+
+@lru_cache
+def newton_schulz_range(coefficients: tuple[float, float, float], steps: int) -> tuple[float, float]:
+    """Return the least norm of an update that Newton-Schulz steps give, and the largest."""
+    a, b, c = coefficients
+    x = np.linspace(0, 1, 100_001)
+    y = x
+    for _ in range(steps):
+        y = y * (a + b * y**2 + c * y**4)
+    return float(np.abs(y[x >= LEAST_SHARE]).min()), float(np.abs(y).max())
 
 
 def _polar(name: str, adjust: str, decay: float | None, eps: float, reading: Reading) -> Rule:

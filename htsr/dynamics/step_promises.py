@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from htsr.dynamics.norms import frobenius_norms, rms_factor, singular_values, spectral_norms
-from htsr.dynamics.rules import NEWTON_SCHULZ, Rule, lr_of
+from htsr.dynamics.rules import Rule, lr_of
 
 # Where optimizers keep the running mean of gradients and that of their squares.
 MEANS, SQUARES = ("momentum_buffer", "exp_avg", "momentum"), ("max_exp_avg_sq", "exp_avg_sq", "variance")
@@ -69,7 +69,7 @@ def _polar(rule: Rule, lr: float, momentum: Tensor | None, updates: list[Update]
     sources = [None] * len(updates) if momentum is None else rule.reading.pieces(momentum)
     for update, source in zip(updates, sources, strict=True):
         rows, columns = update.matrices_bmn.shape[-2:]
-        norm = NEWTON_SCHULZ * rule.factor_of(rows, columns)
+        norm = rule.gain * rule.factor_of(rows, columns)
         floored = torch.zeros_like(update.spectral_b, dtype=torch.bool)
         if source is not None:
             floored = frobenius_norms(source) < rule.eps

@@ -9,7 +9,7 @@ import torch
 
 from htsr.audit.findings import Finding, Kind
 from htsr.dynamics.norms import rms_factor
-from htsr.dynamics.rules import NEWTON_SCHULZ, Rule
+from htsr.dynamics.rules import Rule
 from htsr.dynamics.step_measures import Measured
 from htsr.optim.learning_rates import FACTORS
 
@@ -180,5 +180,5 @@ def _followed(group: Sequence[Measured]) -> str:
 
 def _agrees(one: Measured, factor: Callable[[int, int], float]) -> bool:
     """Return whether a step agrees with Muon's for this factor of the learning rate."""
-    promised = NEWTON_SCHULZ * factor(one.n_out, one.n_in) * rms_factor(one.n_out, one.n_in)
+    promised = one.held.rule.gain * factor(one.n_out, one.n_in) * rms_factor(one.n_out, one.n_in)
     return AGREES[0] <= one.step_per_lr / promised <= AGREES[1]

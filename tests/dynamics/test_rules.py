@@ -9,9 +9,9 @@ from torch.optim import AdamW, Optimizer
 from torch.optim._muon import _zeropower_via_newtonschulz
 
 import htsr
-from htsr.dynamics.rules import default_reading, rule_of
+from htsr.dynamics.rules import NEWTON_SCHULZ, default_reading, newton_schulz_range, rule_of
 from htsr.optim import Reading
-from tests.dynamics.networks import HIDDEN, batch, hidden_and_rest, perceptron
+from tests.dynamics.networks import HIDDEN, batch, hidden_and_rest, muon_and_adamw, perceptron
 
 QUINTIC = (3.4445, -4.775, 2.0315)
 
@@ -171,6 +171,24 @@ def test_jordans_factor_of_kernels_and_stacks():
     assert set(last["verdict"]) == {"as promised"}
     assert last.loc["conv", "promised_step_per_lr"] == pytest.approx(1.2025 * math.sqrt(4 / 12))
     assert last.loc["experts[1]", "promised_step_per_lr"] == pytest.approx(1.2025)
+
+
+def test_the_range_of_newton_schulz():
+    """Of K. Jordan's quintic, the largest value is that of one step at its local maximum."""
+    least, most = newton_schulz_range(QUINTIC, 5)
+    assert most == pytest.approx(NEWTON_SCHULZ, rel=3e-4)
+    assert least == pytest.approx(0.68, abs=0.005)
+    assert newton_schulz_range((1.875, -1.25, 0.375), 12) == pytest.approx((1, 1), abs=1e-6)
+
+
+@pytest.mark.parametrize(
+    "settings", [{"ns_steps": 1}, {"ns_steps": 2}, {"ns_coefficients": (1.875, -1.25, 0.375), "ns_steps": 9}]
+)
+def test_other_newton_schulz_steps_of_torch(settings):
+    torch.manual_seed(0)
+    model = perceptron()
+    last = htsr.audit_steps(model, muon_and_adamw(model, **settings), batch(), steps=2).last
+    assert set(last["verdict"]) == {"as promised"}
 
 
 def test_what_is_not_known_is_said():
