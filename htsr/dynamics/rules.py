@@ -19,9 +19,9 @@ from htsr.optim import HTMuon, Reading
 from htsr.optim.learning_rates import FACTORS, Factor
 from htsr.optim.matrices import reading_of
 
-# The largest value of the Newton-Schulz quintic of K. Jordan's Muon, at s = 0.5545, and what bfloat16 adds. Some direction of a real momentum is nearly
-# always close to it: the norm of the update was 1.13 to 1.20 in all trials with more than a few directions. The least value
-# that the five steps give a lone direction is 0.68.
+# The largest value of the Newton-Schulz quintic of K. Jordan's Muon, at s = 0.5545, and what bfloat16 adds. Some direction of a
+# real momentum is nearly always close to it: the norm of the update was 1.13 to 1.20 in all trials with more than a few
+# directions. The least value that the five steps give a lone direction is 0.68.
 NEWTON_SCHULZ = 1.2025
 QUINTIC, NS_STEPS = (3.4445, -4.775, 2.0315), 5
 # Bounds of step_vs_promise for a healthy step. 0.68 / 1.2025 is 0.57; bfloat16 products add up to 3 %.
