@@ -13,7 +13,7 @@ from typing import Any, Literal
 
 import numpy as np
 from torch import Tensor
-from torch.optim import SGD, Adam, Optimizer
+from torch.optim import SGD, Adam, AdamW, Optimizer
 
 from htsr.optim import HTMuon, Reading
 from htsr.optim.learning_rates import FACTORS, Factor
@@ -108,11 +108,12 @@ def rule_of(optimizer: Optimizer, group: Mapping[str, Any], parameter: Tensor, r
         return _htmuon(group, decay, reading)
     if _descends(optimizer, "torch.optim", "Muon"):
         return _torch_muon(group, decay, reading)
-    if isinstance(optimizer, Adam):
-        return _adam(label, group, decay if group.get("decoupled_weight_decay") else 0.0, group["eps"], reading)
+    if isinstance(optimizer, Adam | AdamW):
+        decoupled = group.get("decoupled_weight_decay", isinstance(optimizer, AdamW))
+        return _adam(label, group, decay if decoupled else 0.0, group["eps"], reading)
     if isinstance(optimizer, SGD):
         return Rule(label, "none: the step is as large as the gradients", reading=reading, degree=1.0, decay=0.0)
-    if "use_muon" in group or _is_jordans(optimizer, group):
+    if _is_jordans(optimizer, group):
         return _jordan(label, group, parameter, decay, reading)
     if "mu" in group and "algorithm" in group:
         return _dion(label, group, decay, reading)
@@ -131,10 +132,11 @@ def _htmuon(group: Mapping[str, Any], decay: float, reading: Reading) -> Rule:
         "raw": "the norm of the momentum to the power p, times the factor of shape",
     }[scale]
     rows = ", rows normalised" if group["row_normalize"] else ""
+    promises = scale == "match_muon" or not rows  # which keeps the Frobenius norm only
     return Rule(
         f"HTMuon ({scale}, p = {power:g}, {adjust}{rows})",
-        f"{what}, {_FACTOR_TEXTS[adjust]}",
-        "none" if group["row_normalize"] and scale != "match_muon" else "power",
+        f"{what}, {_FACTOR_TEXTS[adjust]}" if promises else "none for the spectral norm of normalised rows",
+        "power" if promises else "none",
         reading_of(group),
         FACTORS[adjust],
         as_stored=False,
@@ -199,16 +201,17 @@ def _adam(name: str, group: Mapping[str, Any], decay: float, eps: float, reading
 
 
 def _is_jordans(optimizer: Optimizer, group: Mapping[str, Any]) -> bool:
-    """Return whether an optimizer seems to be K. Jordan's, by its class's name and the settings of its groups."""
-    settings = {"lr", "momentum", "weight_decay"}
-    own = settings | {"params", "param_names", "initial_lr", "nesterov", "ns_steps"}
-    return "Muon" in type(optimizer).__name__ and settings <= group.keys() <= own
+    """Return whether an optimizer seems to be K. Jordan's: by its class's name, and by groups with no settings but its own."""
+    settings = {"betas", "eps"} if group.get("use_muon") is False else {"momentum"}
+    others = {"params", "param_names", "initial_lr", "use_muon"}
+    needed = settings | {"lr", "weight_decay"}
+    return "Muon" in type(optimizer).__name__ and needed <= group.keys() <= needed | others
 
 
 def _jordan(label: str, group: Mapping[str, Any], parameter: Tensor, decay: float, reading: Reading) -> Rule:
     name = f"K. Jordan's {label}"
     if not group.get("use_muon", True):
-        return _adam(f"{name}, Adam", group, decay, group.get("eps", 1e-10), reading)
+        return _adam(f"{name}, Adam", group, decay, group["eps"], reading)
     rule = _polar(name, "original", decay, JORDAN_EPS, reading)
     if parameter.ndim == 4:  # the code flattens kernels, and takes the factor of the last two dimensions before
         height, width = parameter.shape[-2:]
@@ -221,16 +224,20 @@ def _dion(label: str, group: Mapping[str, Any], decay: float, reading: Reading) 
     name = f"dion's {label}"
     if group["algorithm"] == "adamw":
         return _adam(f"{name}, AdamW", group, decay, group.get("epsilon", 1e-8), reading)
-    if group["algorithm"] != "muon":
+    adjust = {"spectral_norm": "spectral", "rms_norm": "match_rms_adamw", None: "none"}.get(group.get("adjust_lr"))
+    if group["algorithm"] != "muon" or adjust is None:
         return Rule(f"{name}, {group['algorithm']}", reading=reading, decay=decay)
-    adjust = {"spectral_norm": "spectral", "rms_norm": "match_rms_adamw", None: "none"}[group.get("adjust_lr")]
     layout = Reading() if group.get("flatten") else Reading("stack")
     rule = _polar(f"{name} ({group.get('adjust_lr')})", adjust, decay, float(group.get("epsilon", 1e-8)), layout)
     return replace(rule, reading=reading) if reading.layout == "transposed" else rule
 
 
 def _nvidia(optimizer: Any, group: Mapping[str, Any], reading: Reading) -> Rule:
-    adjust = {"spectral": "unit_rms", "shape_scaling": "original", "unit_rms_norm": "spectral"}[optimizer.scale_mode]
+    adjust = {"spectral": "unit_rms", "shape_scaling": "original", "unit_rms_norm": "spectral"}.get(
+        optimizer.scale_mode
+    )
+    if adjust is None:
+        return Rule(f"NVIDIA's {type(optimizer).__name__} ({optimizer.scale_mode})", reading=reading)
     method = group.get("weight_decay_method", getattr(optimizer, "weight_decay_method", "decoupled"))
     share = float(group.get("weight_decay") or 0.0) * (1.0 if method == "independent" else lr_of(group))
     extra = float(getattr(optimizer, "extra_scale_factor", 1.0))

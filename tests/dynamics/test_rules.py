@@ -195,13 +195,20 @@ def test_what_is_not_known_is_said():
     p = nn.Parameter(torch.ones(3, 2))
 
     class Strange(Optimizer):
-        pass
+        """A MuonWithAuxAdam of somebody else."""
+
+    Strange.__name__ = "MuonWithAuxAdam"
 
     for group in ({"lr": 0.1}, {"lr": None}, {}):
         rule = rule_of(Strange([p], {}), group, p, Reading())
         assert (rule.kind, rule.degree, rule.decay) == ("none", None, None)
-    group = {"lr": 0.1, "mu": 0.9, "algorithm": "normuon", "weight_decay": 0.1}
-    assert rule_of(Strange([p], {}), group, p, Reading()).kind == "none"
+    others = [
+        {"mu": 0.9, "algorithm": "normuon", "adjust_lr": None},
+        {"mu": 0.9, "algorithm": "muon", "adjust_lr": "new"},
+        {"momentum": 0.9, "use_muon": True, "rms_scale": True},
+    ]
+    for group in others:
+        assert rule_of(Strange([p], {}), {"lr": 0.1, "weight_decay": 0.1, **group}, p, Reading()).kind == "none"
 
 
 @pytest.mark.parametrize(

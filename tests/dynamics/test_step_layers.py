@@ -7,6 +7,7 @@ from torch import nn
 from torch.optim import AdamW
 
 import htsr
+from htsr.report.page.runs import runs_data
 from tests.dynamics.networks import batch, htmuon, muon_and_adamw, perceptron
 
 
@@ -42,6 +43,8 @@ def test_columns_of_a_history_are_those_of_an_audit(tmp_path, capture, backgroun
     assert set(rows["verdict"]) == {"as promised"}
     assert details[details["step"] == 0]["step_per_lr"].isna().all()
     assert details[details["quantity"] == "gradients"]["step_per_lr"].isna().all()
+    metrics = [metric["name"] for metric in runs_data({"run": monitor.history})["metrics"]]
+    assert ("step_vs_promise" in metrics) == ("updates" in capture)
 
 
 @pytest.mark.parametrize("capture", [("updates",), ("weights", "updates")])

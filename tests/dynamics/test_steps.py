@@ -341,6 +341,14 @@ def test_activations_are_those_of_a_fixed_batch():
     assert row["alignment"] == pytest.approx(float(gains.square().mean().sqrt()), rel=1e-4)
 
 
+def test_sparse_gradients():
+    model = nn.Sequential(nn.Embedding(9, 4, sparse=True), nn.Linear(4, 2))
+    optimizers = [torch.optim.SparseAdam(model[0].parameters()), AdamW(model[1].parameters())]
+    last = htsr.audit_steps(model, optimizers, lambda model: model(torch.arange(4)).square().mean(), steps=2).last
+    assert list(last["verdict"]) == ["no promise", "as promised"]
+    assert last["homogeneity"][0] == pytest.approx(0, abs=0.01)
+
+
 def test_a_closure_that_wants_to_step_by_itself():
     torch.manual_seed(0)
     model = perceptron()
