@@ -167,22 +167,30 @@ def flat(value, path=""):
         yield path, value
 
 
+def both(model):
+    """Muon for the matrices, AdamW for the rest."""
+    matrices = [p for p in model.parameters() if p.ndim == 2]
+    return [Muon(matrices, lr=0.02), AdamW([p for p in model.parameters() if p.ndim < 2])]
+
+
 @pytest.mark.parametrize("seed", [None, 3])
-@pytest.mark.parametrize("name", [name for name in OPTIMIZERS if name != "Muon and AdamW"])
-def test_nothing_is_touched(name, seed):
+@pytest.mark.parametrize("make", [*(OPTIMIZERS[name] for name in OPTIMIZERS if name != "Muon and AdamW"), both])
+def test_nothing_is_touched(make, seed):
     torch.manual_seed(0)
     model = Restless()
-    optimizer = OPTIMIZERS[name](model)
+    made = make(model)
+    optimizers = made if isinstance(made, list) else [made]
     closure = batch()
     for _ in range(2):  # so that there is a state
         closure(model).backward()
-        optimizer.step()
-    scheduler = torch.optim.lr_scheduler.StepLR(optimizer, 1)
+        for optimizer in optimizers:
+            optimizer.step()
+    scheduler = torch.optim.lr_scheduler.StepLR(optimizers[0], 1)
     calls = []
-    optimizer.register_step_post_hook(lambda *_: calls.append(1))
-    before = dict(flat(everything(model, [optimizer])))
-    audit = htsr.audit_steps(model, optimizer, closure, steps=2, seed=seed)
-    after = dict(flat(everything(model, [optimizer])))
+    optimizers[0].register_step_post_hook(lambda *_: calls.append(1))
+    before = dict(flat(everything(model, optimizers)))
+    audit = htsr.audit_steps(model, made, closure, steps=2, seed=seed)
+    after = dict(flat(everything(model, optimizers)))
     assert before.keys() == after.keys()
     for path, value in before.items():
         same = (
@@ -195,7 +203,7 @@ def test_nothing_is_touched(name, seed):
         assert same, path
     assert not calls
     assert len(audit) == 3 * 2
-    optimizer.step()
+    optimizers[0].step()
     scheduler.step()
     assert calls == [1]
 
