@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from htsr.dynamics.norms import frobenius_norms, rms_factor, singular_values, spectral_norms
+from htsr.dynamics.norms import frobenius_norms, rms_factor, singular_values, spectral_norms, wide
 from htsr.dynamics.rules import Rule, lr_of
 
 # Where optimizers keep the running mean of gradients and that of their squares.
@@ -131,8 +131,8 @@ def _adam_asks(group: Mapping[str, Any], state: Mapping[str, Any]) -> tuple[Tens
     if mean is None or square is None or mean.shape != square.shape or not count:
         return None
     beta1, beta2 = group["betas"] if "betas" in group else (group["beta1"], group["beta2"])
-    m = mean.double() / (1 - float(beta1) ** count)
-    root = (square.double() / (1 - float(beta2) ** count)).sqrt()
+    m = wide(mean) / (1 - float(beta1) ** count)
+    root = (wide(square) / (1 - float(beta2) ** count)).sqrt()
     eps = float(group["eps"] if "eps" in group else group.get("epsilon", 0.0))
     return torch.where(root > 0, m / root, 0.0), torch.where(root > 0, m / (root + eps), 0.0)
 
