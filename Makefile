@@ -33,6 +33,7 @@ bench: .venv/.demo
 	$(BIN)/python benchmarks/monitor_overhead.py
 	$(BIN)/python benchmarks/history_opening.py
 	$(BIN)/python benchmarks/import_time.py
+	$(BIN)/python benchmarks/steps.py
 
 clean:
 	rm -rf .venv build *.egg-info htsr-demo

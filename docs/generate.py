@@ -6,9 +6,10 @@ python docs/generate.py
 from collections.abc import Iterable
 from pathlib import Path
 
-from htsr.audit.columns import COLUMNS, COMPARISON_COLUMNS, HISTORY_COLUMNS, Column
+from htsr.audit.columns import COLUMNS, COMPARISON_COLUMNS, HISTORY_COLUMNS, STEP_COLUMNS, Column
 from htsr.audit.explanations import EXPLANATIONS
 from htsr.audit.phases import MEANINGS
+from htsr.audit.step_columns import VERDICTS
 from htsr.comparison.meanings import CHANGE_MEANINGS, KIND_MEANINGS
 
 PAGE = Path(__file__).with_name("columns.md")
@@ -40,6 +41,7 @@ def page() -> str:
         ("An audit", "`Analysis.details` of `htsr.analyze`, and the files that `htsr audit -o` writes.", COLUMNS),
         ("A comparison", "`Comparison.details` of `htsr.compare`.", COMPARISON_COLUMNS),
         ("A training run", "`History.details` has the columns of an audit, and these.", OF_HISTORIES),
+        ("The steps of an optimizer", "`StepAudit.details` of `htsr.audit_steps`.", STEP_COLUMNS),
     ]
     lines = [INTRODUCTION]
     for title, where, records in sections:
@@ -57,7 +59,12 @@ def explanations() -> str:
     ]
     for name, text in EXPLANATIONS.items():
         lines += [f"## `{name}`", "", text, ""]
-    lists = {"Phases": MEANINGS, "Kinds of a comparison": KIND_MEANINGS, "Changes of a layer": CHANGE_MEANINGS}
+    lists = {
+        "Phases": MEANINGS,
+        "Kinds of a comparison": KIND_MEANINGS,
+        "Changes of a layer": CHANGE_MEANINGS,
+        "Verdicts on an optimizer's step": VERDICTS,
+    }
     for title, meanings in lists.items():
         lines += [f"## {title}", "", *(f"- `{name}`: {text}" for name, text in meanings.items()), ""]
     return "\n".join(lines)

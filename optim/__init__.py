@@ -7,6 +7,7 @@ if (
 
 from htsr.optim.htmuon import HTMuon
 from htsr.optim.huggingface import optimizer_cls_and_kwargs
+from htsr.optim.learning_rates import convert_lr, lr_table
 from htsr.optim.matrices import Reading
 from htsr.optim.parameter_groups import parameter_groups, parameter_roles
 from htsr.optim.schedules import CosinePower, LinearPower, StepPower
@@ -18,6 +19,8 @@ __all__ = [
     "LinearPower",
     "Reading",
     "StepPower",
+    "convert_lr",
+    "lr_table",
     "optimizer_cls_and_kwargs",
     "parameter_groups",
     "parameter_roles",

@@ -1,6 +1,5 @@
 """The rule of an update: everything that decides what one step subtracts from the matrices of a group."""
 
-import math
 from collections import defaultdict
 from dataclasses import dataclass, fields
 from typing import Any
@@ -8,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from htsr.optim.learning_rates import FACTORS
 from htsr.optim.matrices import Reading, reading_of
 from htsr.optim.settings import AdjustLR, Method, Scale, check_settings
 
@@ -81,9 +81,7 @@ class UpdateRule:
         (Moonlight, arXiv 2502.16982). ``"spectral"`` is sqrt(rows / columns), with which one learning rate serves all
         widths (Yang et al. 2023, arXiv 2310.17813).
         """
-        if self.adjust_lr == "original":
-            return math.sqrt(max(1, rows / columns))
-        return 0.2 * math.sqrt(max(rows, columns)) if self.adjust_lr == "match_rms_adamw" else math.sqrt(rows / columns)
+        return FACTORS[self.adjust_lr](rows, columns)
 
 
 _FROM_GROUP = tuple(field.name for field in fields(UpdateRule) if field.name != "reading")

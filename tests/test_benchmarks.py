@@ -82,6 +82,16 @@ BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
             ),
         ),
         ("monitor_overhead.py", ("| 10 | inline |", "| 100 | background |", "| 20 | 5.", "| 20 | no monitor |")),
+        (
+            "steps.py",
+            (
+                "| original | 64 | 1.",
+                "| sqrt(out / in) | 64 | 1.",
+                "| 1e-08 |",
+                "| update divided by the clip factor | clipped | clipped | clipped |",
+                "| Muon and AdamW | 2 | 0 |",
+            ),
+        ),
         ("import_time.py", ("| import torch |", "| htsr --help |", "| from htsr.optim import HTMuon |")),
         ("history_opening.py", ("| alpha() |", "| one spectrum |")),
         (

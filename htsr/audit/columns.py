@@ -1,59 +1,12 @@
 """The columns of every table: what is known of one stands here, for the code, the reports and the reader."""
 
-import math
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
-import pandas as pd
-
+from htsr.audit.column import Column
 from htsr.audit.phases import EXPLANATIONS, PHASES
-from htsr.p_values import BULK_P, GOODNESS_P, NULL_P, VUONG_P, PValue
-
-
-@dataclass(frozen=True)
-class Column:
-    """One column of a table.
-
-    Attributes:
-        name: Name in the table.
-        dtype: pandas type. Counts are nullable integers, so that a failed fit has no count rather than a wrong one.
-        meaning: One line for people.
-        digits: How a number is rounded for people, as a format specification such as ``.2f``.
-        unit: Unit, where it has one.
-        needs: The option of ``analyze`` that fills it; empty if it is always filled.
-        values: Every text that can stand there, where these are few. An empty text is a missing value unless it is listed.
-        axis: Label of an axis, where the name would not do.
-        p_value: How it is printed, if it is a p-value.
-    """
-
-    name: str
-    dtype: str
-    meaning: str
-    digits: str = ""
-    unit: str = ""
-    needs: str = ""
-    values: tuple[str, ...] = ()
-    axis: str = ""
-    p_value: PValue | None = None
-
-    @property
-    def missing(self) -> float | str:
-        """What stands in a row for a missing cell: an empty text, or NaN for a number, a count too."""
-        return "" if self.dtype == "str" else math.nan
-
-    @property
-    def label(self) -> str:
-        """What to write on an axis."""
-        return self.axis or self.name
-
-    def text(self, value: object) -> str:
-        """The value for people: rounded, empty if it is missing."""
-        if pd.isna(value):
-            return ""
-        if self.p_value is not None:
-            return self.p_value.text(float(value))  # type: ignore[arg-type]
-        return format(value, self.digits or (".4g" if self.dtype == "float64" else ""))
-
+from htsr.audit.step_columns import MEASURED_STEP, OF_STEPS
+from htsr.p_values import BULK_P, GOODNESS_P, NULL_P, VUONG_P
 
 COLUMNS = (
     Column("name", "str", "module path of the layer, without the prefixes that wrappers add"),
@@ -296,7 +249,8 @@ DISTANCES = (
     Column("relative_distance", "float64", "distance / Frobenius norm of the weight before the step", ".1e"),
 )
 PREVIOUS_PHASE = replace(_ANALYSED["phase"], name="previous_phase", meaning="the phase at the capture before")
-HISTORY_COLUMNS = (STEP, COLUMNS[0], QUANTITY, *COLUMNS[1:], *DISTANCES)
+HISTORY_COLUMNS = (STEP, COLUMNS[0], QUANTITY, *COLUMNS[1:], *DISTANCES, *MEASURED_STEP)
+STEP_COLUMNS = (COLUMNS[0], STEP, *OF_STEPS)
 
 # What a row of a comparison takes from the row of the layer in A, from those in A and B, and from that of the change B - A.
 OF_LAYER = ("name", "layer_type", "N", "M", "rf")
@@ -384,5 +338,5 @@ COMPARISON_COLUMNS = (
 
 # Every column of every table. ``status`` and ``reason`` stand in two tables; here they are those of an analysis.
 BY_NAME: Mapping[str, Column] = {
-    column.name: column for column in (*COMPARISON_COLUMNS, PREVIOUS_PHASE, *HISTORY_COLUMNS)
+    column.name: column for column in (*COMPARISON_COLUMNS, PREVIOUS_PHASE, *STEP_COLUMNS, *HISTORY_COLUMNS)
 }

@@ -261,4 +261,12 @@ EXPLANATIONS: Mapping[str, str] = {
         "layer alone says less than the model: a low rank in one layer may be chance, in forty it is a merged adapter. "
         "change_evidence gives the numbers, and the kind of the comparison judges all layers together."
     ),
+    "step_vs_promise": (
+        "step_vs_promise is the size of the step that an optimizer really made to a matrix, divided by what its rule promises "
+        "for this learning rate and this shape. About 1 is healthy; torch.optim.Muon gives 0.9 to 1.01, since its "
+        "Newton-Schulz steps come close to their largest value, 1.2025, but need not reach it. The promise is a number for "
+        "Muon, follows from the momentum for HTMuon and from the optimizer's state for Adam, and SGD promises nothing. Do not "
+        "read it as a judgement on the learning rate: it says that the optimizer did what it was told. Where it is far from 1, "
+        "look at verdict and verdict_evidence, and at homogeneity, which tells a clip from an epsilon."
+    ),
 }

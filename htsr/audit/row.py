@@ -45,3 +45,10 @@ def with_distances(row: Row, distances: Mapping[str, Mapping[str, float]]) -> Ro
     if row["quantity"] != "weights":
         return row
     return {**row, **distances.get(row["tied_to"] or row["name"], {})}
+
+
+def with_step(row: Row, steps: Mapping[str, Mapping[str, object]]) -> Row:
+    """Return a captured row of weights or updates with what the step was, given by the layer's name; other rows as they are."""
+    if row["quantity"] not in ("weights", "updates"):
+        return row
+    return {**row, **steps.get(row["tied_to"] or row["name"], {})}

@@ -56,13 +56,15 @@ def _known(**_: object) -> list[str]:
     from htsr.audit.columns import BY_NAME
     from htsr.audit.explanations import EXPLANATIONS
     from htsr.audit.phases import MEANINGS
+    from htsr.audit.step_columns import VERDICTS
     from htsr.comparison.meanings import CHANGE_MEANINGS, KIND_MEANINGS
 
-    return list(dict.fromkeys([*EXPLANATIONS, *MEANINGS, *KIND_MEANINGS, *CHANGE_MEANINGS, *BY_NAME]))
+    return list(dict.fromkeys([*EXPLANATIONS, *MEANINGS, *KIND_MEANINGS, *CHANGE_MEANINGS, *VERDICTS, *BY_NAME]))
 
 
 def explained(name: str) -> str:
     """Return what there is to say of a name."""
+    from htsr.audit.step_columns import VERDICTS
     from htsr.comparison.meanings import CHANGE_MEANINGS, KIND_MEANINGS
 
     said = [text] if (text := _of_audits(name)) else []
@@ -70,6 +72,8 @@ def explained(name: str) -> str:
         said.append(f"As the kind of a comparison: {KIND_MEANINGS[name]}")
     if name in CHANGE_MEANINGS:
         said.append(f"As the change of a layer: {CHANGE_MEANINGS[name]}")
+    if name in VERDICTS:
+        said.append(f"As the verdict on an optimizer's step: {VERDICTS[name]}")
     if said:
         return " ".join(said)
     from htsr.audit.table import did_you_mean

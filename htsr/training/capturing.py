@@ -11,7 +11,7 @@ import joblib  # noqa: F401  # the last capture is analysed as Python ends, when
 from torch.optim import Optimizer
 
 from htsr.audit.analysis import analyze
-from htsr.audit.row import Row, captured_row, with_distances
+from htsr.audit.row import Row, captured_row, with_distances, with_step
 from htsr.audit.table import shortened
 from htsr.spectra.spectrum import Spectrum
 from htsr.spectra.threads import one_thread
@@ -157,7 +157,7 @@ class Capturer:
             with one_thread():
                 for quantity, inventory in snapshot.quantities.items():
                     analysis = analyze(inventory, progress=False, n_jobs=1, **self._options)
-                    rows += [captured_row(layer.row, quantity) for layer in analysis]
+                    rows += [with_step(captured_row(layer.row, quantity), snapshot.steps) for layer in analysis]
                     spectra |= {(quantity, name): spectrum for name, spectrum in analysis.spectra.items()}
         except Exception as err:
             if self._ranks is None:

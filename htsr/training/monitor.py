@@ -59,7 +59,8 @@ class Monitor:
             patterns as in ``analyze``.
         layers: Layers to watch, as in ``analyze``.
         skip: Layers to leave out, as in ``analyze``.
-        capture: What to capture: ``weights``, ``gradients``, ``momentum``, ``updates`` (the change that the last step made).
+        capture: What to capture: ``weights``, ``gradients``, ``momentum``, ``updates`` (the change that the last step made,
+            with ``step_per_lr``, ``step_vs_promise`` and ``verdict``, as in ``audit_steps``).
         budget: The share of wall time that monitoring may take, for instance 0.02. The Monitor then makes a capture only once
             all the time it has spent, the next capture included, lies within the budget. Time on the background thread counts
             in full. The first capture is always made.
@@ -225,7 +226,8 @@ class Monitor:
 
         Args:
             condition: A condition as for ``htsr audit --fail-on``, such as ``"median(alpha) < 2"`` or
-                ``"phase == 'rank-collapse'"``. The Monitor judges it on the rows of the weights at each capture.
+                ``"phase == 'rank-collapse'"``. The Monitor judges it at each capture on the rows of the weights, or, if
+                ``capture`` leaves them out, of the first other quantity. ``"step_vs_promise < 0.5"`` needs ``updates``.
                 A name that is no column is a scalar that ``record`` gets: the Monitor judges ``"loss < 0.1"`` whenever a loss
                 is recorded, and ``"loss < 0.1 and median(alpha) < 2"`` at each capture, with the last loss. In a distributed
                 training, record the same value on every rank.

@@ -71,10 +71,12 @@ class Reporter:
                     self._log(tags(table, capture.groups, self._log_layers), capture.step)
                     if hasattr(self._log, "histograms"):
                         self._log.histograms(capture.spectra, capture.step)
-            weights = self._with_previous_phase(table[table["quantity"] == WEIGHTS])
+            quantities = list(table["quantity"].unique())
+            judged = table[table["quantity"] == (WEIGHTS if WEIGHTS in quantities or not quantities else quantities[0])]
+            judged = self._with_previous_phase(judged)
             for watched in self._watched:
                 if not watched.of_scalars:
-                    self._judge(watched, weights, capture.step, monitor)
+                    self._judge(watched, judged, capture.step, monitor)
 
     def _judge(self, watched: Watched, table: pd.DataFrame | None, step: int, monitor: "Monitor") -> None:
         """Take the action of a condition if it calls for it; survive what fails."""

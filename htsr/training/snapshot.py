@@ -36,6 +36,7 @@ class Snapshot:
     quantities: dict[str, Inventory]  # layers whose ``load`` returns the values of the quantity at this step
     order: list[str]  # names of all layers, in model order, also of those that another rank keeps
     changes: dict[str, dict[str, float]]  # distance and relative_distance of each layer, by name
+    steps: dict[str, dict[str, object]]  # what the step was beside its optimizer's promise, by name of the layer
     groups: list[
         dict[str, object]
     ]  # of all optimizers: settings that are numbers or words, update_rms, and the optimizer's name
@@ -118,8 +119,11 @@ class Camera:
         places = self._places()
         groups, deltas = self._changes()
         changes: dict[str, dict[str, float]] = {}
+        found_at: dict[str, tuple[Tensor, Cut]] = {}
         for layer in inventory.layers:
             place = places(layer) if layer.tied_to is None else None
+            if place is not None:
+                found_at[layer.name] = place
             if place is not None and id(place[0]) in deltas:
                 parameter, cut = place
                 distance = float(torch.linalg.vector_norm(cut(deltas[id(parameter)])))
@@ -127,6 +131,7 @@ class Camera:
                 changes[layer.name] = {"distance": distance}
                 if before > 0:
                     changes[layer.name]["relative_distance"] = distance / before
+        steps = self._steps(found_at, mine, between_steps) if "updates" in self._quantities else {}
         finders: dict[str, Find] = {
             "gradients": partial(self._gradient_of_step, between_steps),
             "momentum": self._momentum,
@@ -151,9 +156,25 @@ class Camera:
             },
             [layer.name for layer in inventory.layers],
             changes,
+            steps,
             groups,
             missing,
         )
+
+    def _steps(
+        self, places: Mapping[str, tuple[Tensor, Cut]], mine: Collection[str] | None, between_steps: bool
+    ) -> dict[str, dict[str, object]]:
+        """Return what the step did to the layers, beside what their optimizers promise; nothing if the camera saw no step."""
+        if not self._before:
+            return {}
+        from htsr.dynamics.step_layers import step_cells
+
+        gradients = {}
+        for p, _ in places.values():
+            gradient = self._gradients.get(id(p), None if between_steps else p.grad)
+            if isinstance(gradient, Tensor) and not hasattr(gradient, "full_tensor"):
+                gradients[id(p)] = gradient
+        return step_cells(self._model, self._optimizers, places, self._before, gradients, mine)
 
     def _changes(self) -> tuple[list[dict[str, object]], dict[int, Tensor]]:
         """Return each optimizer's groups, with the root mean square of the update, and the update of each parameter by its id."""

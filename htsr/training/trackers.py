@@ -16,7 +16,7 @@ from htsr.spectra.spectrum import Spectrum
 from htsr.training.store.capture import WEIGHTS
 
 # Metrics that are logged as the median over layers, and for each layer that somebody asked for.
-LOGGED = ("alpha", "stable_rank", "log_spectral_norm", "distance")
+LOGGED = ("alpha", "stable_rank", "log_spectral_norm", "distance", "step_vs_promise")
 # Bins of a histogram of log10 of the eigenvalues.
 BINS = 64
 

@@ -9,12 +9,12 @@ import pytest
 import torch
 
 import htsr
-from htsr.audit.columns import BY_NAME, COLUMNS, COMPARISON_COLUMNS, HISTORY_COLUMNS, Column
+from htsr.audit.columns import BY_NAME, COLUMNS, COMPARISON_COLUMNS, HISTORY_COLUMNS, STEP_COLUMNS, Column
 from htsr.audit.phases import PHASES
 from htsr.audit.table import details_frame
 from tests.conftest import planted
 
-TABLES = {"analysis": COLUMNS, "history": HISTORY_COLUMNS, "comparison": COMPARISON_COLUMNS}
+TABLES = {"analysis": COLUMNS, "history": HISTORY_COLUMNS, "comparison": COMPARISON_COLUMNS, "steps": STEP_COLUMNS}
 FILLED_BY = {"bootstrap": 20, "alternatives": True, "randomize": True, "bulk": True, "vectors": True,
              "clip_fingers": True, "fixed_aspect": True}  # fmt: skip
 

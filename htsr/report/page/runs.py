@@ -27,10 +27,12 @@ if TYPE_CHECKING:
     from htsr.training import History
 
 # The metrics of a layer that the page shows over steps, where a run has them.
-METRICS = ("alpha", "stable_rank", "log_spectral_norm", "entropy", "num_spikes", "relative_distance")
+METRICS = (
+    "alpha", "stable_rank", "log_spectral_norm", "entropy", "num_spikes", "relative_distance", "step_vs_promise",
+)  # fmt: skip
 SHOWN = (
     "alpha", "alpha_low", "alpha_high", "null_alpha", "num_pl_spikes", "phase", "stable_rank", "log_spectral_norm",
-    "relative_distance", "N", "M",
+    "relative_distance", "step_vs_promise", "verdict", "N", "M",
 )  # fmt: skip
 # A page holds at most this many spectra; of a longer run it shows some of the steps.
 MAX_SPECTRA = 12_000
