@@ -1,6 +1,7 @@
 """Step hooks on optimizers that do not keep alive whoever watches."""
 
 import logging
+import sys
 import weakref
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -12,7 +13,10 @@ logger = logging.getLogger(__name__)
 
 
 class StepHooks:
-    """Calls two methods before and after each step of some optimizers, until ``remove`` or until their object is gone."""
+    """Calls two methods before and after each step of some optimizers, until ``remove`` or until their object is gone.
+
+    A step within a step, as where a subclass calls ``super().step()``, is part of the outer one.
+    """
 
     def __init__(
         self,
@@ -42,12 +46,26 @@ def _weakly(method: Callable[..., None]) -> Callable[..., None]:
     """Return a function that calls a method as long as its object lives, and does not keep the object alive."""
     reference = weakref.WeakMethod(method)
 
-    def call(*args: Any) -> None:
+    def call(optimizer: Optimizer, *args: Any) -> None:
         alive = reference()
-        if alive is not None:
-            alive(*args)
+        if alive is not None and not _is_within_a_step(optimizer):
+            alive(optimizer, *args)
 
     return call
+
+
+def _is_within_a_step(optimizer: Optimizer) -> bool:
+    """Return whether the step whose hook runs was called by another step of the same optimizer.
+
+    torch wraps ``step`` of each class, and runs the hooks in every wrapper. A count of open steps would be wrong after an error.
+    """
+    wrapper = sys._getframe(2)
+    frame = wrapper.f_back
+    while frame is not None:
+        if frame.f_code is wrapper.f_code and frame.f_locals.get("self") is optimizer:
+            return True
+        frame = frame.f_back
+    return False
 
 
 def _let_go(handles: Sequence[Any], run_dir: Path) -> None:

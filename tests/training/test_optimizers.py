@@ -293,3 +293,30 @@ def test_a_group_that_counts_its_steps_does_not_disturb_the_history():
     with htsr.Monitor(model, optimizer, every=1, **QUICK) as monitor:
         train_together(model, [optimizer], 1)
     assert monitor.history.groups[["step", "group"]].to_numpy().tolist() == [[0, 0], [1, 0]]
+
+
+class Clipped(torch.optim.SGD):
+    """A subclass that calls its parent's step, which runs the hooks again."""
+
+    failing = False
+
+    def step(self, closure=None):
+        """Step, unless it shall fail within the parent's step."""
+        if self.failing:
+            return super().step(lambda: 1 / 0)
+        return super().step(closure)
+
+
+def test_a_step_within_a_step_is_one_step():
+    model = mlp()
+    torch.optim.SGD(model.parameters(), lr=0.1)  # torch now wraps the parent's step, too
+    optimizer = Clipped(model.parameters(), lr=0.01)
+    monitor = htsr.Monitor(model, optimizer, every=1, background=False, **QUICK)
+    train_together(model, [optimizer], 2)
+    optimizer.failing = True
+    with pytest.raises(ZeroDivisionError):
+        optimizer.step()
+    optimizer.failing = False
+    train_together(model, [optimizer], 1)
+    monitor.close()
+    assert monitor.history.steps == [0, 1, 2, 3]
