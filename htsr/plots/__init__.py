@@ -11,6 +11,7 @@ from htsr.plots.models.phases import phase_grid, plot_phases
 from htsr.plots.models.places import places
 from htsr.plots.runs.curves import curves
 from htsr.plots.runs.layers import layers_over_steps, plot_heat_map, plot_layers_over_steps
+from htsr.plots.runs.means import plot_means_against
 from htsr.plots.runs.overlap import plot_overlap, subspace_overlaps
 from htsr.plots.runs.power import last_values, plot_against, plot_against_power, plot_esd_against
 from htsr.plots.runs.several import plot_runs_over_steps, plot_scalars
@@ -44,6 +45,7 @@ __all__ = [  # noqa: RUF022 - grouped by what is drawn
     "plot_esd_against",
     "plot_esd_over_steps",
     "plot_heat_map",
+    "plot_means_against",
     "plot_layers_over_steps",
     "plot_overlap",
     "plot_ridgeline",

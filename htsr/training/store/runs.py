@@ -1,7 +1,7 @@
 """Runs: several histories side by side."""
 
 import os
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -12,6 +12,7 @@ from htsr.audit.shown import Shown
 from htsr.errors import InputError
 from htsr.labels import labels
 from htsr.text import visible
+from htsr.training.store import seeds
 from htsr.training.store.capture import WEIGHTS
 from htsr.training.store.files import ABOUT, CAPTURES
 from htsr.training.store.history import History
@@ -96,6 +97,117 @@ class Runs(Shown, Mapping[str, History]):
                     row[f"{name}_last_tenth"] = means[name]
             rows.append(row)
         return pd.DataFrame(rows)
+
+    def where(self, **settings: object) -> "Runs":
+        """Keep the runs with certain settings.
+
+        Args:
+            **settings: Names and values, such as ``lr=0.02``; of a list or tuple, any of its values.
+
+        Returns:
+            These runs, under their labels.
+
+        Raises:
+            ValueError: If a run does not tell one of the settings.
+            InputError: If no run has them.
+        """
+        wanted = {name: value if isinstance(value, list | tuple) else [value] for name, value in settings.items()}
+        kept = {
+            label: history
+            for label, history in self.items()
+            if all(self._told(label, name) in allowed for name, allowed in wanted.items())
+        }
+        if not kept:
+            asked = ", ".join(f"{name}={value!r}" for name, value in settings.items())
+            raise InputError(f"expected runs with {asked}, found none among {len(self)}")
+        return Runs(kept, self._named)
+
+    def table(self, setting: str | Sequence[str], metric: str) -> pd.DataFrame:
+        """The end of training for each value of a setting, over runs that differ in their seed.
+
+        Args:
+            setting: A setting of the runs, such as ``"power"``, or several.
+            metric: A recorded scalar, such as ``"held_out_loss"``, of which the mean of the last tenth counts if it has at least
+                20 values, and else the last value; or a numeric column of ``details``, of which the median over layers at the
+                last capture counts.
+
+        Returns:
+            One row a value: the setting, ``mean``, ``sd``, ``low`` and ``high`` (Student's 95 % interval of the mean), ``n``.
+
+        Raises:
+            ValueError: If a run does not tell the setting, or has no such metric.
+            InputError: If runs with one value differ in more than their seed.
+        """
+        names = [setting] if isinstance(setting, str) else list(setting)
+        return seeds.by_setting(seeds.values(self, metric), names)
+
+    def paired(self, setting: str, *, baseline: object, metric: str, see: float | None = None) -> pd.DataFrame:
+        """Differences from a baseline, paired by seed: what a setting does beside what chance does.
+
+        Args:
+            setting: A setting of the runs, such as ``"power"``.
+            baseline: The value that the others are compared with.
+            metric: As in ``table``.
+            see: The smallest difference that would matter, for ``seeds_needed``; by default the difference that was found.
+
+        Returns:
+            One row for each other value: the setting, ``difference`` (the mean over seeds that both have), ``low`` and ``high``
+            (the paired t interval of 95 %), ``n`` seeds, ``sd`` of the differences, and ``seeds_needed``: so many seeds show
+            a difference of ``see`` in 80 % of studies (two-sided t test at 5 %).
+
+        Raises:
+            ValueError: If a run does not tell the setting or its seed, has no such metric, or no run has the baseline.
+            InputError: If two runs share setting and seed.
+        """
+        return seeds.paired(seeds.values(self, metric), setting, baseline, see)
+
+    def best_lr(self, setting: str, lr: str = "lr", *, metric: str, lowest: bool = True) -> pd.DataFrame:
+        """The learning rate with the best mean over seeds, for each value of a setting.
+
+        Args:
+            setting: A setting of the runs, such as ``"power"``.
+            lr: The setting that was tuned.
+            metric: As in ``table``.
+            lowest: Whether a smaller metric is better.
+
+        Returns:
+            One row a value: the setting, the best ``lr``, its ``mean``, ``sd`` and ``n``, and ``at_edge``: whether it is the
+            smallest or largest that was tried, which is logged as a warning, too.
+
+        Raises:
+            ValueError: As ``table``.
+            InputError: As ``table``.
+        """
+        return seeds.best(seeds.values(self, metric), setting, lr, lowest=lowest)
+
+    def plot_against(self, setting: str, metrics: Sequence[str], *, ax: "ManyAxes | None" = None) -> "Figure":
+        """Draw the end of training against a setting: each run, and the mean over seeds in its 95 % interval.
+
+        Args:
+            setting: A setting of the runs, such as ``"power"``.
+            metrics: As in ``table``; each gets a panel.
+            ax: Where to draw: as many matplotlib axes as there are metrics. A figure of its own by default.
+
+        Returns:
+            The matplotlib Figure.
+
+        Raises:
+            ValueError: As ``table``, or if ``ax`` holds too few axes.
+            InputError: As ``table``.
+        """
+        from htsr import plots
+
+        tables = {metric: (self.table(setting, metric), seeds.values(self, metric)) for metric in metrics}
+        return plots.figure_of(plots.plot_means_against(tables, setting, ax=ax))
+
+    def _told(self, label: str, setting: str) -> object:
+        """Return a setting of a run, or raise a ``ValueError``."""
+        settings = self[label].settings
+        if setting not in settings:
+            raise ValueError(
+                f"expected every run to tell {setting!r}, but {label!r} tells {', '.join(settings) or 'none'}"
+            )
+        return settings[setting]
 
     def _table(self) -> pd.DataFrame:
         """Return the summary for people."""

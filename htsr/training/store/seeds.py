@@ -1,0 +1,165 @@
+"""Runs that differ in their seed count as one: means over seeds, differences paired by seed, and how many seeds it takes.
+
+A table here has one row a run: its settings, and the metric as ``value``.
+"""
+
+import logging
+import math
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pandas as pd
+
+from htsr.errors import InputError
+from htsr.training.store.capture import WEIGHTS
+
+if TYPE_CHECKING:
+    from htsr.training.store.history import History
+
+logger = logging.getLogger(__name__)
+
+SEED = "seed"
+# Intervals are those of 95 %, and a number of seeds is one that shows a difference in 80 % of studies.
+LEVEL, POWER = 0.95, 0.8
+# More seeds than this are not looked for.
+MOST_SEEDS = 100_000
+
+
+def value_of(history: "History", metric: str) -> float:
+    """Return a metric of a run: the end of a recorded scalar, or the median over layers of a column at the last capture.
+
+    The end of a scalar with at least 20 values is the mean of the last tenth.
+    """
+    if metric in history.last_scalars:
+        return float(history.last_tenths().get(metric, history.last_scalars[metric]))
+    if not len(history):
+        return math.nan
+    return float(history.over_steps(metric, WEIGHTS).iloc[-1].median())
+
+
+def values(histories: Mapping[str, "History"], metric: str) -> pd.DataFrame:
+    """Return the settings and the metric of each run."""
+    rows = [
+        {**history.settings, "run": label, "value": value_of(history, metric)} for label, history in histories.items()
+    ]
+    return pd.DataFrame(rows)
+
+
+def by_setting(table: pd.DataFrame, settings: Sequence[str]) -> pd.DataFrame:
+    """Return mean, standard deviation, 95 % interval of the mean and number of runs for each value of the settings."""
+    _check_known(table, settings)
+    _check_nothing_else_differs(table, settings)
+    rows = []
+    for key, group in table.groupby(list(settings), sort=True):
+        known = group["value"].dropna()
+        low, high = interval(known.to_numpy())
+        rows.append((*key, known.mean(), known.std(ddof=1), low, high, len(known)))
+    return pd.DataFrame(rows, columns=[*settings, "mean", "sd", "low", "high", "n"])
+
+
+def paired(table: pd.DataFrame, setting: str, baseline: object, see: float | None) -> pd.DataFrame:
+    """Return the difference of each value of a setting from the baseline, paired by seed, with its 95 % interval."""
+    _check_known(table, [setting, SEED])
+    counts = table.groupby([setting, SEED]).size()
+    if (counts > 1).any():
+        value, seed = counts.index[counts.argmax()]
+        raise InputError(
+            f"expected one run for each {setting} and seed, found {counts.max()} with {setting} = {value} and seed = {seed}: "
+            "keep the runs that you mean, with the learning rate that was tuned for each for instance, by runs.where(...)"
+        )
+    wide = table.pivot(index=SEED, columns=setting, values="value")
+    if baseline not in wide:
+        raise ValueError(f"expected baseline= to be one of {', '.join(map(str, wide))}, got {baseline!r}")
+    rows = []
+    for value in wide:
+        if value == baseline:
+            continue
+        differences = (wide[value] - wide[baseline]).dropna().to_numpy()
+        low, high = interval(differences)
+        mean, sd = (float(differences.mean()) if len(differences) else math.nan), deviation(differences)
+        rows.append((value, mean, low, high, len(differences), sd, seeds_needed(sd, abs(mean) if see is None else see)))
+    columns = [setting, "difference", "low", "high", "n", "sd", "seeds_needed"]
+    return pd.DataFrame(rows, columns=columns).astype({"n": "int64", "seeds_needed": "Int64"})
+
+
+def best(table: pd.DataFrame, setting: str, tuned: str, *, lowest: bool) -> pd.DataFrame:
+    """Return the value of a tuned setting with the best mean, for each value of another one; a best at the edge is told."""
+    means = by_setting(table, [setting, tuned])
+    rows = []
+    for value, group in means.groupby(setting, sort=True):
+        known = group.dropna(subset="mean")
+        if known.empty:
+            continue
+        chosen = known.loc[known["mean"].idxmin() if lowest else known["mean"].idxmax()]
+        at_edge = len(group) < 2 or chosen[tuned] in (group[tuned].min(), group[tuned].max())
+        rows.append((value, chosen[tuned], chosen["mean"], chosen["sd"], int(chosen["n"]), bool(at_edge)))
+    found = pd.DataFrame(rows, columns=[setting, tuned, "mean", "sd", "n", "at_edge"])
+    if found["at_edge"].any():
+        edges = ", ".join(f"{row[setting]}: {row[tuned]}" for _, row in found[found["at_edge"]].iterrows())
+        logger.warning(
+            "the best %s lies at the edge of what was tried, so a better one may lie beyond (%s)", tuned, edges
+        )
+    return found
+
+
+def interval(sample: np.ndarray) -> tuple[float, float]:
+    """Return Student's 95 % interval of the mean; NaN below two values."""
+    from scipy import stats
+
+    n = len(sample)
+    if n < 2:
+        return math.nan, math.nan
+    margin = float(stats.t.ppf((1 + LEVEL) / 2, n - 1)) * deviation(sample) / math.sqrt(n)
+    mean = float(sample.mean())
+    return mean - margin, mean + margin
+
+
+def deviation(sample: np.ndarray) -> float:
+    """Return the standard deviation of a sample; NaN below two values."""
+    return float(sample.std(ddof=1)) if len(sample) > 1 else math.nan
+
+
+def seeds_needed(sd: float, difference: float) -> int | None:
+    """Return how many paired seeds show a difference in 80 % of studies (two-sided t test at 5 %); None where none suffice."""
+    from scipy import stats
+
+    if not (sd >= 0 and difference > 0):
+        return None
+
+    def power(n: int) -> float:
+        bound = stats.t.ppf((1 + LEVEL) / 2, n - 1)
+        return float(stats.nct.sf(bound, n - 1, difference / sd * math.sqrt(n))) if sd > 0 else 1.0
+
+    low, high = 1, 2
+    while power(high) < POWER:
+        if high > MOST_SEEDS:
+            return None
+        low, high = high, 2 * high
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (low, middle) if power(middle) >= POWER else (middle, high)
+    return high
+
+
+def _check_known(table: pd.DataFrame, settings: Sequence[str]) -> None:
+    """Refuse settings that a run does not tell."""
+    for name in settings:
+        missing = list(table["run"]) if name not in table else list(table["run"][table[name].isna()])
+        if missing:
+            raise ValueError(
+                f"expected every run to tell {name!r}, but {missing[0]!r} does not: give it to the Monitor as "
+                f"about={{{name!r}: ...}}"
+            )
+
+
+def _check_nothing_else_differs(table: pd.DataFrame, settings: Sequence[str]) -> None:
+    """Refuse to average over runs that differ in more than their seed."""
+    others = [name for name in table if name not in {*settings, SEED, "run", "value"}]
+    for name in others:
+        counts = table.groupby(list(settings))[name].nunique(dropna=False)
+        if (counts > 1).any():
+            raise InputError(
+                f"expected runs with the same {' and '.join(settings)} to differ in their seed alone, but they differ in {name}, "
+                f"too: name it as well, or keep the runs that you mean with runs.where({name}=...)"
+            )

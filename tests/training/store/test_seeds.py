@@ -1,0 +1,143 @@
+"""Runs that differ in their seed: means, paired differences, numbers of seeds, the best learning rate."""
+
+import logging
+import math
+
+import numpy as np
+import pandas as pd
+import pytest
+from scipy import stats
+from torch import nn
+
+import htsr
+from htsr.training.store import seeds
+
+
+def runs_of(values, **more):
+    """A table of runs from ``{(power, seed): value}``."""
+    rows = [(power, seed, f"{power}-{seed}", value) for (power, seed), value in values.items()]
+    return pd.DataFrame(rows, columns=["power", "seed", "run", "value"]).assign(**more)
+
+
+def drawn(rng, num_seeds=6, effect=0.3):
+    luck = rng.normal(size=num_seeds)
+    return {(p, s): luck[s] + effect * p + 0.1 * rng.normal() for p in (0.0, 0.25, 0.5) for s in range(num_seeds)}
+
+
+def test_pairs_are_those_of_scipy():
+    values = drawn(np.random.default_rng(0))
+    found = seeds.paired(runs_of(values), "power", 0.0, None).set_index("power")
+    assert list(found.index) == [0.25, 0.5]
+    for power in found.index:
+        a, b = (np.array([values[p, s] for s in range(6)]) for p in (power, 0.0))
+        expected = stats.ttest_rel(a, b).confidence_interval(0.95)
+        row = found.loc[power]
+        assert (row["low"], row["high"]) == pytest.approx((expected.low, expected.high), rel=1e-12)
+        assert row["difference"] == pytest.approx(np.mean(a - b))
+        assert row["n"] == 6
+
+
+def test_only_seeds_that_both_have_are_paired():
+    values = drawn(np.random.default_rng(0))
+    del values[0.5, 0], values[0.0, 1]
+    values[0.25, 2] = math.nan
+    assert list(seeds.paired(runs_of(values), "power", 0.0, None)["n"]) == [4, 4]
+
+
+def test_the_paired_interval_covers():
+    rng, inside = np.random.default_rng(1), 0
+    for _ in range(400):
+        row = seeds.paired(runs_of(drawn(rng, 5)), "power", 0.0, None).iloc[1]
+        inside += row["low"] <= 0.15 <= row["high"]
+    assert 0.93 - 0.01 <= inside / 400 <= 0.97 + 0.01
+
+
+@pytest.mark.parametrize(("sd", "see"), [(1.0, 1.0), (0.1, 0.05), (2.0, 0.5)])
+def test_so_many_seeds_show_the_difference_in_four_of_five_studies(sd, see):
+    n = seeds.seeds_needed(sd, see)
+    sample = np.random.default_rng(0).normal(see, sd, size=(4000, n))
+    t = sample.mean(1) / (sample.std(1, ddof=1) / math.sqrt(n))
+    assert np.mean(t > stats.t.ppf(0.975, n - 1)) == pytest.approx(0.8, abs=0.06 if n < 15 else 0.025)
+
+
+def test_where_no_number_of_seeds_is_enough_none_is_named():
+    assert seeds.seeds_needed(1.0, 0.0) is None
+    assert seeds.seeds_needed(1.0, 1e-9) is None
+    assert seeds.seeds_needed(math.nan, 1.0) is None
+    one = seeds.paired(runs_of({(0.0, 0): 1.0, (0.5, 0): 2.0}), "power", 0.0, None)
+    assert one["n"].item() == 1
+    assert one[["low", "high", "seeds_needed"]].isna().all(axis=None)
+
+
+def test_means_over_seeds_refuse_runs_that_differ_in_more():
+    values = drawn(np.random.default_rng(0))
+    table = runs_of(values, lr=0.1)
+    found = seeds.by_setting(table, ["power"]).set_index("power")
+    assert found.loc[0.25, "mean"] == pytest.approx(np.mean([values[0.25, s] for s in range(6)]))
+    assert list(found["n"]) == [6, 6, 6]
+    table.loc[0, "lr"] = 0.2
+    with pytest.raises(htsr.InputError, match="differ in lr, too"):
+        seeds.by_setting(table, ["power"])
+    assert len(seeds.by_setting(table, ["power", "lr"])) == 4
+
+
+def test_two_runs_of_one_seed_are_no_pair():
+    table = pd.concat([runs_of({(0.0, 0): 1.0, (0.5, 0): 2.0}), runs_of({(0.5, 0): 3.0})])
+    with pytest.raises(htsr.InputError, match="one run for each power and seed, found 2"):
+        seeds.paired(table, "power", 0.0, None)
+    with pytest.raises(ValueError, match=r"expected baseline= to be one of 0.0, 0.5"):
+        seeds.paired(runs_of({(0.0, 0): 1.0, (0.5, 0): 2.0}), "power", 0.3, None)
+
+
+@pytest.mark.parametrize("lowest", [True, False])
+def test_a_best_learning_rate_at_the_edge_is_told(lowest, caplog):
+    sign = 1 if lowest else -1
+    losses = {(0.0, 0.1): 3, (0.0, 0.2): 1, (0.0, 0.4): 2, (0.5, 0.1): 3, (0.5, 0.2): 2, (0.5, 0.4): 1}
+    rows = [(p, lr, s, f"{p}{lr}{s}", sign * (loss + 0.01 * s)) for (p, lr), loss in losses.items() for s in range(3)]
+    table = pd.DataFrame(rows, columns=["power", "lr", "seed", "run", "value"])
+    with caplog.at_level(logging.WARNING):
+        found = seeds.best(table, "power", "lr", lowest=lowest).set_index("power")
+    assert list(found["lr"]) == [0.2, 0.4]
+    assert list(found["at_edge"]) == [False, True]
+    assert "the best lr lies at the edge" in caplog.text
+    assert "(0.5: 0.4)" in caplog.text
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory):
+    """Three seeds of two powers, with a loss each."""
+    folder = tmp_path_factory.mktemp("runs")
+    for power in (0.0, 0.125):
+        for seed in range(3):
+            with htsr.Monitor(nn.Linear(12, 10), run_dir=folder / f"{power}-{seed}", bulk=False, bootstrap=0,
+                              about={"power": power, "seed": seed}) as monitor:  # fmt: skip
+                for step in range(40):
+                    monitor.step(held_out_loss=2 + power + 0.1 * seed + (step < 36))
+    return htsr.History.load_many(folder)
+
+
+def test_runs_on_disk(runs):
+    table = runs.table("power", "held_out_loss")
+    assert list(table["mean"]) == pytest.approx([2.1, 2.225])
+    assert list(table["n"]) == [3, 3]
+    row = runs.paired("power", baseline=0.0, metric="held_out_loss", see=0.01).iloc[0]
+    assert row["difference"] == pytest.approx(0.125)
+    assert row["seeds_needed"] == 2  # the seeds differ by nothing but luck that pairs share
+    assert len(runs.where(seed=[0, 2])) == 4
+    assert list(runs.where(power=0.125, seed=1).settings["seed"]) == [1]
+    with pytest.raises(htsr.InputError, match="found none among 6"):
+        runs.where(seed=9)
+    with pytest.raises(ValueError, match="tell 'width'"):
+        runs.where(width=3)
+    with pytest.raises(ValueError, match=r"about=\{'width'"):
+        runs.table("width", "held_out_loss")
+    with pytest.raises(ValueError, match="nothing"):
+        runs.table("power", "nothing")
+
+
+def test_the_picture_shows_means_and_runs(runs):
+    figure = runs.plot_against("power", ["held_out_loss", "stable_rank"])
+    left = figure.axes[0]
+    assert left.get_ylabel() == "held_out_loss"
+    assert [len(line.get_xdata()) for line in left.lines] == [6, 2]
+    assert len(left.collections) == 1
