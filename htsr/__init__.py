@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from htsr.comparison.layer import LayerComparison
     from htsr.comparison.survey.survey import Survey, survey
     from htsr.compat.crosscheck import crosscheck
+    from htsr.dynamics.coordinate_check import CoordinateCheck, coordinate_check
+    from htsr.dynamics.width_audit import WidthAudit, width_audit
     from htsr.report.load import load
     from htsr.spectra.spectrum import Spectrum, esd
     from htsr.spectra.vectors import localization
@@ -37,6 +39,8 @@ else:  # loading torch, pandas and scipy takes seconds, so each name loads its m
             "comparison.layer": ["LayerComparison"],
             "comparison.survey.survey": ["Survey", "survey"],
             "compat.crosscheck": ["crosscheck"],
+            "dynamics.coordinate_check": ["CoordinateCheck", "coordinate_check"],
+            "dynamics.width_audit": ["WidthAudit", "width_audit"],
             "report.load": ["load"],
             "spectra.spectrum": ["Spectrum", "esd"],
             "spectra.vectors": ["localization"],
@@ -61,6 +65,8 @@ __all__ = [  # noqa: RUF022 - grouped by what they are for
     "noise_null", "NoiseNull", "shuffle", "localization",
     # watch a training run
     "Monitor", "History",
+    # measure what steps do at several widths
+    "coordinate_check", "CoordinateCheck", "width_audit", "WidthAudit",
     # train with HTMuon
     "optim",
     # the rest
