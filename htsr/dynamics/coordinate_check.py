@@ -21,7 +21,7 @@ from htsr.dynamics.coordinate_probe import (
     rms_of_change,
     seed_everything,
 )
-from htsr.dynamics.width_exponent import WidthExponent, fit_width_exponent
+from htsr.dynamics.width_exponent import NOT_TOLD_APART, WidthExponent, fit_width_exponent
 from htsr.errors import InputError
 from htsr.text import visible
 from htsr.training.optimizers import optimizers_of
@@ -30,6 +30,9 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
     from htsr.plots.style import ManyAxes
+
+# The headline names this many layers.
+MAX_NAMED = 3
 
 
 def coordinate_check(
@@ -79,12 +82,20 @@ def coordinate_check(
         will tell. At finite width an exponent is not yet that of the limit.
 
     Example:
+        >>> import torch
         >>> def mlp(width):
         ...     return nn.Sequential(nn.Linear(32, width), nn.ReLU(), nn.Linear(width, width), nn.ReLU(), nn.Linear(width, 1))
         >>> def loss(model):
         ...     return (model(torch.randn(16, 32)) - 1).square().mean()
-        >>> check = coordinate_check(mlp, lambda m: torch.optim.Adam(m.parameters(), lr=0.01), loss, widths=(32, 64, 128))
-        >>> check.details[["name", "verdict", "level_verdict"]]
+        >>> def adam(model):
+        ...     return torch.optim.Adam(model.parameters(), lr=0.001)
+        >>> check = coordinate_check(mlp, adam, loss, widths=(32, 64, 128), steps=1)
+        >>> check.details[["name", "verdict"]]
+              name             verdict
+        0        0                flat
+        1        2  grows as width^0.8
+        2        4  grows as width^1.2
+        3  (model)  grows as width^1.2
     """
     for name, value in (("steps", steps), ("seeds", seeds), *(("a width", width) for width in widths)):
         check_whole_number(name, value, 1)
@@ -201,13 +212,15 @@ class CoordinateCheck:
         counts = f"{self.steps} steps" if self.steps > 1 else "1 step"
         runs = f"{self.seeds} seeds" if self.seeds > 1 else "1 seed"
         text = f"Coordinate check at widths {', '.join(map(str, self.widths))} ({counts}, {runs}): "
-        not_flat = self.details[self.details["verdict"] != "flat"]
-        if not len(not_flat):
-            return f"{text}the activations of all {len(self.details)} layers change alike at every width."
-        named = [f"{visible(row.name)} {row.verdict}" for row in not_flat.itertuples(index=False)]
-        return f"{text}{len(named)} of {len(self.details)} layers are not flat: {'; '.join(named[:3])}" + (
-            f"; and {len(named) - 3} more." if len(named) > 3 else "."
-        )
+        wanted, unknown = self.details["verdict"] == "flat", self.details["verdict"] == NOT_TOLD_APART
+        wrong = self.details[~wanted & ~unknown].sort_values("change_exponent", key=abs, ascending=False)
+        parts = [f"the changes of {wanted.sum()} of {len(self.details)} layers are flat"]
+        if len(wrong):
+            named = [f"{visible(row.name)} {row.verdict}" for row in wrong.itertuples(index=False)]
+            parts += [*named[:MAX_NAMED], *([f"{len(named) - MAX_NAMED} more are not"] * (len(named) > MAX_NAMED))]
+        if unknown.any():
+            parts.append(f"{unknown.sum()} cannot be told apart from flat with {runs} and these widths")
+        return f"{text}{'; '.join(parts)}."
 
     def plot(self, *, ax: "ManyAxes | None" = None) -> "Figure":
         """Draw changes and levels after the last step against the width.

@@ -111,13 +111,14 @@ class RandomState:
     """The states of torch's, numpy's and Python's global random numbers."""
 
     def __init__(self) -> None:
-        self._torch, self._numpy, self._python = torch.get_rng_state(), np.random.get_state(), random.getstate()
+        self._torch, self._python = torch.get_rng_state(), random.getstate()
+        self._numpy = np.random.get_state()  # noqa: NPY002 - what a closure draws from
         self._cuda = torch.cuda.get_rng_state_all() if torch.cuda.is_initialized() else None
 
     def restore(self) -> None:
         """Set the states back."""
         torch.set_rng_state(self._torch)
-        np.random.set_state(self._numpy)
+        np.random.set_state(self._numpy)  # noqa: NPY002
         random.setstate(self._python)
         if self._cuda is not None:
             torch.cuda.set_rng_state_all(self._cuda)
@@ -126,7 +127,7 @@ class RandomState:
 def seed_everything(seed: int) -> None:
     """Seed torch's, numpy's and Python's global random numbers."""
     torch.manual_seed(seed)
-    np.random.seed(seed)
+    np.random.seed(seed)  # noqa: NPY002
     random.seed(seed)
 
 

@@ -68,8 +68,12 @@ def width_audit(
         the root mean square of its largest row. Tied weights count once.
 
     Example:
-        >>> small, large = (torch.nn.Sequential(torch.nn.Linear(20, n), torch.nn.Linear(n, n)) for n in (64, 256))
-        >>> width_audit([small, large]).details[["role", "grows", "verdict"]]
+        >>> _ = torch.manual_seed(0)
+        >>> def blocks(width):
+        ...     return torch.nn.Sequential(*(torch.nn.Linear(width, width) for _ in range(6)))
+        >>> width_audit([blocks(64), blocks(256)]).details[["role", "grows", "layers", "verdict"]]
+            role grows  layers verdict
+        0  other  both      12    flat
     """
     if isinstance(sources, str | os.PathLike) or not isinstance(sources, Sequence):
         raise TypeError(f"expected a list of sources, one for each width, got {type(sources).__name__}")
@@ -84,12 +88,12 @@ def width_audit(
         found, desc="width audit", unit="layer", delay=1, disable=None if progress is None else not progress
     ):
         layer = one.layer
-        norm = rms_operator_norm(layer)
+        n_in, n_out = sides(layer)
         rows.append(
             {
                 "role": role.name, "grows": role.grows, "depth": one.depth, "source": label, "name": layer.name,
-                "n_in": math.prod(layer.shape[1:]), "n_out": layer.shape[0],
-                "width": layer.shape[0] if role.grows == "out" else math.prod(layer.shape[1:]), "rms_operator_norm": norm,
+                "n_in": n_in, "n_out": n_out, "width": n_out if role.grows == "out" else n_in,
+                "rms_operator_norm": rms_operator_norm(layer),
             }
         )  # fmt: skip
     if not rows:
@@ -102,6 +106,12 @@ def width_audit(
     return WidthAudit(details, measurements, pd.DataFrame(skipped, columns=list(SKIPPED)), tuple(labels))
 
 
+def sides(layer: Layer) -> tuple[int, int]:
+    """Return n_in and n_out of a weight; an embedding stores a row for each of its inputs, the tokens."""
+    n_out, n_in = layer.shape[0], math.prod(layer.shape[1:])
+    return (n_out, n_in) if layer.layer_type == "embedding" else (n_in, n_out)
+
+
 def rms_operator_norm(layer: Layer) -> float:
     """Return by how much a weight can enlarge a root mean square: its spectral norm times sqrt(n_in / n_out).
 
@@ -110,9 +120,9 @@ def rms_operator_norm(layer: Layer) -> float:
     weight = layer.load().detach().to("cpu", torch.float64).flatten(1)
     if not torch.isfinite(weight).all():
         return math.nan
-    n_out, n_in = weight.shape
+    n_in, n_out = sides(layer)
     if layer.layer_type == "embedding":
-        return float(torch.linalg.vector_norm(weight, dim=1).max()) / math.sqrt(n_in)
+        return float(torch.linalg.vector_norm(weight, dim=1).max()) / math.sqrt(n_out)
     top, _, _ = leading_directions(weight, 1)
     return float(top[0]) * math.sqrt(n_in / n_out) if len(top) else 0.0
 
@@ -149,8 +159,9 @@ def _roles(families: Sequence[Sequence[Layer]]) -> tuple[dict[Role, list[Member]
     roles: dict[Role, list[Member]] = defaultdict(list)
     reasons: dict[str, str] = {}
     for (name, _), members in placed.items():
-        sides = {(math.prod(member.layer.shape[1:]), member.layer.shape[0]) for member in members}
-        inputs, outputs = (len(set(side)) > 1 for side in zip(*sides, strict=True))
+        inputs, outputs = (
+            len(set(side)) > 1 for side in zip(*(sides(member.layer) for member in members), strict=True)
+        )
         if len({member.source for member in members}) < 2:
             reasons[name] = "in one source only"
         elif not (inputs or outputs):
@@ -239,6 +250,8 @@ class WidthAudit:
         shown = self.details.rename(columns={"role": "name"})
         pairs = zip(shown["exponent"], shown["error"], strict=True)
         norms = {name: shown[name].map("{:.3g}".format) for name in ("norm_narrowest", "norm_widest")}
-        shown = shown.assign(name=shown["name"].map(visible), exponent=[exponent_text(*pair) for pair in pairs], **norms)
+        shown = shown.assign(
+            name=shown["name"].map(visible), exponent=[exponent_text(*pair) for pair in pairs], **norms
+        )
         columns = ["name", "grows", "layers", *norms, "exponent", "verdict"]
         return f"{self.headline()}\n{as_text(shown[columns], ('norm_narrowest', 'norm_widest', 'layers'))}"

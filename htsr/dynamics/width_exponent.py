@@ -10,6 +10,7 @@ import numpy as np
 FLAT = 0.25
 # The verdict speaks of the interval of this level.
 LEVEL = 0.95
+NOT_TOLD_APART = "not told apart from flat"
 
 
 @dataclass(frozen=True)
@@ -40,7 +41,7 @@ class WidthExponent:
             return "flat"
         if self.low > 0 or self.high < 0:
             return f"{'grows' if self.low > 0 else 'vanishes'} as width^{self.exponent:.1f}"
-        return "not told apart from flat"
+        return NOT_TOLD_APART
 
 
 def fit_width_exponent(

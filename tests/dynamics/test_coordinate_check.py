@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 import htsr
-from htsr.dynamics.coordinate_probe import Probe
+from htsr.dynamics.coordinate_probe import Probe, seed_everything
 from htsr.optim import HTMuon, parameter_groups
 
 WIDTHS = (16, 32, 64)
@@ -58,17 +58,21 @@ def fit_noise(model):
 
 
 def test_the_learning_rate_rules_of_muon():
-    """A hidden square matrix moves by lr * factor in operator norm: the same at every width, or as sqrt(width)."""
+    """With the other layers frozen, the first steps of two rules differ by 0.2 sqrt(width) exactly."""
 
     def exponent(rule):
-        check = htsr.coordinate_check(
-            mlp, lambda model: HTMuon(parameter_groups(model), lr=0.02, adjust_lr=rule), fit_noise, widths=WIDTHS, steps=2
-        )
+        def optimizer(model):
+            model.requires_grad_(False)
+            model[2].weight.requires_grad_(True)
+            return HTMuon(parameter_groups(model[2:3]), lr=0.02, adjust_lr=rule)
+
+        check = htsr.coordinate_check(mlp, optimizer, fit_noise, widths=WIDTHS, steps=1)
         return check.details.set_index("name").loc["2"]
 
     spectral, matched = exponent("spectral"), exponent("match_rms_adamw")
-    assert matched["change_exponent"] - spectral["change_exponent"] == pytest.approx(0.5, abs=0.15)
-    assert matched["verdict"].startswith("grows")
+    assert matched["change_exponent"] - spectral["change_exponent"] == pytest.approx(0.5, abs=1e-3)
+    assert spectral["verdict"] == "flat"
+    assert matched["verdict"] == f"grows as width^{matched['change_exponent']:.1f}"
 
 
 def test_layers_that_do_not_change_or_blow_up():
@@ -80,18 +84,21 @@ def test_layers_that_do_not_change_or_blow_up():
     verdicts = check.details.set_index("name")["verdict"]
     assert verdicts["0"] == "does not change"
     assert verdicts["4"] == "not finite at width 16"
-    assert "3 of 4 layers are not flat" in repr(check) or "4 of 4 layers are not flat" in repr(check)
+    assert "; 0 does not change; " in repr(check)
 
 
 def test_random_states_are_set_back():
-    torch.manual_seed(3), np.random.seed(3), random.seed(3)
-    expected = [torch.rand(1).item(), np.random.rand(), random.random()]
-    torch.manual_seed(3), np.random.seed(3), random.seed(3)
+    def drawn():
+        return [torch.rand(1).item(), np.random.rand(), random.random()]  # noqa: NPY002
+
+    seed_everything(3)
+    expected = drawn()
+    seed_everything(3)
     first, second = (
         htsr.coordinate_check(mlp, lambda m: torch.optim.Adam(m.parameters()), fit_noise, widths=(8, 16), steps=1)
         for _ in range(2)
     )
-    assert [torch.rand(1).item(), np.random.rand(), random.random()] == expected
+    assert drawn() == expected
     assert first.details.equals(second.details)
 
 

@@ -46,10 +46,10 @@ def test_exponents_of_a_family_are_those_it_was_made_with(tmp_path):
     assert (rows["error"] < 0.1).all()
     of = audit.measurements
     assert set(of.loc[of["source"] == "64.safetensors", "depth"]) == {-1, 0, 1}
-    assert "mlp.up_proj grows as width^0.5; mlp.down_proj vanishes as width^-0.5." in repr(audit)
+    assert "mlp.down_proj vanishes as width^-0.5; mlp.up_proj grows as width^0.5." in repr(audit)
     (panel,) = audit.plot().axes
     labels = [line.get_label() for line in panel.lines if not line.get_label().startswith("_")]
-    assert labels == ["mlp.up_proj (both)", "mlp.down_proj (both)"]
+    assert labels == ["mlp.down_proj (both)", "mlp.up_proj (both)"]
 
 
 def test_the_norm_is_that_of_a_dense_reference():
@@ -70,7 +70,10 @@ def test_what_only_one_model_has_is_listed():
     large["layers.0.extra.weight"] = torch.randn(8, 8)
     small["fixed.weight"] = large["fixed.weight"] = torch.randn(8, 8)
     audit = htsr.width_audit([small, large], skip="embed_tokens")
-    assert audit.skipped.to_numpy().tolist() == [["fixed", "of one shape in all sources"], ["extra", "in one source only"]]
+    assert audit.skipped.to_numpy().tolist() == [
+        ["fixed", "of one shape in all sources"],
+        ["extra", "in one source only"],
+    ]
 
 
 @pytest.mark.parametrize(
