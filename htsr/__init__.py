@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from htsr.comparison.survey.survey import Survey, survey
     from htsr.compat.crosscheck import crosscheck
     from htsr.dynamics.coordinate_check import CoordinateCheck, coordinate_check
+    from htsr.dynamics.geometry import GradientGeometry, gradient_geometry
     from htsr.dynamics.width_audit import WidthAudit, width_audit
     from htsr.report.load import load
     from htsr.spectra.spectrum import Spectrum, esd
@@ -40,6 +41,7 @@ else:  # loading torch, pandas and scipy takes seconds, so each name loads its m
             "comparison.survey.survey": ["Survey", "survey"],
             "compat.crosscheck": ["crosscheck"],
             "dynamics.coordinate_check": ["CoordinateCheck", "coordinate_check"],
+            "dynamics.geometry": ["GradientGeometry", "gradient_geometry"],
             "dynamics.width_audit": ["WidthAudit", "width_audit"],
             "report.load": ["load"],
             "spectra.spectrum": ["Spectrum", "esd"],
@@ -65,8 +67,8 @@ __all__ = [  # noqa: RUF022 - grouped by what they are for
     "noise_null", "NoiseNull", "shuffle", "localization",
     # watch a training run
     "Monitor", "History",
-    # measure what steps do at several widths
-    "coordinate_check", "CoordinateCheck", "width_audit", "WidthAudit",
+    # what steps do, at several widths and along a gradient's singular directions
+    "coordinate_check", "CoordinateCheck", "width_audit", "WidthAudit", "gradient_geometry", "GradientGeometry",
     # train with HTMuon
     "optim",
     # the rest

@@ -79,7 +79,8 @@ def width_audit(
         raise TypeError(f"expected a list of sources, one for each width, got {type(sources).__name__}")
     if len(sources) < 2:
         raise ValueError(f"expected at least two sources, of different widths, got {len(sources)}")
-    labels = distinct_ends(sources) if all(map(is_path, sources)) else [str(i) for i in range(len(sources))]
+    paths = [source for source in sources if is_path(source)]
+    labels = distinct_ends(paths) if len(paths) == len(sources) else [str(i) for i in range(len(sources))]
     inventories = [select(open_source(source, conv="unfold"), layers, skip) for source in sources]
     matched, skipped = _roles([inventory.layers for inventory in inventories])
     found = [(role, label, one) for role, of in matched.items() for label, one in _in(labels, of)]
