@@ -143,9 +143,7 @@ def main() -> None:
         for start in ("initial", "trained"):
             print(f"## {name}, {start} state\n")
             compare(task, start, powers, steps, seeds, batches)
-    print(
-        f"Python {'.'.join(map(str, __import__('sys').version_info[:3]))}, torch {torch.__version__}, htsr {htsr.__version__}"
-    )
+    print(f"Python {platform.python_version()}, torch {torch.__version__}, htsr {htsr.__version__}")
 
 
 if __name__ == "__main__":
