@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from htsr.comparison.layer import LayerComparison
     from htsr.comparison.survey.survey import Survey, survey
     from htsr.compat.crosscheck import crosscheck
+    from htsr.dynamics.attention_logits import attention_logits
     from htsr.dynamics.coordinate_check import CoordinateCheck, coordinate_check
     from htsr.dynamics.geometry import GradientGeometry, gradient_geometry
     from htsr.dynamics.width_audit import WidthAudit, width_audit
@@ -40,6 +41,7 @@ else:  # loading torch, pandas and scipy takes seconds, so each name loads its m
             "comparison.layer": ["LayerComparison"],
             "comparison.survey.survey": ["Survey", "survey"],
             "compat.crosscheck": ["crosscheck"],
+            "dynamics.attention_logits": ["attention_logits"],
             "dynamics.coordinate_check": ["CoordinateCheck", "coordinate_check"],
             "dynamics.geometry": ["GradientGeometry", "gradient_geometry"],
             "dynamics.width_audit": ["WidthAudit", "width_audit"],
@@ -69,6 +71,7 @@ __all__ = [  # noqa: RUF022 - grouped by what they are for
     "Monitor", "History",
     # what steps do, at several widths and along a gradient's singular directions
     "coordinate_check", "CoordinateCheck", "width_audit", "WidthAudit", "gradient_geometry", "GradientGeometry",
+    "attention_logits",
     # train with HTMuon
     "optim",
     # the rest
