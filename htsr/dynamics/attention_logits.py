@@ -76,7 +76,7 @@ def attention_logits(source: Any, *, config: Mapping[str, object] | None = None)
         >>> _ = torch.manual_seed(0)
         >>> attention = nn.MultiheadAttention(32, 2)
         >>> attention_logits(attention)[["attention", "head", "bound", "how"]].round(1)
-            attention  head  bound    how
+                attention  head  bound    how
         0  in_proj_weight     0   10.1  norms
         1  in_proj_weight     1   10.1  norms
     """
