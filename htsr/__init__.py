@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from htsr.compat.crosscheck import crosscheck
     from htsr.dynamics.attention_logits import attention_logits
     from htsr.dynamics.coordinate_check import CoordinateCheck, coordinate_check
+    from htsr.dynamics.equilibrium import Equilibrium, equilibrium
     from htsr.dynamics.geometry import GradientGeometry, gradient_geometry
     from htsr.dynamics.width_audit import WidthAudit, width_audit
     from htsr.report.load import load
@@ -43,6 +44,7 @@ else:  # loading torch, pandas and scipy takes seconds, so each name loads its m
             "compat.crosscheck": ["crosscheck"],
             "dynamics.attention_logits": ["attention_logits"],
             "dynamics.coordinate_check": ["CoordinateCheck", "coordinate_check"],
+            "dynamics.equilibrium": ["Equilibrium", "equilibrium"],
             "dynamics.geometry": ["GradientGeometry", "gradient_geometry"],
             "dynamics.width_audit": ["WidthAudit", "width_audit"],
             "report.load": ["load"],
@@ -71,7 +73,7 @@ __all__ = [  # noqa: RUF022 - grouped by what they are for
     "Monitor", "History",
     # what steps do, at several widths and along a gradient's singular directions
     "coordinate_check", "CoordinateCheck", "width_audit", "WidthAudit", "gradient_geometry", "GradientGeometry",
-    "attention_logits",
+    "attention_logits", "equilibrium", "Equilibrium",
     # train with HTMuon
     "optim",
     # the rest

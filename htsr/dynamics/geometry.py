@@ -137,9 +137,9 @@ class _Measurement:
 
     def __init__(self, model: nn.Module, roles: Mapping[str, ParameterRole], closures: Sequence[Closure]) -> None:
         self._closures, self._model = closures, model
-        named = {name: p for name, p in model.named_parameters() if p.requires_grad}
-        self._readings = {name: _reading(named[name], roles[name]) for name in named}
-        self._parameters = {name: p for name, p in named.items() if self._readings[name] is not None}
+        self._readings = matrix_readings(model, roles)
+        named = model.named_parameters()
+        self._parameters = {name: p for name, p in named if name in self._readings and p.requires_grad}
         if not self._parameters:
             raise InputError(f"expected a model with weight matrices that can be trained, got {type(model).__name__}")
         self._losses: list[float] = []
@@ -234,7 +234,6 @@ class _Measurement:
     def _moved(self, name: str, number: int, step: Tensor, closure: Closure) -> float:
         """Return the loss with one matrix moved by minus a step; the copy of the model is as it was afterwards."""
         parameter, reading = self._parameters[name], self._readings[name]
-        assert reading is not None
         before = parameter.detach().clone()
         stacks = reading.pieces(torch.zeros(parameter.shape, dtype=step.dtype))
         _matrices(stacks)[number].copy_(step)
@@ -250,9 +249,7 @@ class _Measurement:
 
     def _pieces(self, name: str, tensor: Tensor) -> list[Tensor]:
         """Return the matrices in a parameter, or in something of its shape."""
-        reading = self._readings[name]
-        assert reading is not None
-        return _matrices(reading.pieces(tensor))
+        return _matrices(self._readings[name].pieces(tensor))
 
 
 def _matrices(stacks: Sequence[Tensor]) -> list[Tensor]:
@@ -260,11 +257,15 @@ def _matrices(stacks: Sequence[Tensor]) -> list[Tensor]:
     return [matrix for stack in stacks for matrix in stack]
 
 
-def _reading(parameter: Tensor, role: ParameterRole) -> Reading | None:
-    """Return how a parameter is read as matrices; None if it holds none."""
-    if role.algorithm == "htmuon":
-        return role.reading
-    return Reading() if parameter.ndim == 2 and parameter.is_floating_point() and role.decay else None
+def matrix_readings(model: nn.Module, roles: Mapping[str, ParameterRole]) -> dict[str, Reading]:
+    """Return how each parameter that holds weight matrices is read as these, by name."""
+    found = {}
+    for name, parameter in model.named_parameters():
+        if roles[name].algorithm == "htmuon":
+            found[name] = roles[name].reading
+        elif parameter.ndim == 2 and parameter.is_floating_point() and roles[name].decay:
+            found[name] = Reading()
+    return found
 
 
 def _mean_and_error(values: np.ndarray) -> tuple[float, float]:
