@@ -174,7 +174,7 @@ def _fit(last: pd.DataFrame, quantity: str) -> tuple[WidthExponent, str]:
     values = last[quantity].to_numpy()
     none = WidthExponent(math.nan, math.nan, -math.inf, math.inf)
     if np.isnan(last["change"]).any() and np.isfinite(last["level"]).all() and quantity == "change":
-        return none, "its batch changes with the steps"  # as that of a routed expert
+        return none, "gets other inputs at each step"  # as that of a routed expert
     if not np.isfinite(values).all():
         return none, f"not finite at width {last['width'][~np.isfinite(values)].min()}"
     if (values == 0).any():

@@ -280,7 +280,7 @@ class Equilibrium:
         most = f" (the most: {visible(growing.iloc[0])})" if len(growing) else ""
         low, high = times.min(), times.max()
         when = f"{low:,.0f}" if high < 1.01 * low else f"{low:,.0f} to {high:,.0f}"
-        return f"{len(self.details)} matrices: {parts}{most}. A change of weight decay shows within {when} steps."
+        return f"{len(self.details)} matrices: {parts}{most}. A change of weight decay takes {when} steps to show."
 
     def __repr__(self) -> str:
         shown = pd.DataFrame({"name": self.details["name"].map(visible)})

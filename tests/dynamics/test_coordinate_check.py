@@ -175,3 +175,23 @@ def test_names_must_match():
     )  # fmt: skip
     assert check.unmatched == ("1",)
     assert set(check.details["name"]) == {"0", "(model)"}
+
+
+class Routed(nn.Module):
+    """A layer that sees only the tokens that a router sends to it."""
+
+    def __init__(self, width):
+        super().__init__()
+        self.router, self.expert = nn.Linear(4, 1, bias=False), nn.Linear(4, width)
+
+    def forward(self, x):
+        scores = self.router(x)
+        return scores + self.expert(x[scores[:, 0] > 0]).sum()
+
+
+def test_inputs_that_change_are_named():
+    check = htsr.coordinate_check(
+        Routed, lambda m: torch.optim.SGD(m.parameters(), lr=10.0), lambda m: m(torch.randn(64, 4)).square().mean(),
+        widths=(4, 8), steps=1,
+    )  # fmt: skip
+    assert check.details.set_index("name").loc["expert", "verdict"] == "gets other inputs at each step"

@@ -77,7 +77,7 @@ def test_verdicts(weights, scale, verdict):
     found = htsr.equilibrium(model, sgd(model), pulled(G))
     assert found.details["verdict"].tolist() == [verdict]
     assert f"1 {verdict}" in repr(found)
-    assert "A change of weight decay shows within 19 steps." in repr(found)
+    assert "A change of weight decay takes 19 steps to show." in repr(found)
 
 
 def test_the_norm_of_muon_has_a_limit():
