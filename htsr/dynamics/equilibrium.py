@@ -18,7 +18,7 @@ from torch.optim import Optimizer
 from htsr.audit.arguments import check_whole_number
 from htsr.audit.layout import as_text
 from htsr.dynamics.coordinate_probe import Closure, kept_random_state
-from htsr.dynamics.geometry import matrix_readings
+from htsr.dynamics.geometry_measurement import matrix_readings
 from htsr.errors import InputError
 from htsr.optim.parameter_groups import parameter_roles
 from htsr.spectra.leading import leading_directions
