@@ -1,3 +1,5 @@
+import copy
+
 import numpy as np
 import pytest
 import torch
@@ -112,6 +114,34 @@ def test_decreases_of_a_quadratic_loss_are_exact():
             assert of[f"{kind}_error"].item() == pytest.approx(np.std(values, ddof=1) / 3**0.5, rel=1e-9)
 
 
+@pytest.mark.parametrize("kind", ["frobenius", "spectral"])
+def test_matrices_move_together_as_in_a_training_step(kind):
+    """The losses are those of a dense reference; the last Linear is the output, which HTMuon leaves to AdamW."""
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(6, 7, bias=False), nn.Linear(7, 5, bias=False), nn.Linear(5, 3)).double()
+    data = [torch.randn(20, 6).double() for _ in range(2)]
+
+    def loss(model, x):
+        return (model(x) - 1).square().mean()
+
+    geometry = htsr.gradient_geometry(model, [lambda m, x=x: loss(m, x) for x in data], powers=(0.5,), lr=0.2)
+    expected = []
+    for batch in range(2):
+        moved = copy.deepcopy(model)
+        gradients = torch.autograd.grad(loss(moved, data[batch]), [moved[0].weight, moved[1].weight])
+        for layer, G in zip(moved, gradients, strict=False):
+            U, S, Vh = torch.linalg.svd(G, full_matrices=False)
+            U, S, Vh = U[:, :3], S[:3], Vh[:3]  # three outputs, so that gradients have rank 3
+            powers = S**0.5
+            norm = powers.norm() / len(S) ** 0.5 if kind == "frobenius" else powers.max()
+            layer.weight.data -= 0.2 * max(1, G.shape[0] / G.shape[1]) ** 0.5 * (U * powers / norm) @ Vh
+        following = data[1 - batch]
+        expected.append(float((loss(model, following) - loss(moved, following)).detach()))
+    row = geometry.together[geometry.together["power"] == 0.5]
+    assert row[kind].item() == pytest.approx(np.mean(expected), rel=1e-6)
+    assert row[f"{kind}_error"].item() == pytest.approx(abs(expected[0] - expected[1]) / 2, rel=1e-6)
+
+
 def classifier():
     torch.manual_seed(0)
     return nn.Sequential(
@@ -152,6 +182,14 @@ def test_p_matters_where_singular_values_differ(flat, matters):
     geometry = htsr.gradient_geometry(model, linear)
     assert bool(geometry.details["matters"].item()) is matters
     assert ("p does not matter here" in repr(geometry)) is flat
+    assert f"Alone, it matters to {1 - flat} of 1 matrices." in repr(geometry)
+
+
+def test_a_single_batch_knows_no_noise():
+    geometry = htsr.gradient_geometry(classifier(), classify, batches=1)
+    assert set(geometry.details["matters"]) == {None}
+    assert "Whether p matters needs several batches." in repr(geometry)
+    assert set(geometry.grouping) == {"0.weight", "4.weight", "5.weight"}
 
 
 def test_the_grouping_makes_parameter_groups():
