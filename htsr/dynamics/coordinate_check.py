@@ -220,6 +220,10 @@ class CoordinateCheck:
             parts += [*named[:MAX_NAMED], *([f"{len(named) - MAX_NAMED} more are not"] * (len(named) > MAX_NAMED))]
         if unknown.any():
             parts.append(f"{unknown.sum()} cannot be told apart from flat with {runs} and these widths")
+        if self.unmatched:
+            parts.append(
+                f"{len(self.unmatched)} do not occur at every width ({visible(self.unmatched[0])}, for instance)"
+            )
         return f"{text}{'; '.join(parts)}."
 
     def plot(self, *, ax: "ManyAxes | None" = None) -> "Figure":

@@ -106,7 +106,7 @@ class Measurement:
                     if found is not None:
                         step, shorter = found.step(power)
                         moved = self._placed(name, number, step)
-                        slope = float((next_gradient.double().cpu() * step).sum())
+                        slope = float((next_gradient.cpu().double() * step).sum())
                         model = Decrease.measured(slope, lr, self._decrease({name: lr * moved}, following))
                         row |= {"frobenius": model.at(lr), "spectral": model.at(lr * shorter)}
                         row |= {"slope": model.slope, "curvature": model.curvature}

@@ -174,6 +174,7 @@ def test_names_must_match():
         widths=(16, 32), steps=1, seeds=1,
     )  # fmt: skip
     assert check.unmatched == ("1",)
+    assert "1 do not occur at every width (1, for instance)" in repr(check)
     assert set(check.details["name"]) == {"0", "(model)"}
 
 
