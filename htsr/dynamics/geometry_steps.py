@@ -24,9 +24,10 @@ GRAM_ERROR = (16 * torch.finfo(torch.float64).eps) ** 0.5
 class Gradient:
     """A gradient and the decomposition of its smaller Gram matrix, in float64, over a scale that makes its largest entry 1."""
 
-    G_MN: Tensor
-    U_KK: Tensor  # singular vectors of the smaller side
+    U_K: Tensor  # singular vectors of the smaller side, as columns
+    P_K: Tensor  # U^T G, or G U for a gradient with more rows than columns: the other side's, times the singular values
     S_K: Tensor  # singular values, descending; those that the entries do not resolve are left out
+    is_wide: bool
 
     @classmethod
     def of(cls, gradient: Tensor) -> "Gradient | None":
@@ -35,10 +36,12 @@ class Gradient:
         if not 0 < top < math.inf:
             return None
         G = gradient.detach().to("cpu", torch.float64) / top
-        evals, U = torch.linalg.eigh(G @ G.mT if G.shape[0] <= G.shape[1] else G.mT @ G)
+        is_wide = G.shape[0] <= G.shape[1]
+        evals, U = torch.linalg.eigh(G @ G.mT if is_wide else G.mT @ G)
         S, U = evals.clamp_min(0).sqrt().flip(-1), U.flip(-1)
         kept = resolved(S[None], RoundingNoise(G[None], gradient.dtype), GRAM_ERROR)[0]
-        return cls(G, U[:, kept], S[kept])
+        U = U[:, kept]
+        return cls(U, U.mT @ G if is_wide else G @ U, S[kept], is_wide)
 
     @property
     def nuclear_rank(self) -> float:
@@ -59,9 +62,9 @@ class Gradient:
         of equal spectral norm has Muon's spectral norm instead; at p = 0 the two are the same, Muon's.
         """
         powers = (self.S_K / self.S_K[0]) ** power
-        M, N = self.G_MN.shape
-        U = self.U_KK * (powers / self.S_K)
-        D = U @ (self.U_KK.mT @ self.G_MN) if M <= N else (self.G_MN @ U) @ self.U_KK.mT
+        factors = powers / self.S_K
+        D = (self.U_K * factors) @ self.P_K if self.is_wide else (self.P_K * factors) @ self.U_K.mT
+        M, N = D.shape
         scale = math.sqrt(len(powers)) / float(powers.norm())
         return D * (scale * math.sqrt(max(1, M / N))), 1 / (scale * float(powers.max()))
 
