@@ -33,6 +33,7 @@ def gradient_geometry(
     powers: Sequence[float] = POWERS,
     batches: int = 4,
     lr: float = 0.02,
+    alone: bool = True,
     newton_schulz: Sequence[tuple[float, float, float]] = MUON,
     progress: bool | None = None,
 ) -> "GradientGeometry":
@@ -47,6 +48,8 @@ def gradient_geometry(
         powers: The powers p to try; 0, which is Muon, is added.
         batches: How many batches to draw, if ``closure`` is one function. The standard errors come from them.
         lr: The learning rate at which steps are compared, in units of ``HTMuon`` and of Muon. HTMuon's default.
+        alone: Whether to measure steps of each matrix alone, too: a forward pass for each matrix, power and batch, which takes
+            most of the time. Without it, ``decreases`` knows only slopes.
         newton_schulz: Coefficients (a, b, c) of each Newton-Schulz step, by default the five of ``torch.optim.Muon``.
         progress: True or False shows or hides the progress bar; by default it is shown on a terminal, after a second.
 
@@ -111,7 +114,7 @@ def gradient_geometry(
         total, hidden = len(closures) * (len(measured.names) + 1), None if progress is None else not progress
         with tqdm(total=total, desc="geometry", unit="parameter", delay=1, disable=hidden) as bar:
             for batch in range(len(closures)):
-                for more_ranks, more_decreases in measured.of_batch(batch, powers, lr, newton_schulz):
+                for more_ranks, more_decreases in measured.of_batch(batch, powers, lr, newton_schulz, alone):
                     ranks += more_ranks
                     decreases += more_decreases
                     bar.update()
@@ -237,14 +240,17 @@ class GradientGeometry:
         known = matters(self.together, self.batches) if len(self.together) else None
         if known is None:
             return "Whether p matters needs several batches." if self.batches < 2 else "HTMuon would update no matrix."
-        alone = f"Alone, it matters to {int(self.details['matters'].eq(True).sum())} of {len(self.details)} matrices."
+        each = self.details["matters"]
+        alone = (
+            "" if each.isna().all() else f" Alone, it matters to {int(each.eq(True).sum())} of {len(each)} matrices."
+        )
         if not known:
-            return f"p does not matter here: no step differs from that at p = 0 by more than the noise. {alone}"
+            return f"p does not matter here: no step differs from that at p = 0 by more than the noise.{alone}"
         best = self.together.loc[self.together["frobenius"].idxmax()]
         values = f"{best['frobenius']:.3g} at p = {best['power']:g}"
         zero = self.together.loc[self.together["power"] == 0, "frobenius"].iloc[0]
         beside = "" if best["power"] == 0 else f", {zero:.3g} at p = 0"
-        return f"p matters here: a step lowers the loss most, by {values}{beside}. {alone}"
+        return f"p matters here: a step lowers the loss most, by {values}{beside}.{alone}"
 
     def __repr__(self) -> str:
         columns = ["rows", "columns", "nuclear_rank", "activation_stable_rank"]
@@ -255,7 +261,7 @@ class GradientGeometry:
                 _with_error(*pair) for pair in zip(self.details["log2_ratio"], self.details["ratio_error"], strict=True)
             ],
             left_behind=self.details["left_behind"].map("{:.1%}".format),
-            best_p=self.details["best_power"].map("{:g}".format),
+            best_p=["" if math.isnan(power) else f"{power:g}" for power in self.details["best_power"]],
             gain=[
                 _with_error(gain / abs(decrease), error / abs(decrease))
                 for gain, error, decrease in self.details[["gain", "gain_error", "decrease"]].to_numpy()

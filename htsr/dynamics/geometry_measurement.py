@@ -80,7 +80,12 @@ class Measurement:
         self.names = [name for name in self._parameters if all(name in gradients for gradients in self._gradients)]
 
     def of_batch(
-        self, batch: int, powers: Sequence[float], lr: float, newton_schulz: Sequence[tuple[float, float, float]]
+        self,
+        batch: int,
+        powers: Sequence[float],
+        lr: float,
+        newton_schulz: Sequence[tuple[float, float, float]],
+        alone: bool,
     ) -> Iterator[tuple[list[Row], list[Row]]]:
         """Yield for each parameter rows with the ranks of its matrices, and rows with decreases, one a matrix and power.
 
@@ -106,10 +111,15 @@ class Measurement:
                     if found is not None:
                         step, shorter = found.step(power)
                         moved = self._placed(name, number, step)
-                        slope = float((next_gradient.cpu().double() * step).sum())
-                        model = Decrease.measured(slope, lr, self._decrease({name: lr * moved}, following))
-                        row |= {"frobenius": model.at(lr), "spectral": model.at(lr * shorter)}
-                        row |= {"slope": model.slope, "curvature": model.curvature}
+                        row["slope"] = float((next_gradient.cpu().double() * step).sum())
+                        if alone:
+                            decrease = self._decrease({name: lr * moved}, following)
+                            model = Decrease.measured(row["slope"], lr, decrease)
+                            row |= {
+                                "frobenius": decrease,
+                                "spectral": model.at(lr * shorter),
+                                "curvature": model.curvature,
+                            }
                         if self._roles[name].algorithm == "htmuon":
                             for kind, factor in (("frobenius", lr), ("spectral", lr * shorter)):
                                 steps = together[power, kind]

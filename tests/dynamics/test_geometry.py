@@ -185,6 +185,15 @@ def test_p_matters_where_singular_values_differ(flat, matters):
     assert f"Alone, it matters to {1 - flat} of 1 matrices." in repr(geometry)
 
 
+def test_matrices_need_not_move_alone():
+    both, quick = (htsr.gradient_geometry(classifier(), classify, batches=2, alone=alone) for alone in (True, False))
+    assert quick.together.equals(both.together)
+    assert quick.decreases["slope"].equals(both.decreases["slope"])
+    assert quick.decreases["frobenius"].isna().all()
+    assert "Alone" in repr(both)
+    assert "Alone" not in repr(quick)
+
+
 def test_a_single_batch_knows_no_noise():
     geometry = htsr.gradient_geometry(classifier(), classify, batches=1)
     assert set(geometry.details["matters"]) == {None}
