@@ -16,8 +16,13 @@ if TYPE_CHECKING:
     from htsr.comparison.layer import LayerComparison
     from htsr.comparison.survey.survey import Survey, survey
     from htsr.compat.crosscheck import crosscheck
+    from htsr.dynamics.attention_logits import attention_logits
+    from htsr.dynamics.coordinate_check import CoordinateCheck, coordinate_check
+    from htsr.dynamics.equilibrium import Equilibrium, equilibrium
+    from htsr.dynamics.geometry import GradientGeometry, gradient_geometry
     from htsr.dynamics.step_audit import StepAudit
     from htsr.dynamics.steps import audit_steps
+    from htsr.dynamics.width_audit import WidthAudit, width_audit
     from htsr.report.load import load
     from htsr.spectra.spectrum import Spectrum, esd
     from htsr.spectra.vectors import localization
@@ -39,6 +44,11 @@ else:  # loading torch, pandas and scipy takes seconds, so each name loads its m
             "comparison.layer": ["LayerComparison"],
             "comparison.survey.survey": ["Survey", "survey"],
             "compat.crosscheck": ["crosscheck"],
+            "dynamics.attention_logits": ["attention_logits"],
+            "dynamics.coordinate_check": ["CoordinateCheck", "coordinate_check"],
+            "dynamics.equilibrium": ["Equilibrium", "equilibrium"],
+            "dynamics.geometry": ["GradientGeometry", "gradient_geometry"],
+            "dynamics.width_audit": ["WidthAudit", "width_audit"],
             "dynamics.step_audit": ["StepAudit"],
             "dynamics.steps": ["audit_steps"],
             "report.load": ["load"],
@@ -67,6 +77,9 @@ __all__ = [  # noqa: RUF022 - grouped by what they are for
     "Monitor", "History",
     # see what an optimizer's steps do
     "audit_steps", "StepAudit",
+    # what steps do, at several widths and along a gradient's singular directions
+    "coordinate_check", "CoordinateCheck", "width_audit", "WidthAudit", "gradient_geometry", "GradientGeometry",
+    "attention_logits", "equilibrium", "Equilibrium",
     # train with HTMuon
     "optim",
     # the rest

@@ -49,6 +49,7 @@ def parameter_groups(
     embeddings_and_head: str = "adamw",
     stacks: tuple[str, ...] = (),
     splits: Mapping[str, int | tuple[int, ...] | Reading] | None = None,
+    geometry: Mapping[str, str] | None = None,
     **settings: Any,
 ) -> list[dict[str, Any]]:
     """Make the groups for ``HTMuon``: matrices, then embeddings and head, then norms and biases without weight decay.
@@ -62,6 +63,8 @@ def parameter_groups(
         splits: How to split the parameters of a name pattern into parts that are updated on their own: a number of equal
             parts of the rows, the sizes of the parts, or a ``Reading``. ``{"*.qkv.weight": 3}`` splits query, key and
             value.
+        geometry: The algorithm of some parameters, ``"htmuon"`` or ``"adamw"`` by name, in place of what type and name say:
+            ``htsr.gradient_geometry(model, closure).grouping``.
         **settings: Settings of ``HTMuon`` for the groups of matrices, such as ``power=0.25``.
 
     Returns:
@@ -72,12 +75,14 @@ def parameter_groups(
         TypeError: If a setting is unknown, or the model is not a module.
         ValueError: If ``embeddings_and_head`` is neither of the two.
         InputError: If the model has no parameters, or settings are given and it has no matrices, or a pattern matches no
-            parameter.
+            parameter, or ``geometry`` names none.
     """
     problem = unknown_names(settings, MATRIX_SETTINGS)
     if problem is not None:
         raise TypeError(problem)
-    roles = parameter_roles(model, embeddings_and_head=embeddings_and_head, stacks=stacks, splits=splits)
+    roles = parameter_roles(
+        model, embeddings_and_head=embeddings_and_head, stacks=stacks, splits=splits, geometry=geometry
+    )
     if not roles:
         raise InputError(f"expected a model with parameters, got {type(model).__name__} without any")
     _tell_what_surprises(roles)
@@ -104,6 +109,7 @@ def parameter_roles(
     embeddings_and_head: str = "adamw",
     stacks: tuple[str, ...] = (),
     splits: Mapping[str, int | tuple[int, ...] | Reading] | None = None,
+    geometry: Mapping[str, str] | None = None,
 ) -> dict[str, ParameterRole]:
     """Decide by layer type and name which algorithm updates each parameter, and say why.
 
@@ -112,6 +118,7 @@ def parameter_roles(
         embeddings_and_head: See ``parameter_groups``.
         stacks: See ``parameter_groups``.
         splits: See ``parameter_groups``.
+        geometry: See ``parameter_groups``.
 
     Returns:
         The role of each parameter, by its name in ``model.named_parameters()``.
@@ -119,7 +126,7 @@ def parameter_roles(
     Raises:
         TypeError: If the model is not a module.
         ValueError: If ``embeddings_and_head`` is neither of the two.
-        InputError: If a pattern matches no parameter.
+        InputError: If a pattern matches no parameter, or ``geometry`` names none.
 
     Example:
         >>> model = nn.Sequential(nn.Embedding(10, 4), nn.Linear(4, 4), nn.LayerNorm(4), nn.Linear(4, 10))
@@ -150,6 +157,11 @@ def parameter_roles(
     for pattern in (*stacks, *(splits or {})):
         if not any(fnmatchcase(name, pattern) for name in named):
             raise InputError(f"expected a pattern of parameter names, {pattern!r} matches none of {', '.join(named)}")
+    for name, algorithm in (geometry or {}).items():
+        if name not in named or algorithm not in {"adamw", "htmuon"}:
+            raise InputError(
+                f"expected adamw or htmuon for names of parameters in geometry, got {algorithm!r} for {name!r}"
+            )
     for name, parameter in named.items():
         role = _role(name, parameter, owners[id(parameter)], heads)
         stack = next((pattern for pattern in stacks if fnmatchcase(name, pattern)), None)
@@ -162,6 +174,12 @@ def parameter_roles(
             and parameter.ndim == 2
         ):
             role = ParameterRole("htmuon", True, f"{role.reason}, a matrix in the paper's layout")
+        algorithm = (geometry or {}).get(name, role.algorithm)
+        if algorithm != role.algorithm and may_be_matrix(parameter):
+            reading = role.reading if algorithm == "htmuon" else Reading()
+            role = ParameterRole(
+                algorithm, True, f"{role.reason}, but {algorithm} by the geometry of its gradient", reading
+            )
         for pattern, split in (splits or {}).items():
             if role.algorithm == "htmuon" and fnmatchcase(name, pattern):
                 reading = split if isinstance(split, Reading) else role.reading._replace(split=split, split_dim=0)

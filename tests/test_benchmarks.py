@@ -95,6 +95,15 @@ BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
         ("import_time.py", ("| import torch |", "| htsr --help |", "| from htsr.optim import HTMuon |")),
         ("history_opening.py", ("| alpha() |", "| one spectrum |")),
         (
+            "gradient_geometry.py",
+            (
+                "## digits, trained state",
+                "| frobenius | decrease by a step, together |",
+                "| spectral | loss after 3 steps |",
+            ),
+        ),
+        ("widths.py", ("After 1 step, 2 seeds, widths 16, 32:", "| blocks.1.down |", "| position |")),
+        (
             "limits.py",
             ("| lognormal of width 0.414, smooth | 1000 |", "| shuffled, seed 0 | 39 |"),
         ),

@@ -1,1 +1,1 @@
-"""What an optimizer step did."""
+"""What an optimizer step did, and what that says about widths, learning rates and the choice of optimizer."""

@@ -9,6 +9,7 @@ from htsr.plots.models.esds import plot_esds
 from htsr.plots.models.histogram import histogram_of_layers, plot_histogram
 from htsr.plots.models.phases import phase_grid, plot_phases
 from htsr.plots.models.places import places
+from htsr.plots.models.widths import plot_widths
 from htsr.plots.runs.curves import curves
 from htsr.plots.runs.layers import layers_over_steps, plot_heat_map, plot_layers_over_steps
 from htsr.plots.runs.means import plot_means_against
@@ -39,6 +40,7 @@ __all__ = [  # noqa: RUF022 - grouped by what is drawn
     "plot_esds",
     "plot_histogram",
     "plot_phases",
+    "plot_widths",
     # training runs
     "plot_against",
     "plot_against_power",

@@ -78,6 +78,7 @@ class Monitor:
         about: Settings of the run to keep in ``run.json``, by name: numbers, texts, truth values or None. ``History.settings``
             has them beside ``lr``, ``power`` and ``weight_decay`` of the optimizer and torch's ``seed``, if the training has set
             one; a setting that is given here replaces one that the Monitor found. Tables and labels of runs show all of them.
+        per_head: Cut attention weights into their heads, as in ``analyze``; ``htsr.attention_logits`` needs it.
 
     Attributes:
         step_count: Training steps done, or begun if there are several optimizers.
@@ -130,6 +131,7 @@ class Monitor:
         raise_at_close: bool = False,
         timeout: float = 300.0,
         about: Mapping[str, object] | None = None,
+        per_head: bool = False,
     ) -> None:
         check_arguments(model, every, run_dir, log, budget, background, bootstrap, first_step, timeout, about)
         optimizers = optimizers_of(optimizer)
@@ -144,7 +146,7 @@ class Monitor:
         self._planned: int | None = None  # the step that is being made or comes next, if it is to be captured
         self._turns = Turns(len(optimizers))
         self._budget = Budget(budget)
-        camera = Camera(model, optimizers, layers, skip, quantities, copy=background)
+        camera = Camera(model, optimizers, layers, skip, quantities, copy=background, per_head=per_head)
         logged = logged_layers(
             log_layers, camera.inventory()
         )  # refuse patterns without a match before anything is written

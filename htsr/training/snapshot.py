@@ -58,16 +58,17 @@ class Camera:
         skip: Patterns,
         quantities: Collection[str],
         copy: bool,
+        per_head: bool = False,
     ) -> None:
         self._model, self._optimizers = model, optimizers
         self._layers, self._skip = layers, skip
-        self._quantities, self._copy = quantities, copy
+        self._quantities, self._copy, self._per_head = quantities, copy, per_head
         self._before: dict[int, Tensor] = {}  # the parameters before the step, by their id
         self._gradients: dict[int, Tensor | str] = {}  # of the step, or why there is none, by the parameter's id
 
     def inventory(self) -> Inventory:
         """Return the layers as they are now."""
-        return select(open_source(self._model), self._layers, self._skip)
+        return select(open_source(self._model, per_head=self._per_head), self._layers, self._skip)
 
     @torch.no_grad()
     def keep_parameters(self, optimizer: Optimizer) -> None:
