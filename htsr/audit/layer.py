@@ -241,7 +241,7 @@ def analyze_eigenvalues(layer: Layer, weight: torch.Tensor, evals: np.ndarray, s
         row |= cells.tail_cells(spectrum, fit) | ({"num_fingers": fit.num_fingers} if settings.clip_fingers else {})
         if settings.bootstrap:
             row |= cells.resampled_cells(fit, settings.bootstrap, seed)
-            row["reason"] = "; ".join(filter(None, (row["reason"], fit.interval_caution)))
+            row["reason"] = "; ".join(filter(None, (str(row["reason"]), fit.interval_caution)))
         if settings.alternatives:
             row |= cells.alternative_cells(fit)
     noise, shuffled, tested = None, None, None

@@ -13,14 +13,8 @@ from htsr.audit.arguments import check_whole_number
 from htsr.audit.layout import as_text
 from htsr.audit.progress import tqdm
 from htsr.audit.table import shortened
-from htsr.dynamics.coordinate_probe import (
-    Closure,
-    Probe,
-    kept_random_state,
-    rms,
-    rms_of_change,
-    seed_everything,
-)
+from htsr.dynamics.coordinate_probe import Closure, Probe, rms, rms_of_change
+from htsr.dynamics.random_state import kept_random_state, seed_everything
 from htsr.dynamics.width_exponent import NOT_TOLD_APART, WidthExponent, fit_width_exponent
 from htsr.errors import InputError
 from htsr.text import visible

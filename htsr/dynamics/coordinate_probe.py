@@ -1,16 +1,15 @@
 """Activations of a model's layers on one fixed batch: the one of the first call of a closure."""
 
-import random
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_map_only
 
+from htsr.dynamics.random_state import RandomState
 from htsr.errors import InputError
 
 # What the model as a whole is called beside its layers.
@@ -105,40 +104,6 @@ def rms_of_change(now: Sequence[Tensor], start: Sequence[Tensor]) -> float:
     if [tensor.shape for tensor in now] != [tensor.shape for tensor in start]:
         return float("nan")
     return rms([new.float() - old.float() for new, old in zip(now, start, strict=True)])
-
-
-class RandomState:
-    """The states of torch's, numpy's and Python's global random numbers."""
-
-    def __init__(self) -> None:
-        self._torch, self._python = torch.get_rng_state(), random.getstate()
-        self._numpy = np.random.get_state()  # noqa: NPY002 - what a closure draws from
-        self._cuda = torch.cuda.get_rng_state_all() if torch.cuda.is_initialized() else None
-
-    def restore(self) -> None:
-        """Set the states back."""
-        torch.set_rng_state(self._torch)
-        np.random.set_state(self._numpy)  # noqa: NPY002
-        random.setstate(self._python)
-        if self._cuda is not None:
-            torch.cuda.set_rng_state_all(self._cuda)
-
-
-def seed_everything(seed: int) -> None:
-    """Seed torch's, numpy's and Python's global random numbers."""
-    torch.manual_seed(seed)
-    np.random.seed(seed)  # noqa: NPY002
-    random.seed(seed)
-
-
-@contextmanager
-def kept_random_state() -> Iterator[None]:
-    """Set the global random numbers back at the end."""
-    before = RandomState()
-    try:
-        yield
-    finally:
-        before.restore()
 
 
 def _main_tensor(output: Any) -> Tensor | None:

@@ -3,7 +3,6 @@
 With decoupled weight decay a step is ``W' = (1 - lr w) W - lr O``, where w is the weight decay and O the update.
 """
 
-import copy
 import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -17,8 +16,10 @@ from torch.optim import Optimizer
 
 from htsr.audit.arguments import check_whole_number
 from htsr.audit.layout import as_text
-from htsr.dynamics.coordinate_probe import Closure, kept_random_state
+from htsr.dynamics.coordinate_probe import Closure
 from htsr.dynamics.geometry_measurement import matrix_readings
+from htsr.dynamics.random_state import kept_random_state
+from htsr.dynamics.step_copies import isolated
 from htsr.errors import InputError
 from htsr.optim.parameter_groups import parameter_roles
 from htsr.spectra.leading import leading_directions
@@ -98,7 +99,7 @@ def equilibrium(
 def _of_model(model: nn.Module, optimizers: list[Optimizer], closure: Closure, steps: int) -> list[dict[str, Any]]:
     """Return the rows of a model, from some steps of a copy."""
     with kept_random_state():
-        twin, twins = copy.deepcopy((model, optimizers))
+        twin, twins = isolated(model, optimizers)
         readings = matrix_readings(twin, parameter_roles(twin))
         held = {id(p): (one, group) for one in twins for group in one.param_groups for p in group["params"]}
         named = {name: p for name, p in twin.named_parameters() if name in readings and id(p) in held}

@@ -1,6 +1,5 @@
 """Which layers want a spectral step, and whether the power p of its singular values matters there."""
 
-import copy
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -14,9 +13,11 @@ from htsr.audit.arguments import check_whole_number
 from htsr.audit.layout import as_text
 from htsr.audit.progress import tqdm
 from htsr.audit.table import shortened
-from htsr.dynamics.coordinate_probe import Closure, kept_random_state
+from htsr.dynamics.coordinate_probe import Closure
 from htsr.dynamics.geometry_measurement import KINDS, Measurement, Row, closures_of
 from htsr.dynamics.geometry_steps import MUON
+from htsr.dynamics.random_state import kept_random_state
+from htsr.dynamics.step_copies import isolated
 from htsr.optim.parameter_groups import ParameterRole, parameter_roles
 from htsr.text import visible
 
@@ -110,7 +111,7 @@ def gradient_geometry(
     ranks: list[Row] = []
     decreases: list[Row] = []
     with kept_random_state():
-        measured = Measurement(copy.deepcopy(model), roles, closures)
+        measured = Measurement(isolated(model, [])[0], roles, closures)
         total, hidden = len(closures) * (len(measured.names) + 1), None if progress is None else not progress
         with tqdm(total=total, desc="geometry", unit="parameter", delay=1, disable=hidden) as bar:
             for batch in range(len(closures)):

@@ -10,9 +10,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from htsr.dynamics.coordinate_probe import Closure, seed_everything
+from htsr.dynamics.coordinate_probe import Closure
 from htsr.dynamics.geometry_activations import incoming_activations
 from htsr.dynamics.geometry_steps import Decrease, Gradient
+from htsr.dynamics.random_state import seed_everything
 from htsr.errors import InputError
 from htsr.optim.matrices import Reading
 from htsr.optim.parameter_groups import ParameterRole

@@ -1,47 +1,17 @@
-"""Copies of a model and its optimizers that can be stepped while the originals, and all random numbers, stay as they are."""
+"""Copies of a model and its optimizers that can be stepped while the originals stay as they are."""
 
 import copy
-import random
 from collections import OrderedDict
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
-import numpy as np
-import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from htsr.errors import InputError
 from htsr.training.optimizers import parameters_of
-
-
-@contextmanager
-def kept_random_state(seed: int | None) -> Iterator[None]:
-    """Give Python, numpy and torch their random state back at the end; seed them within the context if there is a seed."""
-    python, cpu = random.getstate(), torch.get_rng_state()
-    numpy = np.random.get_state()  # noqa: NPY002 - a closure may draw from the global state
-    cuda = torch.cuda.get_rng_state_all() if torch.cuda.is_initialized() else []
-    mps = torch.mps.get_rng_state() if torch.backends.mps.is_available() else None
-    try:
-        if seed is not None:
-            random.seed(seed)
-            np.random.seed(seed)  # noqa: NPY002
-            torch.default_generator.manual_seed(seed)  # torch.manual_seed would also seed a GPU that is used later
-            if cuda:
-                torch.cuda.manual_seed_all(seed)
-            if mps is not None:
-                torch.mps.manual_seed(seed)
-        yield
-    finally:
-        random.setstate(python)
-        np.random.set_state(numpy)  # noqa: NPY002
-        torch.set_rng_state(cpu)
-        if cuda:
-            torch.cuda.set_rng_state_all(cuda)
-        if mps is not None:
-            torch.mps.set_rng_state(mps)
 
 
 @contextmanager

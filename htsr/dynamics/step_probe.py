@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
-from htsr.dynamics.step_copies import kept_random_state
+from htsr.dynamics.random_state import kept_random_state
 
 # Of each layer the probe keeps so many inputs, evenly spaced, and so many numbers of its output: enough for three digits.
 MAX_TOKENS, MAX_NUMBERS = 1024, 2**20

@@ -14,8 +14,9 @@ from torch.optim import Optimizer
 from htsr.audit.columns import STEP_COLUMNS
 from htsr.audit.row import Row, finished
 from htsr.dynamics.norms import rms_factor
+from htsr.dynamics.random_state import kept_random_state
 from htsr.dynamics.step_audit import StepAudit
-from htsr.dynamics.step_copies import forget_history, gradients_set_aside, isolated, kept_random_state
+from htsr.dynamics.step_copies import forget_history, gradients_set_aside, isolated
 from htsr.dynamics.step_measures import Held, Measured, held_parameters, measured, update_and_decay
 from htsr.dynamics.step_probe import Activation, Activations, Forward, Probe, rms
 from htsr.dynamics.verdicts import verdicts

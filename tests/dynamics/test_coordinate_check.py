@@ -6,7 +6,8 @@ import torch
 from torch import nn
 
 import htsr
-from htsr.dynamics.coordinate_probe import Probe, seed_everything
+from htsr.dynamics.coordinate_probe import Probe
+from htsr.dynamics.random_state import seed_everything
 from htsr.optim import HTMuon, parameter_groups
 
 WIDTHS = (16, 32, 64)

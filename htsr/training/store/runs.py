@@ -12,10 +12,10 @@ from htsr.audit.shown import Shown
 from htsr.errors import InputError
 from htsr.labels import labels
 from htsr.text import visible
-from htsr.training.store import seeds
 from htsr.training.store.capture import WEIGHTS
 from htsr.training.store.files import ABOUT, CAPTURES
 from htsr.training.store.history import History
+from htsr.training.store.seeds import best, by_setting, paired, values
 from htsr.weights.names import distinct_ends
 
 if TYPE_CHECKING:
@@ -139,7 +139,7 @@ class Runs(Shown, Mapping[str, History]):
             InputError: If runs with one value differ in more than their seed.
         """
         names = [setting] if isinstance(setting, str) else list(setting)
-        return seeds.by_setting(seeds.values(self, metric), names)
+        return by_setting(values(self, metric), names)
 
     def paired(self, setting: str, *, baseline: object, metric: str, see: float | None = None) -> pd.DataFrame:
         """Differences from a baseline, paired by seed: what a setting does beside what chance does.
@@ -159,7 +159,7 @@ class Runs(Shown, Mapping[str, History]):
             ValueError: If a run does not tell the setting or its seed, has no such metric, or no run has the baseline.
             InputError: If two runs share setting and seed.
         """
-        return seeds.paired(seeds.values(self, metric), setting, baseline, see)
+        return paired(values(self, metric), setting, baseline, see)
 
     def best_lr(self, setting: str, lr: str = "lr", *, metric: str, lowest: bool = True) -> pd.DataFrame:
         """The learning rate with the best mean over seeds, for each value of a setting.
@@ -178,7 +178,7 @@ class Runs(Shown, Mapping[str, History]):
             ValueError: As ``table``.
             InputError: As ``table``.
         """
-        return seeds.best(seeds.values(self, metric), setting, lr, lowest=lowest)
+        return best(values(self, metric), setting, lr, lowest=lowest)
 
     def plot_against(self, setting: str, metrics: Sequence[str], *, ax: "ManyAxes | None" = None) -> "Figure":
         """Draw the end of training against a setting: each run, and the mean over seeds in its 95 % interval.
@@ -197,7 +197,7 @@ class Runs(Shown, Mapping[str, History]):
         """
         from htsr import plots
 
-        tables = {metric: (self.table(setting, metric), seeds.values(self, metric)) for metric in metrics}
+        tables = {metric: (self.table(setting, metric), values(self, metric)) for metric in metrics}
         return plots.figure_of(plots.plot_means_against(tables, setting, ax=ax))
 
     def _told(self, label: str, setting: str) -> object:
