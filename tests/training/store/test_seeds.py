@@ -46,10 +46,11 @@ def test_only_seeds_that_both_have_are_paired():
 
 def test_the_paired_interval_covers():
     rng, inside = np.random.default_rng(1), 0
-    for _ in range(400):
-        row = seeds.paired(runs_of(drawn(rng, 5)), "power", 0.0, None).iloc[1]
-        inside += row["low"] <= 0.15 <= row["high"]
-    assert 0.93 - 0.01 <= inside / 400 <= 0.97 + 0.01
+    for _ in range(1500):
+        values = drawn(rng, 5)
+        low, high = seeds.interval(np.array([values[0.5, s] - values[0.0, s] for s in range(5)]))
+        inside += low <= 0.15 <= high
+    assert 0.93 <= inside / 1500 <= 0.97
 
 
 @pytest.mark.parametrize(("sd", "see"), [(1.0, 1.0), (0.1, 0.05), (2.0, 0.5)])
