@@ -50,6 +50,11 @@ def add_parser(commands: "Commands") -> argparse.ArgumentParser:
         metavar="N",
         help="number of resamples, such as 500, for the interval of alpha and the goodness of fit (default: 0, neither)",
     )
+    parser.add_argument(
+        "--clip-fingers",
+        action="store_true",
+        help="leave up to nine largest eigenvalues that stand apart out of the fit",
+    )
     parser.add_argument("--alternatives", action="store_true", help="compare each tail with other distributions")
     parser.add_argument("--randomize", action="store_true", help="shuffle each matrix and count correlation traps")
     parser.add_argument("--vectors", action="store_true", help="measure how localised the leading singular vectors are")
@@ -91,6 +96,10 @@ def _run(options: argparse.Namespace) -> int:
 
     if 0 < options.bootstrap < MIN_RESAMPLES:
         options.parser.error(f"argument --bootstrap: expected 0 or at least {MIN_RESAMPLES}, got {options.bootstrap}")
+    if options.bootstrap and options.clip_fingers:
+        options.parser.error(
+            "argument --clip-fingers: resamples of a clipped fit would hold such values again; leave out --bootstrap"
+        )
     if options.device is not None:
         try:
             check_device(options.device)
@@ -110,6 +119,7 @@ def _run(options: argparse.Namespace) -> int:
             state=options.state,
             convention=options.convention,
             null=options.null,
+            clip_fingers=options.clip_fingers,
             bootstrap=options.bootstrap,
             alternatives=options.alternatives,
             randomize=options.randomize,

@@ -67,6 +67,7 @@ def test_an_abbreviated_option_is_refused_with_the_usage_of_the_command(capsys):
     ("arguments", "message"),
     [
         (["--bootstrap", str(MIN_RESAMPLES - 1)], f"argument --bootstrap: expected 0 or at least {MIN_RESAMPLES}"),
+        (["--bootstrap", "50", "--clip-fingers"], "argument --clip-fingers: resamples of a clipped fit"),
         (["--device", "abacus"], "argument --device: expected a device of this machine"),
         (["--resume"], "--resume needs the -o FILE"),
     ],
