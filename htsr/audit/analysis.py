@@ -101,7 +101,7 @@ def analyze(
         alternatives: Compare each tail with a lognormal, an exponential, a stretched exponential and a truncated power law;
             this takes about half a second a layer.
         bootstrap: Number of resamples for the 95 % interval of alpha and for the goodness of fit. Each resample chooses xmin
-            anew; 0 leaves both out. 500 resamples of 1000 eigenvalues take about 0.2 s.
+            anew; 0 leaves both out. 500 resamples of 1000 eigenvalues take about 0.8 s.
         randomize: Shuffle the entries and count correlation traps, the eigenvalues that survive the shuffle; name the elements
             and the mean that cause them, and measure the distance between the two spectra. Doubles the time.
         bulk: Say what noise would look like: the Marchenko-Pastur bulk, the spikes above it, the alpha that Gaussian noise of

@@ -12,7 +12,7 @@ from htsr.audit.row import Row
 from htsr.bulk.bulk_fit import MAX_KURTOSIS
 from htsr.p_values import GOODNESS_P, NULL_P, VUONG_P
 
-# A fit to a tail of fewer values says little: 95 % intervals from tails of 30 values cover 71 % (benchmarks/tail_accuracy.py).
+# A fit to a tail of fewer values says little: sigma is a fifth of alpha - 1 and more.
 SMALL_TAIL = 30
 # p-values up to these are worth a sentence: of noise looking this heavy-tailed, and of the goodness of fit.
 SIGNIFICANT, POOR_FIT = 0.05, 0.1
