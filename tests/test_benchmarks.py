@@ -97,7 +97,7 @@ BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
             (
                 "| all twelve | unseen: mixer | 4 |",
                 "| SGD | 8 | ",
-                "MiniLM, which AdamW trained: probability of Muon ",
+                " of 37 |",
                 "| localisation of right vectors | ",
             ),
         ),
