@@ -5,7 +5,8 @@ Adam-like and two Muon-like optimizers. A logistic regression on a few measures 
 networks and judges others: other seeds, architectures that it has not seen, networks that neither optimizer trained, and a
 Transformer that AdamW trained elsewhere.
 
-    python benchmarks/fingerprint.py           # writes benchmarks/results/fingerprint.md, ten minutes
+    pip install scikit-learn 'htsr[demo]'
+    python benchmarks/fingerprint.py           # writes benchmarks/results/fingerprint.md, twelve minutes
     python benchmarks/fingerprint.py --quick   # two seeds, twenty steps, prints only
 """
 
