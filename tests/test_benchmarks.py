@@ -92,6 +92,15 @@ BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
                 "| Muon and AdamW | 2 | 0 |",
             ),
         ),
+        (
+            "fingerprint.py",
+            (
+                "| all twelve | unseen: mixer | 4 |",
+                "| SGD | 8 | ",
+                " of 37 |",
+                "| localisation of right vectors | ",
+            ),
+        ),
         ("import_time.py", ("| import torch |", "| htsr --help |", "| from htsr.optim import HTMuon |")),
         ("history_opening.py", ("| alpha() |", "| one spectrum |")),
         (
