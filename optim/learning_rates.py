@@ -75,8 +75,10 @@ def convert_lr(lr: float, shape: tuple[int, int], *, rule: str = "torch", to: st
     problem = unknown_names({rule, to}, UNITS)
     if problem is not None:
         raise ValueError(problem.replace("settings", "implementations", 1))
-    if len(shape) != 2 or min(shape) < 1:
-        raise ValueError(f"expected shape to be (out, in), got {tuple(shape)}")
+    if not 0 <= lr < math.inf:
+        raise ValueError(f"expected lr to be a finite number >= 0, got {lr}")
+    if not isinstance(shape, tuple | list) or len(shape) != 2 or min(shape) < 1:
+        raise ValueError(f"expected shape to be (out, in), got {shape!r}")
     return float(lr) * FACTORS[UNITS[rule]](*shape) / FACTORS[UNITS[to]](*shape)
 
 

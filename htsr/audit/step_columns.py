@@ -15,7 +15,7 @@ VERDICTS: Mapping[str, str] = {
     "no optimizer": "The parameter requires a gradient, and no optimizer holds it.",
     "ranks not averaged": "The processes of one training make different updates.",
     "lr 0": "The learning rate of the group is 0.",
-    "no gradient": "No gradient reached the parameter, or zeros did, and it did not move.",
+    "no gradient": "No gradient reached the parameter, or zeros did, so at most weight decay moved it.",
     "frozen": "The parameter does not require a gradient, or it did not move though it has one.",
     "below epsilon": "The step is less than promised, since the gradients are as small as the optimizer's epsilon.",
     "lost to rounding": "The type of the weights rounds steps of this size away, or up.",

@@ -96,15 +96,24 @@ def coordinate_check(
     widths = tuple(sorted(set(map(int, widths))))
     if len(widths) < 2:
         raise ValueError(f"expected at least two widths, got {shortened(widths) or 'none'}")
+    for name, function in (("make_model", make_model), ("make_optimizer", make_optimizer), ("closure", closure)):
+        if not callable(function) or isinstance(function, nn.Module):
+            raise TypeError(f"expected {name} to be a function, got {type(function).__name__}")
     rows: list[dict[str, Any]] = []
+    sizes: dict[int, int] = {}
     runs = [(seed, width) for seed in range(seeds) for width in widths]
     with kept_random_state():
         for seed, width in tqdm(
             runs, desc="coordinate check", unit="run", delay=1, disable=None if progress is None else not progress
         ):
-            measured = _one_run(make_model, make_optimizer, closure, width, steps, seed)
+            measured, sizes[width] = _one_run(make_model, make_optimizer, closure, width, steps, seed)
             rows += [{"width": width, "seed": seed, **row} for row in measured]
     measurements = pd.DataFrame(rows)
+    if len(set(sizes.values())) < len(widths):
+        raise InputError(
+            "expected make_model(width) to make a model of that width, got "
+            f"{', '.join(f'{size} parameters at width {width}' for width, size in sizes.items())}"
+        )
     known = measurements.groupby("name", sort=False)["width"].nunique()
     unmatched = tuple(known.index[known < len(widths)])
     measurements = measurements[~measurements["name"].isin(unmatched)].reset_index(drop=True)
@@ -124,8 +133,11 @@ def _one_run(
     width: int,
     steps: int,
     seed: int,
-) -> list[dict[str, Any]]:
-    """Train one model and return the level of each layer's activations and of their change, before and after each step."""
+) -> tuple[list[dict[str, Any]], int]:
+    """Train one model and return the level of each layer's activations and of their change, before and after each step.
+
+    The number of its parameters is the second value.
+    """
     seed_everything(2 * seed)
     model = make_model(width)
     if not isinstance(model, nn.Module):
@@ -149,7 +161,7 @@ def _one_run(
             {"step": step, "name": name, "level": rms(outputs), "change": rms_of_change(outputs, start.get(name, []))}
             for name, outputs in probe.again().items()
         ]
-    return rows
+    return rows, sum(p.numel() for p in model.parameters())
 
 
 def _row(name: str, last: pd.DataFrame) -> dict[str, Any]:
@@ -211,7 +223,7 @@ class CoordinateCheck:
         parts = [f"the changes of {wanted.sum()} of {len(self.details)} layers are flat"]
         if len(wrong):
             named = [f"{visible(row.name)} {row.verdict}" for row in wrong.itertuples(index=False)]
-            parts += [*named[:MAX_NAMED], *([f"{len(named) - MAX_NAMED} more are not"] * (len(named) > MAX_NAMED))]
+            parts += [*named[:MAX_NAMED], *([f"{len(named) - MAX_NAMED} more are not flat"] * (len(named) > MAX_NAMED))]
         if unknown.any():
             parts.append(f"{unknown.sum()} cannot be told apart from flat with {runs} and these widths")
         if self.unmatched:

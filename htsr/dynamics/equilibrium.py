@@ -20,6 +20,7 @@ from htsr.dynamics.coordinate_probe import Closure
 from htsr.dynamics.geometry_measurement import matrix_readings
 from htsr.dynamics.random_state import kept_random_state
 from htsr.dynamics.step_copies import isolated
+from htsr.dynamics.steps import gradients_of
 from htsr.errors import InputError
 from htsr.optim.parameter_groups import parameter_roles
 from htsr.spectra.leading import leading_directions
@@ -108,9 +109,9 @@ def _of_model(model: nn.Module, optimizers: list[Optimizer], closure: Closure, s
         rates: dict[str, list[_Step]] = {}
         for step in range(steps):
             before = {name: p.detach().clone() for name, p in named.items()}
-            for one in twins:
-                one.zero_grad()
-            closure(twin).backward()
+            loss = gradients_of(twin, twins, closure)
+            if not math.isfinite(loss):
+                raise InputError(f"expected a finite loss, got {loss} in step {step + 1}: the training diverges")
             for one in twins:
                 one.step()
             for name, p in named.items():

@@ -3,6 +3,7 @@
 A step from the gradient of one batch is judged on the batch that follows.
 """
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any
@@ -68,6 +69,12 @@ class Measurement:
             used = {name: g for name, g in zip(self._parameters, found, strict=True) if g is not None}
             if not used:
                 raise InputError("expected closure(model) to use the model that it gets: no parameter has a gradient")
+            norms = [float(g.norm()) for g in used.values()]
+            if not all(map(math.isfinite, norms)) or not any(norms):
+                what = "all zero" if not any(norms) else "not finite"
+                raise InputError(
+                    f"expected gradients that say something, but they are {what} for a loss of {float(loss.detach()):.6g}"
+                )
             self._gradients.append(used)
             self._activations.append(activations)
             first = float(loss.detach())

@@ -15,6 +15,8 @@ BEFORE = (
 )  # fmt: skip
 # The norm in front of BERT's attention is the last one of the block before, or that of the embeddings.
 BERT = re.compile(r"(.*?)((?:encoder\.)?layer\.)(\d+)\.attention\.self\.")
+# Keys of a cross-attention come from another sequence, and its queries behind a norm that differs from model to model.
+CROSS = re.compile(r"multihead_attn|cross|encoder_attn|encdec|enc_dec", re.IGNORECASE)
 QUERY_KEY = ("norm", "layernorm", "ln")
 # Models that store gains less 1.
 LESS_ONE = re.compile(r"gemma[23]?(_text)?|recurrent_gemma|nemotron|qwen3_next|qwen3_5\w*")
@@ -36,7 +38,12 @@ class Norm:
 
 
 def norm_before(attention: str, width: int, vectors: Mapping[str, Tensor], config: Mapping[str, object]) -> Norm | None:
-    """Return the norm that made the inputs of an attention, found by name and length; None if there is none of a known name."""
+    """Return the norm that made the inputs of an attention, found by name and length.
+
+    None if there is none of a known name, and for a cross-attention.
+    """
+    if CROSS.search(attention):
+        return None
     if bert := BERT.match(attention):
         start, layers, number = bert.group(1), bert.group(2), int(bert.group(3))
         before = f"{start}{layers}{number - 1}.output.LayerNorm" if number else f"{start}embeddings.LayerNorm"

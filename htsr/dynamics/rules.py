@@ -30,8 +30,8 @@ POLAR_BOUNDS = (0.55, 1.03)
 LEAST_SHARE = 0.1
 # HTMuon's powers are off by up to 4 % at p = -0.25 by ``iterate``, and by what ``stream`` lags behind.
 POWER_BOUNDS = (0.9, 1.1)
-# Adam's step is compared with the one that its state asks for without epsilon: half of it is gone below.
-ADAM_BOUNDS = (0.5, 1.1)
+# Adam's step is compared with the one that its state asks for without epsilon.
+ADAM_BOUNDS = (0.9, 1.1)
 # Epsilon in K. Jordan's code, which has no setting for it.
 JORDAN_EPS = 1e-7
 

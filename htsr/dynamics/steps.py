@@ -1,6 +1,7 @@
 """Make a few training steps on a copy, and say of each weight matrix what the optimizer really did to it."""
 
 import inspect
+import logging
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
@@ -24,6 +25,8 @@ from htsr.errors import InputError
 from htsr.training.optimizers import labels_of, optimizers_of
 from htsr.training.ranks import is_distributed
 from htsr.training.schedules import check_whole
+
+logger = logging.getLogger(__name__)
 
 Closure = Callable[[nn.Module], Any]
 # How much larger the gradients are in the second first step. A power of two, so that no digit is lost on the way.
@@ -68,8 +71,8 @@ def audit_steps(
     Notes:
         A matrix is what the optimizer takes for one: kernels are flattened to (out, in * positions), three-dimensional
         parameters are stacks of matrices, and HTMuon's ``layout`` and ``split`` count. Learning-rate schedulers make no step.
-        Hooks of the optimizers do not run, and what the closure holds besides the model, such as an iterator of batches, goes
-        on.
+        Hooks of optimizers and of parameters do not run, and what the closure holds besides the model, such as an iterator of
+        batches, goes on.
 
         The degree of homogeneity comes from two more first steps, with a state of zeros, the second one with gradients
         4 times as large.
@@ -93,6 +96,12 @@ def audit_steps(
         if not callable(function) and (name == "closure" or function is not None):
             raise TypeError(f"expected {name} to be a function of the model, got {type(function).__name__}")
     check_whole("steps", steps, 1)
+    hooked = sum(bool(p._backward_hooks or getattr(p, "_post_accumulate_grad_hooks", None)) for p in model.parameters())
+    if hooked:
+        logger.warning(
+            "%d parameters have hooks on their gradients, which do not run on copies: the audit shows steps without them",
+            hooked,
+        )
     with kept_random_state(seed), gradients_set_aside(model):
         rehearsal = _Rehearsal(model, optimizers, closure, probe)
         rows = [row for step in range(1, steps + 1) for row in rehearsal.step(step)]
@@ -119,7 +128,7 @@ class _Rehearsal:
 
     def step(self, number: int) -> list[Row]:
         """Make one step, and return a row for each matrix."""
-        self.losses.append(_gradients(self._model, self._optimizers, self._closure))
+        self.losses.append(gradients_of(self._model, self._optimizers, self._closure))
         if number == 1:
             gradients = {name: p.grad for name, p in self._model.named_parameters()}
             self._degrees = _degrees(*self._originals, gradients)
@@ -129,7 +138,7 @@ class _Rehearsal:
         slopes = {name: _copied(parameters[name].grad) for name in self._layers}
         for optimizer in self._optimizers:
             if _wants_closure(optimizer):
-                optimizer.step(lambda: _gradients(self._model, self._optimizers, self._closure))
+                optimizer.step(lambda: gradients_of(self._model, self._optimizers, self._closure))
             else:
                 optimizer.step()
         old, self._activations = self._activations, self._probe.run()
@@ -151,7 +160,7 @@ class _Rehearsal:
         ]
 
 
-def _gradients(model: nn.Module, optimizers: Sequence[Optimizer], closure: Closure) -> float:
+def gradients_of(model: nn.Module, optimizers: Sequence[Optimizer], closure: Closure) -> float:
     """Compute the gradients of a step anew, and return the loss."""
     for p in (*model.parameters(), *(p for one in optimizers for group in one.param_groups for p in group["params"])):
         p.grad = None

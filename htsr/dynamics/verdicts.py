@@ -20,8 +20,8 @@ MAX_RANK_DIFFERENCE = 1e-3
 FEWEST_DECAY_STEPS = 100
 # A step that falls by so much more of a power of the gradients' scale than its rule says is divided by their norm.
 INVERSE = 0.5
-# A step is lost if rounding noise of the weights has a third of its norm.
-NOISY = 1 / 3
+# A step is lost to rounding if the noise of the weights' rounding explains half of what it is off by.
+NOISY = 1 / 2
 # Another rule is named where all steps agree with it this well.
 AGREES = (0.8, 1.03)
 # A matrix whose smaller side is far below that of the matrices in Muon's groups, such as a router, is not missed there.
@@ -34,7 +34,7 @@ KINDS: Mapping[str, Kind] = {
     "no optimizer": Kind("problem", "n_in"),
     "ranks not averaged": Kind("problem", "rank_difference"),
     "lr 0": Kind("problem", "n_in"),
-    "no gradient": Kind("caution", "n_in"),
+    "no gradient": Kind("note", "n_in"),
     "frozen": Kind("note", "n_in"),
     "below epsilon": Kind("problem", "step_vs_promise", largest_first=False),
     "lost to rounding": Kind("problem", "step_vs_promise", largest_first=False),
@@ -99,7 +99,10 @@ def _faults(one: Measured, usual_side: float) -> Iterator[Verdict]:
         yield "lr 0", f"the learning rate of its group in {held.label} is 0"
     if not one.gradient_norm and one.update_frobenius <= 2 * _eps(one) * one.frobenius:  # decay rounds
         reason = "it has no gradient" if one.gradient_norm is None else "its gradient is zero"
-        yield "no gradient", f"{reason}, and it did not move"
+        yield (
+            "no gradient",
+            f"{reason}, and {'only weight decay moved it' if one.decay_frobenius else 'it did not move'}",
+        )
     yield from _wrong_sizes(one, rule)
     if rule.decay and 1 / rule.decay <= FEWEST_DECAY_STEPS:
         share = one.decay_frobenius / (one.decay_frobenius + one.update_frobenius)
@@ -121,7 +124,7 @@ def _wrong_sizes(one: Measured, rule: Rule) -> Iterator[Verdict]:
     if one.ratio < low and (one.floored or one.degree > (rule.degree or 0.0) + 0.1):
         grows = f", and grows as the power {one.degree:.2f} of the gradients' scale" if one.degree > 0.1 else ""
         yield "below epsilon", f"{made}{grows}; gradients are as small as epsilon ({rule.eps:g})"
-    if not low <= one.ratio <= high and not math.isnan(one.ratio) and noise > NOISY * expected:
+    if not low <= one.ratio <= high and not math.isnan(one.ratio) and noise > NOISY * abs(one.ratio - 1) * expected:
         yield "lost to rounding", f"{made}; {_dtype(one)} weights round steps of this size away, or up"
     if one.update_frobenius == 0 and one.gradient_norm:
         yield "frozen", "its gradient is not zero, and the step did not move it"

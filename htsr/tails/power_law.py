@@ -133,7 +133,7 @@ class PowerLawFit:
             >>> x = np.random.default_rng(0).pareto(1.5, size=200) + 1
             >>> low, high = fit_power_law(x).confidence_interval()
             >>> print(f"{low:.2f} to {high:.2f}")
-            2.19 to 2.67
+            2.22 to 3.33
         """
         check_level(level)
         refits = self.refits(n_boot, seed)
@@ -147,7 +147,7 @@ class PowerLawFit:
         """Why an interval may hold the true exponent less often than it says: the tail is too short; else empty."""
         if self._rule.xmin not in SCANNED or self.status == "failed" or self.n_tail >= RELIABLE_TAIL:
             return ""
-        return f"interval unreliable: {self.n_tail} values in the tail, fewer than {RELIABLE_TAIL}"
+        return f"interval unreliable below {RELIABLE_TAIL} values"
 
     def xmin_interval(self, level: float = 0.95, n_boot: int = 500, seed: int = 0) -> Interval:
         """Compute a percentile interval of the xmin that resamples choose.

@@ -136,7 +136,7 @@ class Monitor:
         check_arguments(model, every, run_dir, log, budget, background, bootstrap, first_step, timeout, about)
         optimizers = optimizers_of(optimizer)
         refuse_strangers(model, optimizers)
-        quantities = quantities_of(capture, bool(optimizers))
+        self._quantities = quantities = quantities_of(capture, bool(optimizers))
         first_step = int(first_step)  # NumPy's whole numbers cannot be written as JSON
         self._model_name = type(model).__name__
         self._raise_at_close = raise_at_close
@@ -243,11 +243,12 @@ class Monitor:
                 that names ``previous_phase``.
 
         Raises:
-            InputError: If the condition cannot be read or names what seems to be a misspelt column.
+            InputError: If the condition cannot be read, names what seems to be a misspelt column, or one that only ``updates``
+                have, which are not captured.
             TypeError: If the condition is neither a text nor a ``Condition``, or the action neither a name nor a function.
             ValueError: If the action's name is unknown.
         """
-        self._reporter.watch(condition, action, every_time)
+        self._reporter.watch(condition, action, every_time, self._quantities)
 
     def close(self) -> None:
         """Capture the last step unless it was captured, wait for the background thread, and remove the optimizer's hooks.

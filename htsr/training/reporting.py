@@ -13,7 +13,7 @@ from htsr.training.store.capture import WEIGHTS, Capture
 from htsr.training.store.tables import rows_frame
 from htsr.training.store.writer import NoWriter, RunWriter
 from htsr.training.trackers import tags
-from htsr.training.watching import Action, Watched
+from htsr.training.watching import Action, Watched, refuse_uncaptured
 
 if TYPE_CHECKING:
     from htsr.training.monitor import Monitor
@@ -38,9 +38,13 @@ class Reporter:
         self._scalars: dict[str, float] = {}  # the last recorded value of each
         self._phases: dict[str, str] = {}  # of each layer at the capture before
 
-    def watch(self, condition: str | Condition, action: str | Action, every_time: bool) -> None:
-        """Judge a condition from now on; refuse one that could never be judged."""
-        self._watched.append(Watched.of(condition, action, every_time, self._scalars))
+    def watch(
+        self, condition: str | Condition, action: str | Action, every_time: bool, captured: Collection[str]
+    ) -> None:
+        """Judge a condition from now on; refuse one that could never be judged on the quantities that are captured."""
+        watched = Watched.of(condition, action, every_time, self._scalars)
+        refuse_uncaptured(watched.condition, captured)
+        self._watched.append(watched)
 
     def recorded(self, step: int, scalars: Mapping[str, float], monitor: "Monitor") -> None:
         """Remember scalars, and judge the conditions that name some of them and no column."""

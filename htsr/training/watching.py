@@ -10,6 +10,7 @@ import pandas as pd
 
 from htsr.audit.columns import HISTORY_COLUMNS, PREVIOUS_PHASE
 from htsr.audit.conditions import Condition, Verdict
+from htsr.audit.step_columns import MEASURED_STEP
 from htsr.audit.table import details_frame
 from htsr.errors import InputError
 
@@ -70,6 +71,16 @@ class Watched:
         before, self._held = self._held, frozenset(verdict.names) if verdict else None
         is_new = self._held is not None and (before is None or not self._held <= before)
         return verdict if verdict and (is_new or self.every_time) else None
+
+
+def refuse_uncaptured(condition: Condition, captured: Collection[str]) -> None:
+    """Raise ``InputError`` for a condition on columns of updates where these are not captured."""
+    for column in MEASURED_STEP:
+        if column.name in condition.columns and "updates" not in captured:
+            raise InputError(
+                f'{condition.text!r}: {column.name} needs updates: expected Monitor(..., optimizer, capture=("updates", ...)), '
+                f"got capture={tuple(captured)}"
+            )
 
 
 def _refuse_misspelt(name: str, columns: Sequence[str], text: str) -> None:

@@ -196,3 +196,19 @@ def test_heads_must_be_known(source):
         htsr.attention_logits(source)
     with pytest.raises(htsr.InputError, match="no rows of query and key heads"):
         htsr.attention_logits(htsr.analyze(source, per_head=True))
+
+
+@pytest.mark.parametrize("norm_first", [False, True])
+def test_a_cross_attention_has_no_norm_before_it(norm_first):
+    torch.manual_seed(0)
+    layer = nn.TransformerDecoderLayer(32, 4, 64, batch_first=True, norm_first=norm_first, dropout=0.0)
+    with torch.no_grad():
+        layer.norm1.weight.mul_(0.01)
+    table = htsr.attention_logits(nn.Sequential(layer))
+    cross = table[table["attention"].str.contains("multihead_attn")]
+    assert len(cross) == 4
+    assert (cross["input_norm"] == "").all()
+    W = layer.multihead_attn.in_proj_weight.detach().double()
+    q, k = W[:8], W[32:40]
+    least = 32 * torch.linalg.matrix_norm(q.T @ k, 2) / 8**0.5  # of inputs with a root mean square of 1
+    assert cross["bound"].iloc[0] >= 0.999 * float(least)

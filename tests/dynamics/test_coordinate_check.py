@@ -197,3 +197,14 @@ def test_inputs_that_change_are_named():
         widths=(4, 8), steps=1,
     )  # fmt: skip
     assert check.details.set_index("name").loc["expert", "verdict"] == "gets other inputs at each step"
+
+
+def test_models_of_one_size_are_refused():
+    batch = torch.randn(4, 8)
+    with pytest.raises(htsr.InputError, match="72 parameters at width 16"):
+        htsr.coordinate_check(
+            lambda width: nn.Linear(8, 8), lambda model: torch.optim.SGD(model.parameters(), lr=0.1),
+            lambda model: model(batch).square().mean(), widths=(16, 32), seeds=1,
+        )  # fmt: skip
+    with pytest.raises(TypeError, match="expected make_optimizer to be a function"):
+        htsr.coordinate_check(lambda width: nn.Linear(8, width), 3, lambda model: model(batch).mean(), widths=(16, 32))

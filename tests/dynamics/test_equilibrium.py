@@ -160,3 +160,11 @@ def test_angles_of_tiny_steps():
 def test_what_cannot_work_is_refused(arguments, error, message):
     with pytest.raises(error, match=message):
         htsr.equilibrium(*arguments)
+
+
+@pytest.mark.parametrize(("factor", "message"), [(float("nan"), "a finite loss"), (None, "closure gets")])
+def test_a_closure_that_says_nothing_is_refused(factor, message):
+    model, other, batch = nn.Linear(8, 8), nn.Linear(8, 8), torch.randn(4, 8)
+    optimizer = torch.optim.AdamW(model.parameters())
+    with pytest.raises(htsr.InputError, match=message):
+        htsr.equilibrium(model, optimizer, lambda m: factor * m(batch).mean() if factor else other(batch).mean())

@@ -240,3 +240,10 @@ def own_numbers():
 def test_what_cannot_work_is_refused(model, closure, options, error, message):
     with pytest.raises(error, match=message):
         htsr.gradient_geometry(model, closure, **options)
+
+
+@pytest.mark.parametrize(("factor", "message"), [(0.0, "all zero"), (float("nan"), "not finite")])
+def test_gradients_that_say_nothing_are_refused(factor, message):
+    batch = torch.randn(4, 8)
+    with pytest.raises(htsr.InputError, match=message):
+        htsr.gradient_geometry(nn.Linear(8, 8), lambda model: factor * model(batch).mean())

@@ -398,3 +398,45 @@ def test_the_audit_in_words_and_pictures(tmp_path):
     (axes,) = audit.plot().axes
     assert len(axes.lines) == 5
     assert Muon.__name__ in audit.headline()
+
+
+@pytest.mark.parametrize("share", [0.56, 0.8])
+def test_a_step_of_adam_that_is_scaled_down_is_told(share):
+    class Shrunk(torch.optim.AdamW):
+        """AdamW whose step is made smaller afterwards."""
+
+        @torch.no_grad()
+        def step(self, closure=None):
+            """Step a part of the way."""
+            before = [p.detach().clone() for group in self.param_groups for p in group["params"]]
+            super().step(closure)
+            for p, start in zip((p for group in self.param_groups for p in group["params"]), before, strict=True):
+                p.lerp_(start, 1 - share)
+
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(32, 64), nn.ReLU(), nn.Linear(64, 10))
+    batch = torch.randn(16, 32)
+    optimizer = Shrunk(model.parameters(), lr=1e-3, weight_decay=0.0)
+    audit = htsr.audit_steps(model, optimizer, lambda model: model(batch).square().mean(), steps=2)
+    assert set(audit.details["verdict"]) == {"clipped"}
+
+
+def test_hooks_of_parameters_are_told(caplog):
+    model = nn.Linear(8, 8)
+    model.weight.register_hook(lambda gradient: 0 * gradient)
+    batch = torch.randn(4, 8)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    htsr.audit_steps(model, optimizer, lambda model: model(batch).square().mean(), steps=1)
+    assert "1 parameters have hooks on their gradients" in caplog.text
+
+
+def test_decay_moves_a_weight_without_gradient():
+    model = nn.Sequential(nn.Linear(8, 8), nn.Linear(8, 8))
+    batch = torch.randn(4, 8)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-2, weight_decay=0.5)
+    audit = htsr.audit_steps(model, optimizer, lambda model: (0 * model[0](batch) + model[1](batch)).mean(), steps=1)
+    first = audit.details.iloc[0]
+    assert (first["verdict"], first["verdict_evidence"]) == (
+        "no gradient",
+        "its gradient is zero, and only weight decay moved it",
+    )

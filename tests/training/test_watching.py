@@ -451,3 +451,13 @@ def test_a_condition_on_layers_and_a_scalar_is_judged_at_each_capture():
     ):
         with pytest.raises(htsr.InputError, match=message):
             monitor.on(condition, "stop")
+
+
+@pytest.mark.parametrize("text", ["step_vs_promise < 0.5", "verdict == 'clipped'"])
+def test_conditions_on_updates_need_updates(text):
+    model = nn.Linear(12, 10)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    with htsr.Monitor(model, optimizer) as monitor, pytest.raises(htsr.InputError, match="needs updates"):
+        monitor.on(text, "warn")
+    with htsr.Monitor(model, optimizer, capture=("weights", "updates")) as monitor:
+        monitor.on(text, "warn")

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 # The columns that the table shows at first, as far as there is room, beside the name and its note.
 SHOWN = (
-    "alpha", "alpha_low", "alpha_high", "null_alpha", "null_p_value", "num_pl_spikes", "phase", "stable_rank", "num_spikes",
+    "alpha", "alpha_low", "alpha_high", "phase", "null_alpha", "null_p_value", "num_pl_spikes", "stable_rank", "num_spikes",
     "D", "N", "M", "rf", "goodness_of_fit", "alternative", "num_traps", "layer_type",
 )  # fmt: skip
 # How many of the worst layers have a card.

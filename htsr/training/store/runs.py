@@ -159,6 +159,8 @@ class Runs(Shown, Mapping[str, History]):
             ValueError: If a run does not tell the setting or its seed, has no such metric, or no run has the baseline.
             InputError: If two runs share setting and seed.
         """
+        if see is not None and not see > 0:
+            raise ValueError(f"expected see > 0, the size of a difference, got {see}")
         return paired(values(self, metric), setting, baseline, see)
 
     def best_lr(self, setting: str, lr: str = "lr", *, metric: str, lowest: bool = True) -> pd.DataFrame:
@@ -180,12 +182,12 @@ class Runs(Shown, Mapping[str, History]):
         """
         return best(values(self, metric), setting, lr, lowest=lowest)
 
-    def plot_against(self, setting: str, metrics: Sequence[str], *, ax: "ManyAxes | None" = None) -> "Figure":
+    def plot_against(self, setting: str, metrics: str | Sequence[str], *, ax: "ManyAxes | None" = None) -> "Figure":
         """Draw the end of training against a setting: each run, and the mean over seeds in its 95 % interval.
 
         Args:
             setting: A setting of the runs, such as ``"power"``.
-            metrics: As in ``table``; each gets a panel.
+            metrics: One or several, as in ``table``; each gets a panel.
             ax: Where to draw: as many matplotlib axes as there are metrics. A figure of its own by default.
 
         Returns:
@@ -197,7 +199,8 @@ class Runs(Shown, Mapping[str, History]):
         """
         from htsr import plots
 
-        tables = {metric: (self.table(setting, metric), values(self, metric)) for metric in metrics}
+        names = [metrics] if isinstance(metrics, str) else metrics
+        tables = {metric: (self.table(setting, metric), values(self, metric)) for metric in names}
         return plots.figure_of(plots.plot_means_against(tables, setting, ax=ax))
 
     def _told(self, label: str, setting: str) -> object:
