@@ -13,11 +13,11 @@ LAYER_DEVIATION, MEDIAN_DEVIATION = 0.13, 0.085
 NORMAL_95 = 1.96
 
 
-def score_of_change(alpha_a: float, alpha_b: float, deviation: float = LAYER_DEVIATION) -> float:
+def score_of_change(alpha_a: float, alpha_b: float) -> float:
     """Return a change of alpha in standard deviations of the difference between two trainings; NaN if either has no fit."""
     if math.isnan(alpha_a + alpha_b):
         return math.nan
-    return (math.log(alpha_b - 1) - math.log(alpha_a - 1)) / (math.sqrt(2) * deviation)
+    return (math.log(alpha_b - 1) - math.log(alpha_a - 1)) / (math.sqrt(2) * LAYER_DEVIATION)
 
 
 def medians_in_words(alpha_a: float, alpha_b: float) -> str:

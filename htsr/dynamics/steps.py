@@ -96,11 +96,12 @@ def audit_steps(
         if not callable(function) and (name == "closure" or function is not None):
             raise TypeError(f"expected {name} to be a function of the model, got {type(function).__name__}")
     check_whole("steps", steps, 1)
-    hooked = sum(bool(p._backward_hooks or getattr(p, "_post_accumulate_grad_hooks", None)) for p in model.parameters())
+    hooked = [p for p in model.parameters() if p._backward_hooks or getattr(p, "_post_accumulate_grad_hooks", None)]
     if hooked:
         logger.warning(
-            "%d parameters have hooks on their gradients, which do not run on copies: the audit shows steps without them",
-            hooked,
+            "hooks on gradients do not run on copies, and the model has parameters with such hooks (%d): the audit shows steps "
+            "without them",
+            len(hooked),
         )
     with kept_random_state(seed), gradients_set_aside(model):
         rehearsal = _Rehearsal(model, optimizers, closure, probe)

@@ -427,7 +427,7 @@ def test_hooks_of_parameters_are_told(caplog):
     batch = torch.randn(4, 8)
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
     htsr.audit_steps(model, optimizer, lambda model: model(batch).square().mean(), steps=1)
-    assert "1 parameters have hooks on their gradients" in caplog.text
+    assert "parameters with such hooks (1)" in caplog.text
 
 
 def test_decay_moves_a_weight_without_gradient():
