@@ -59,10 +59,13 @@ def _largest_magnitudes(gradients: list[Tensor | None]) -> list[float]:
     for i, gradient in enumerate(gradients):
         if gradient is not None and gradient.numel():
             by_device[gradient.device].append((i, gradient))
-    for members in by_device.values():  # one transfer from each device
+    for device, members in by_device.items():  # one transfer from each device
         reals = [torch.view_as_real(gradient) if gradient.is_complex() else gradient for _, gradient in members]
-        extremes = [torch.stack(torch.aminmax(gradient)).double() for gradient in reals]
-        values = torch.stack(extremes).abs().amax(-1).nan_to_num(nan=float("inf"), posinf=float("inf"))
+        if device.type == "cpu":
+            values = torch.stack([torch.stack(torch.aminmax(gradient)).double() for gradient in reals]).abs().amax(-1)
+        else:  # a few kernels for all; on a CPU this takes five times as long as the above
+            values = torch.stack(torch._foreach_norm(reals, float("inf"))).double()
+        values = values.nan_to_num(nan=float("inf"), posinf=float("inf"))
         for (i, _), value in zip(members, values.tolist(), strict=True):
             largest[i] = value
     return largest

@@ -150,8 +150,8 @@ def _compute(
 def _run_here(jobs: list[UpdateJob]) -> list[Tensor]:
     """Compute all updates on this rank."""
     results = _compute(jobs)
-    for job, (_, memory) in zip(jobs, results, strict=True):
-        _overwrite(job.memory, memory)
+    kept = [job.memory[name] for job, (_, memory) in zip(jobs, results, strict=True) for name in memory]
+    torch._foreach_copy_(kept, [new for _, memory in results for new in memory.values()])
     return [update for update, _ in results]
 
 

@@ -1,5 +1,6 @@
 """The HTMuon optimizer (Pang et al. 2026, arXiv 2603.10067), with AdamW for what is not a matrix."""
 
+from collections import defaultdict
 from collections.abc import Callable, Hashable, Iterable, Iterator
 from numbers import Real
 from typing import Any, NamedTuple
@@ -276,14 +277,14 @@ class HTMuon(Optimizer):
 
     def _step_matrices(self, batch: list[_Matrix]) -> None:
         """Move the momentum of matrices by their gradients, and the matrices by their updates."""
+        moved = _next_momenta(batch, [local_part(self.state[p]["momentum_buffer"]) for _, p in batch])
         jobs = []
-        for rule, p in batch:
-            state = self.state[p]
-            momentum = _next_momentum(p, local_part(state["momentum_buffer"]), rule)
-            memory = {name: local_part(state[name]) for name in rule.memory_counts(p.shape)}
+        for (rule, p), momentum in zip(batch, moved, strict=True):
+            memory = {name: local_part(self.state[p][name]) for name in rule.memory_counts(p.shape)}
             jobs.append(UpdateJob(p, rule, momentum, memory))
-        for job, update in zip(jobs, run_jobs(jobs, self.process_group), strict=True):
-            _apply(local_part(job.parameter), update, job.rule)
+        updates = run_jobs(jobs, self.process_group)
+        for rule, members in _by_rule(batch).items():
+            _apply([local_part(batch[i].p) for i in members], [updates[i] for i in members], rule)
 
     def resolution(self) -> dict[str, float]:
         """Say which share of each matrix's singular directions the last step left out, because its momentum hides them.
@@ -372,22 +373,47 @@ def _follow(state: dict[str, Tensor], p: Tensor, dtype: torch.dtype | None) -> N
             state[name] = value.to(device=p.device, dtype=wanted)
 
 
-def _next_momentum(p: Tensor, buffer: Tensor, rule: UpdateRule) -> Tensor:
-    """Move the buffer by this step's gradient, zero if this rank has none; return the momentum to update with."""
-    grad = local_gradient(p)
-    grad = torch.zeros_like(buffer) if grad is None else grad.to(buffer.dtype)
-    buffer.lerp_(grad, 1 - rule.momentum)
-    return (grad.lerp(buffer, rule.momentum) if rule.nesterov else buffer).contiguous()
+def _by_rule(batch: list[_Matrix]) -> dict[UpdateRule, list[int]]:
+    """Return the places of the matrices of each rule."""
+    places: dict[UpdateRule, list[int]] = defaultdict(list)
+    for i, (rule, _) in enumerate(batch):
+        places[rule].append(i)
+    return places
 
 
-def _apply(p: Tensor, update: Tensor, rule: UpdateRule) -> None:
-    """Decay the weights, then subtract the update."""
+def _next_momenta(batch: list[_Matrix], buffers: list[Tensor]) -> list[Tensor]:
+    """Move buffers by this step's gradients, zero where this rank has none; return the momenta to update with.
+
+    One call moves all matrices of a rule: on a GPU a call for each takes longer than what it computes.
+    """
+    gradients = [
+        torch.zeros_like(buffer) if gradient is None else gradient.to(buffer.dtype)
+        for gradient, buffer in zip((local_gradient(p) for _, p in batch), buffers, strict=True)
+    ]
+    momenta = list(buffers)
+    for rule, members in _by_rule(batch).items():
+        own, moving = [gradients[i] for i in members], [buffers[i] for i in members]
+        torch._foreach_lerp_(moving, own, 1 - rule.momentum)
+        if rule.nesterov:
+            for i, ahead in zip(members, torch._foreach_lerp(own, moving, rule.momentum), strict=True):
+                momenta[i] = ahead
+    return [momentum.contiguous() for momentum in momenta]
+
+
+def _apply(weights: list[Tensor], updates: list[Tensor], rule: UpdateRule) -> None:
+    """Decay the weights, then subtract the updates."""
     lr, weight_decay = rule.lr, rule.weight_decay
-    if rule.cautious:
-        p.mul_(1 - lr * weight_decay * (update * p >= 0).to(p.dtype))
-    else:
-        p.mul_(1 - lr * weight_decay)
-    if isinstance(lr, Tensor):
-        p.sub_(lr * update)
-    else:
-        p.sub_(update, alpha=lr)
+    # In place, torch's calls for lists round the factor and the updates to the dtype of the weights first.
+    if weights[0].dtype == updates[0].dtype and not rule.cautious and not isinstance(lr, Tensor):
+        torch._foreach_mul_(weights, 1 - lr * weight_decay)
+        torch._foreach_sub_(weights, updates, alpha=lr)
+        return
+    for p, update in zip(weights, updates, strict=True):
+        if rule.cautious:
+            p.mul_(1 - lr * weight_decay * (update * p >= 0).to(p.dtype))
+        else:
+            p.mul_(1 - lr * weight_decay)
+        if isinstance(lr, Tensor):
+            p.sub_(lr * update)
+        else:
+            p.sub_(update, alpha=lr)

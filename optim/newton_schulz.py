@@ -5,6 +5,7 @@ Shapes: b matrices, m rows, n >= m columns.
 
 from collections.abc import Callable
 from functools import lru_cache
+from itertools import pairwise
 
 import torch
 from torch import Tensor
@@ -15,6 +16,10 @@ from htsr.optim.quintics import TABLES, count_weights, power_weights
 
 # Six steps take 12 n/m + 6 products of m x m matrices in the direct form and 5 n/m + 18 in the Gram form.
 GRAM_FORM_FROM_ASPECT = 2.5
+# Rounding leaves A with eigenvalues down to about -eps, and each step multiplies those by a^2, tenfold, until they explode. In
+# float16, A must be computed again after three steps (after four, NaN came out on an H200); float32 bears five.
+STEPS_BETWEEN_RESTARTS = {torch.float16: 3}
+MOST_STEPS_BETWEEN_RESTARTS = 5
 START_SIZE = 8.0  # largest norm of a row of the matrix whose Gram matrix is taken first
 
 Weights = tuple[float, ...] | Tensor
@@ -98,8 +103,9 @@ def _gram_form(
 ) -> tuple[Tensor, Tensor]:
     """Return the same as ``_direct_form`` by X_k = Q_k X and A_k = Q_k A Q_k, so that most products are m x m."""
     Y, X, traces = X * weights[0], X.to(dtype), []
-    restart, last = len(coefficients) // 2, len(coefficients)
-    for first, end in ((0, restart), (restart, last)):
+    last = len(coefficients)
+    parts = max(2, -(-last // STEPS_BETWEEN_RESTARTS.get(dtype, MOST_STEPS_BETWEEN_RESTARTS)))
+    for first, end in pairwise(last * i // parts for i in range(parts + 1)):
         Q = P = A
         for k in range(first, end):
             a, b, c = coefficients[k]

@@ -82,7 +82,7 @@ def compute_updates(
     updates = []
     for rule, momentum, memories_before in zip(rules, momenta, memories, strict=True):
         own = [next(remaining) for _ in rule.reading.shapes(momentum.shape)]
-        flat = {name: torch.cat([getattr(kept, name).reshape(-1) for _, kept in own]) for name in memories_before}
+        flat = {name: _cat(getattr(kept, name).reshape(-1) for _, kept in own) for name in memories_before}
         updates.append((rule.reading.join([piece for piece, _ in own], momentum.shape), flat))
     return updates
 

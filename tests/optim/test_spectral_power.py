@@ -163,6 +163,20 @@ def test_methods_agree(power, scale, shape):
         assert (result - exact).norm() < slack * error * exact.norm()
 
 
+@pytest.mark.parametrize("steps", range(5, 10))
+@pytest.mark.parametrize(("m", "n", "smallest"), [(9, 32, 1e-2), (9, 64, 1e-2), (9, 64, 1e-3), (16, 288, 1e-2)])
+def test_rounding_does_not_explode_in_the_gram_form(m, n, smallest, steps):
+    """The Gram matrix of such a matrix has negative eigenvalues in float16; four steps without a new one made NaN of them."""
+    draw = torch.Generator().manual_seed(0)
+    U = torch.linalg.qr(torch.randn(60, m, m, generator=draw)).Q
+    V = torch.linalg.qr(torch.randn(60, n, m, generator=draw)).Q
+    S = torch.full((m,), smallest)
+    S[0] = 1
+    for power in (-0.25, 0.0):
+        Y, _, _ = power_of_stack((U * S) @ V.mT, power, "iterate", "raw", steps, torch.float16)
+        assert torch.linalg.svdvals(Y).max() < 1.3 * smallest**power
+
+
 @pytest.mark.parametrize(("dtype", "error"), [(torch.float16, 0.01), (torch.bfloat16, 0.04)])
 @pytest.mark.parametrize("shape", [(96, 128), (64, 256), (256, 64)])
 def test_lower_precision_products(dtype, error, shape):
