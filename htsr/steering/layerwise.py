@@ -44,7 +44,7 @@ class LayerwiseSchedule:
     Args:
         optimizer: Any torch optimizer, possibly wrapped by accelerate or Lightning.
         source: The model, whose signal is then measured every few steps, and no more of it than the signal needs; or a
-            ``Monitor`` of the model, whose captures are then read.
+            ``Monitor`` of the model, whose captures are then read. A model that is sharded over processes needs a Monitor.
         setting: ``"lr"``, ``"weight_decay"``, or HTMuon's ``"power"``.
         signal: ``"alpha"`` or another numeric column of ``Analysis.details``, such as ``alpha_excess`` (alpha less that of noise
             of the same shape), ``alpha_fixed_aspect`` or ``stable_rank``; ``"hill"``, which is TempBalance's alpha; a
@@ -58,8 +58,9 @@ class LayerwiseSchedule:
             ``"inverted"``, the same multipliers mirrored by rank; or ``"uniform"``, which leaves the optimizer as it is.
         every: Steps between readings. By default every capture of a Monitor, or 100 steps of a model.
         dead_band: A layer's signal counts as moved only if the old one lies outside the new one's 95 % interval, times this
-            number: that of the bootstrap or else of sigma for alpha, that of noise for ``alpha_excess``, none for other signals.
-            0 takes every new signal.
+            number. That is alpha's bootstrap interval where the Monitor captured one or the schedule reads a model (50 resamples,
+            which takes most of the time of a reading), else 1.96 sigma; 1.96 for ``alpha_excess``, which counts in deviations
+            of noise; and nothing for other signals. 0 takes every new signal.
         seed: Seed of the permutation.
         per: ``"layer"``, or ``"block"`` to give all layers of a block one multiplier, by the mean of their signals.
         layers: Layers to steer, as in ``analyze``.
@@ -125,6 +126,8 @@ class LayerwiseSchedule:
         self._model: nn.Module = source.model if isinstance(source, Monitor) else source
         self._every = every
         (self._optimizer,) = optimizers_of(optimizer)
+        if self._monitor is None and any(hasattr(p, "full_tensor") for p in self._model.parameters()):
+            raise InputError("expected a Monitor of this model, whose weights are sharded: the Monitor gathers them")
         units, self.left_out = steered_units(
             self._model,
             {id(p) for group in self._optimizer.param_groups if setting in group for p in group["params"]},

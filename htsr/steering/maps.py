@@ -128,7 +128,7 @@ def with_mean_one(multipliers: ArrayLike, mean: Mean | None) -> np.ndarray:
 
     Args:
         multipliers: One a layer. Each layer counts once, whatever its number of parameters.
-        mean: ``"arithmetic"``, ``"geometric"``, or None to leave them as they are, as all published code does.
+        mean: ``"arithmetic"``, ``"geometric"``, or None to leave them as they are, as the presets do.
 
     Returns:
         The multipliers.

@@ -45,7 +45,7 @@ def TempBalance(
         "dead_band": 0.0,
         "follow": True,
     }
-    return LayerwiseSchedule(optimizer, source, **{**preset, **settings})  # type: ignore[arg-type]
+    return LayerwiseSchedule(optimizer, source, **{**preset, **settings})
 
 
 def TBSigmoid(
@@ -83,7 +83,7 @@ def TBSigmoid(
         "setting": "lr", "signal": "hill", "map": Sigmoid(strength, slope, strength_low), "mean": None, "dead_band": 0.0,
         "per": "block", "follow": True,
     }  # fmt: skip
-    return LayerwiseSchedule(optimizer, source, **{**preset, **settings})  # type: ignore[arg-type]
+    return LayerwiseSchedule(optimizer, source, **{**preset, **settings})
 
 
 def AlphaDecay(
@@ -116,4 +116,4 @@ def AlphaDecay(
         "setting": "weight_decay", "signal": "hill", "map": Linear(low, high), "mean": None, "dead_band": 0.0,
         "every": None if isinstance(source, Monitor) else 500, "follow": True,
     }  # fmt: skip
-    return LayerwiseSchedule(optimizer, source, **{**preset, **settings})  # type: ignore[arg-type]
+    return LayerwiseSchedule(optimizer, source, **{**preset, **settings})

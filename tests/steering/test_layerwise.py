@@ -111,20 +111,31 @@ def test_each_layer_steps_by_its_multiplier_of_what_the_scheduler_says(setting, 
     assert len(set(schedule.multipliers.values())) == 3
 
 
-@pytest.mark.parametrize("source", ["model", "monitor"])
-@pytest.mark.parametrize("arm", ["measured", "shuffled"])
-@pytest.mark.parametrize(("kind", "setting"), [("adamw", "lr"), ("sgd", "weight_decay"), ("htmuon", "power")])
+@pytest.mark.parametrize(
+    ("kind", "setting", "arm", "source"),
+    [
+        ("adamw", "lr", "measured", "model"),
+        ("sgd", "weight_decay", "shuffled", "model"),
+        ("htmuon", "power", "inverted", "model"),
+        ("muon", "lr", "uniform", "model"),
+        ("adamw", "weight_decay", "shuffled", "monitor"),
+        ("htmuon", "power", "measured", "monitor in its directory"),
+    ],
+)
 def test_a_resumed_run_is_the_run_to_the_last_bit(kind, setting, arm, source, tmp_path):
-    def start(first_step=0):
+    def start(run="parts", first_step=0):
         model = make_model()
         optimizer = OPTIMIZERS[kind](model)
         watched = model
-        if source == "monitor":
-            watched = Monitor(model, optimizer, every=2, bootstrap=0, bulk=False, first_step=first_step)
+        if source != "model":
+            run_dir = tmp_path / run if source.endswith("directory") else None
+            watched = Monitor(
+                model, optimizer, every=2, bootstrap=0, bulk=False, first_step=first_step, run_dir=run_dir
+            )
         schedule = schedule_of(optimizer, watched, setting=setting, arm=arm, seed=3)
         return model, optimizer, schedule, CosineAnnealingLR(optimizer, T_max=12)
 
-    whole = start()
+    whole = start("whole")
     train(*whole[:2], 8, whole[3])
     parts = start()
     train(*parts[:2], 4, parts[3])
@@ -328,6 +339,39 @@ def test_wrong_arguments_are_refused(settings, message):
     model = make_model()
     with pytest.raises(ValueError, match=message):
         schedule_of(SGD(model.parameters(), lr=0.1), model, **settings)
+
+
+def test_a_monitor_sees_the_steered_steps():
+    model = make_model()
+    optimizer = OPTIMIZERS["muon"](model)
+    with Monitor(model, optimizer, every=2, bulk=False, bootstrap=0, capture=["updates", "weights"]) as monitor:
+        schedule = schedule_of(optimizer, monitor)
+        train(model, optimizer, 2)
+        groups = monitor.history.groups
+        steps = monitor.history.details.query("step == 2 and quantity == 'updates'")
+    used = schedule.table().query("step == 0")["multiplier"] * 0.02
+    assert groups.query("step == 2")["lr"].tolist()[1:] == pytest.approx(used.tolist())
+    assert (steps["verdict"] == "as promised").all()
+    assert {group["lr"] for group in optimizer.param_groups} == {0.02}
+
+
+def test_a_learning_rate_may_be_a_tensor():
+    model = make_model()
+    optimizer = AdamW(model.parameters(), lr=torch.tensor(0.01))
+    schedule_of(optimizer, model)
+    train(model, optimizer, 3, ExponentialLR(optimizer, 0.5))
+    assert [float(group["lr"]) for group in optimizer.param_groups] == pytest.approx([0.00125] * 4)
+    assert len({id(group["lr"]) for group in optimizer.param_groups}) == 4
+
+
+def test_a_removed_schedule_steers_no_more():
+    model = make_model()
+    optimizer = SGD(model.parameters(), lr=0.1)
+    schedule = schedule_of(optimizer, model, every=1)
+    schedule.remove()
+    train(model, optimizer, 2)
+    assert schedule.step_count == 0
+    assert len(schedule.table()) == 3
 
 
 def test_a_state_of_another_schedule_is_refused():
