@@ -20,7 +20,8 @@ def split_groups(optimizer: Optimizer, owners: Mapping[int, str]) -> None:
     stays the same object, because wrappers and schedulers hold it.
     """
     split = [_parts(group, owners) for group in optimizer.param_groups]
-    if any(len(parts) > 1 for parts in split) and hasattr(optimizer.step, "_wrapped_by_lr_sched"):
+    counted = hasattr(optimizer.step, "_wrapped_by_lr_sched") or any("initial_lr" in g for g in optimizer.param_groups)
+    if counted and any(len(parts) > 1 for parts in split):
         raise ValueError(
             "expected an optimizer without a learning-rate scheduler, which has already counted the groups that are about to be "
             "split: create the LayerwiseSchedule first and the scheduler after it"

@@ -220,6 +220,10 @@ def test_a_scheduler_that_counted_the_groups_is_refused():
         schedule_of(optimizer, model)
     schedule_of(optimizer, model, arm="uniform")
     assert len(optimizer.param_groups) == 1
+    for group in (optimizer := OPTIMIZERS["sgd"](model)).param_groups:
+        group["initial_lr"] = group["lr"]  # all that timm's schedulers leave
+    with pytest.raises(ValueError, match="first and the scheduler after it"):
+        schedule_of(optimizer, model)
 
 
 class Steered(nn.Module):
