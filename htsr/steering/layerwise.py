@@ -12,7 +12,7 @@ from torch.optim import Optimizer
 
 from htsr.errors import InputError
 from htsr.steering.arms import Arm, check_arm, drawn_order, in_arm, restricted
-from htsr.steering.groups import Group, Swap, setting_of, split_groups
+from htsr.steering.groups import Swap, setting_of, split_groups
 from htsr.steering.maps import Linear, Map, Mean, check_mean, with_mean_one
 from htsr.steering.matrices import Per, steered_units
 from htsr.steering.signals import Reader, Signal, held_signal
@@ -139,9 +139,14 @@ class LayerwiseSchedule:
         self.units = [unit.name for unit in units]
         self._layers = {unit.name: unit.layers for unit in units}
         owners = {id(p): unit.name for unit in units for p in (*unit.parameters, *unit.followers)}
-        held = [group for group in self._optimizer.param_groups if any(id(p) in owners for p in group["params"])]
-        self._refuse_zeros(held)
-        base = {owners.get(id(p)): setting_of(group, setting) for group in held for p in reversed(group["params"])}
+        base = {
+            owners[id(p)]: setting_of(group, setting)
+            for group in self._optimizer.param_groups
+            for p in group["params"]
+            if id(p) in owners
+        }
+        if setting != "lr" and not self._moves_power and not any(base.values()):
+            raise ValueError(f"expected a {setting} that multipliers can change, got 0 in every group to be steered")
         self._measured = np.array([base[name] if self._moves_power else 1.0 for name in self.units], dtype=np.float64)
         self._owners = {} if arm == "uniform" else owners
         split_groups(self._optimizer, self._owners)
@@ -336,14 +341,6 @@ class LayerwiseSchedule:
             )
         signal, values = reading["value"].tolist(), self._values.tolist()
         self._records.append({"step": self._read_at, "signal": signal, "values": values})
-
-    def _refuse_zeros(self, groups: list[Group]) -> None:
-        """Refuse a setting that no multiplier can change."""
-        values = [setting_of(group, self._setting) for group in groups]
-        if self._setting != "lr" and not self._moves_power and not any(values):
-            raise ValueError(
-                f"expected a {self._setting} that multipliers can change, got 0 in every group that would be steered"
-            )
 
 
 def _check_arguments(

@@ -18,7 +18,7 @@ from htsr.tails.xmin_rules import XminRule, check_xmin
 from htsr.training.store.capture import WEIGHTS, Capture
 from htsr.training.store.tables import rows_frame
 from htsr.weights import open_source
-from htsr.weights.inventory import Inventory
+from htsr.weights.inventory import Inventory, Layer
 
 # Half the width of a 95 % interval, in standard errors.
 NORMAL_975 = 1.96
@@ -49,8 +49,10 @@ class TailAlpha:
     def __post_init__(self) -> None:
         check_xmin(self.xmin)
 
-    def reading(self, spectrum: Spectrum) -> tuple[float, float, float]:
-        """Return alpha and the ends of its 95 % interval for the chosen xmin; NaN where the fit fails."""
+    def reading(self, spectrum: Spectrum | None) -> tuple[float, float, float]:
+        """Return alpha and the ends of its 95 % interval for the chosen xmin; NaN without a spectrum or a fit."""
+        if spectrum is None:
+            return (float("nan"),) * 3
         fit = fit_power_law(spectrum, xmin=self.xmin)
         return fit.alpha, fit.alpha - NORMAL_975 * fit.sigma, fit.alpha + NORMAL_975 * fit.sigma
 
@@ -87,7 +89,7 @@ class Reader:
         listed = open_source(model)
         layers = {layer.name: layer for layer in listed.layers}
         if isinstance(self.signal, TailAlpha):
-            return _table({name: self.signal.reading(Spectrum.from_weight(layers[name].load())) for name in names})
+            return _table({name: self.signal.reading(_spectrum(layers[name])) for name in names})
         options: dict[str, Any] = {"bulk": not isinstance(self.signal, str)}
         if self._column is not None and self._column.needs:
             options[self._column.needs] = BOOTSTRAP if self._column.needs == "bootstrap" else True
@@ -103,9 +105,7 @@ class Reader:
             unknown = next(name for name in names if name not in watched)
             raise InputError(f"the Monitor does not watch the weights of {unknown!r}: leave the layer out with skip=")
         if isinstance(self.signal, TailAlpha):
-            missing = (float("nan"),) * 3
-            spectra = {name: capture.spectra.get((WEIGHTS, name)) for name in names}
-            return _table({n: missing if s is None else self.signal.reading(s) for n, s in spectra.items()})
+            return _table({name: self.signal.reading(capture.spectra.get((WEIGHTS, name))) for name in names})
         details = rows_frame([capture])
         details = details[details["quantity"] == WEIGHTS]
         if self._column is not None and self._column.needs and details[self._column.name].isna().all():
@@ -141,6 +141,14 @@ def _interval(details: pd.DataFrame, column: str) -> tuple[pd.Series, pd.Series]
         return low.fillna(value - half), high.fillna(value + half)
     half = NORMAL_975 if column == "alpha_excess" else 0.0  # alpha_excess is in units of the spread of noise
     return value - half, value + half
+
+
+def _spectrum(layer: Layer) -> Spectrum | None:
+    """Return the spectrum of a layer, or None if its weight has none, because it is not finite for instance."""
+    try:
+        return Spectrum.from_weight(layer.load())
+    except InputError:
+        return None
 
 
 def _table(readings: dict[str, tuple[float, float, float]]) -> pd.DataFrame:

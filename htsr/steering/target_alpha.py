@@ -28,7 +28,10 @@ class TargetAlpha:
         This is an integral controller, and htsr's own: nobody published one. The gain of 0.02 was chosen here, not tuned: an
         alpha that stays 1 too high moves p from 0 to 1/8 in six readings. The bounds are those of the powers that were published
         for pre-training, -1/4 and 1/2. Whether a target is worth coming to is another question: that alpha falls does not say
-        that the loss does. Below its bounds p stops, and goes back as soon as alpha asks for it.
+        that the loss does. At a bound p stops, and leaves it as soon as alpha asks for it.
+
+        In the arms ``"shuffled"`` and ``"inverted"`` each layer's loop still follows the layer's own alpha, but another
+        layer gets its p.
 
     Example:
         >>> TargetAlpha(3.5)(power=[0.0, 0.0], alpha=[4.5, 2.5])

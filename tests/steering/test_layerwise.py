@@ -292,6 +292,16 @@ def test_failed_layers_get_one_and_stay_out_of_the_mean():
     assert schedule.multipliers["4"] == 1.0
 
 
+@pytest.mark.parametrize("signal", ["hill", "stable_rank"])
+def test_a_weight_that_is_not_finite_does_not_stop_the_training(signal):
+    model = make_model()
+    with torch.no_grad():
+        model[4].weight[0, 0] = float("nan")
+    multipliers = schedule_of(SGD(model.parameters(), lr=0.1), model, signal=signal).multipliers
+    assert multipliers["4"] == 1.0
+    assert sorted(multipliers.values()) == [0.5, 1.0, 1.5]
+
+
 def test_noise_within_the_dead_band_does_not_steer(monkeypatch):
     signals = iter([[2.0, 3.0, 4.0], [2.3, 2.6, 4.4], [2.3, 2.3, 4.4]])
 
