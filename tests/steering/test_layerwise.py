@@ -197,6 +197,23 @@ def test_a_step_that_raises_leaves_the_groups_as_they_were():
     assert [group["lr"] for group in optimizer.param_groups] == before
 
 
+def test_the_hooks_suffice_where_somebody_replaces_the_step():
+    model = make_model()
+    optimizer = OPTIMIZERS["sgd"](model)
+    schedule_of(optimizer, model)
+    del optimizer.step  # accelerate puts back the step that it knew
+    train(model, optimizer, 1)
+    assert {group["lr"] for group in optimizer.param_groups} == {0.1}
+
+
+def test_a_shared_weight_is_one_unit():
+    model = make_model()
+    model[6] = model[2]
+    schedule = schedule_of(SGD(model.parameters(), lr=0.1), model)
+    assert schedule.units == ["2", "4"]
+    assert schedule.left_out["6"] == "shares its weight with 2"
+
+
 def test_two_schedules_share_an_optimizer():
     model = make_model()
     optimizer = OPTIMIZERS["sgd"](model)
