@@ -6,7 +6,7 @@ from htsr._version import __version__
 from htsr.errors import InputError
 
 if TYPE_CHECKING:
-    from htsr import optim
+    from htsr import optim, steering
     from htsr.audit.analysis import Analysis, analyze
     from htsr.audit.layer import LayerAnalysis
     from htsr.bulk.bulk_fit import MarchenkoPasturFit, fit_marchenko_pastur
@@ -82,6 +82,8 @@ __all__ = [  # noqa: RUF022 - grouped by what they are for
     "attention_logits", "equilibrium", "Equilibrium",
     # train with HTMuon
     "optim",
+    # settings from spectra
+    "steering",
     # the rest
     "InputError", "__version__",
 ]  # fmt: skip

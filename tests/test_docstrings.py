@@ -8,8 +8,8 @@ import pytest
 
 
 def public_functions():
-    """Functions and methods that ``htsr`` and ``htsr.optim`` hand on, with their names."""
-    for package in ("htsr", "htsr.optim"):
+    """Functions and methods that ``htsr``, ``htsr.optim`` and ``htsr.steering`` hand on, with their names."""
+    for package in ("htsr", "htsr.optim", "htsr.steering"):
         module = importlib.import_module(package)
         for name in module.__all__:
             item = getattr(module, name)

@@ -165,7 +165,8 @@ def test_the_folder_itself_cannot_be_imported():
 # The house, from the ground up: a module imports from rooms that stand before its own, lazily or not.
 FLOORS = [
     "_version", "text", "labels", "p_values", "errors", "choices", "lazy", "files", "weights", "tails", "spectra", "bulk",
-    "plots", "audit", "comparison", "training", "optim", "dynamics", "compat", "report", "demo", "cli", "__main__", "__init__",
+    "plots", "audit", "comparison", "training", "optim", "dynamics", "steering", "compat", "report", "demo", "cli", "__main__",
+    "__init__",
 ]  # fmt: skip
 # Imports that point up, inside the methods that a person calls on a result.
 UPWARD = {
@@ -186,7 +187,7 @@ UPWARD = {
     ("training.snapshot", "dynamics"),  # the step beside its promise, where a Monitor captures updates
 }
 # Rooms that may use the optimizer.
-OPTIMIZER_USERS = {"demo", "dynamics", "optim"}
+OPTIMIZER_USERS = {"demo", "dynamics", "optim", "steering"}
 
 
 def imports(path):

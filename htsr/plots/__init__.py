@@ -13,6 +13,7 @@ from htsr.plots.models.widths import plot_widths
 from htsr.plots.runs.curves import curves
 from htsr.plots.runs.layers import layers_over_steps, plot_heat_map, plot_layers_over_steps
 from htsr.plots.runs.means import plot_means_against
+from htsr.plots.runs.multipliers import plot_multipliers
 from htsr.plots.runs.overlap import plot_overlap, subspace_overlaps
 from htsr.plots.runs.power import last_values, plot_against, plot_against_power, plot_esd_against
 from htsr.plots.runs.several import plot_runs_over_steps, plot_scalars
@@ -49,6 +50,7 @@ __all__ = [  # noqa: RUF022 - grouped by what is drawn
     "plot_heat_map",
     "plot_means_against",
     "plot_layers_over_steps",
+    "plot_multipliers",
     "plot_overlap",
     "plot_ridgeline",
     "plot_runs_over_steps",

@@ -48,13 +48,13 @@ def _weakly(method: Callable[..., None]) -> Callable[..., None]:
 
     def call(optimizer: Optimizer, *args: Any) -> None:
         alive = reference()
-        if alive is not None and not _is_within_a_step(optimizer):
+        if alive is not None and not is_within_a_step(optimizer):
             alive(optimizer, *args)
 
     return call
 
 
-def _is_within_a_step(optimizer: Optimizer) -> bool:
+def is_within_a_step(optimizer: Optimizer) -> bool:
     """Return whether the step whose hook runs was called by another step of the same optimizer.
 
     torch wraps ``step`` of each class, and runs the hooks in every wrapper. A count of open steps would be wrong after an error.

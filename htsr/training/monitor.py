@@ -21,7 +21,7 @@ from htsr.training.reporting import Log, Reporter
 from htsr.training.run_directory import describe_run, open_run_directory
 from htsr.training.schedules import CaptureSchedule
 from htsr.training.snapshot import Camera
-from htsr.training.store.capture import WEIGHTS
+from htsr.training.store.capture import WEIGHTS, Capture
 from htsr.training.store.history import History
 from htsr.training.watching import Action
 from htsr.weights.select import Patterns
@@ -83,6 +83,8 @@ class Monitor:
     Attributes:
         step_count: Training steps done, or begun if there are several optimizers.
         run_dir: The run directory.
+        model: The model.
+        last_capture: What the Monitor captured last; None if it has captured nothing yet in this process.
         should_stop: Whether a condition asked the training to stop; see ``on``.
 
     Raises:
@@ -138,7 +140,8 @@ class Monitor:
         refuse_strangers(model, optimizers)
         self._quantities = quantities = quantities_of(capture, bool(optimizers))
         first_step = int(first_step)  # NumPy's whole numbers cannot be written as JSON
-        self._model_name = type(model).__name__
+        self.model = model
+        self.last_capture: Capture | None = None
         self._raise_at_close = raise_at_close
         self.step_count = first_step
         self.should_stop = False
@@ -299,7 +302,7 @@ class Monitor:
 
     def __repr__(self) -> str:
         return (
-            f"Monitor({self._model_name}, step={self.step_count}, captures={self._capturer.count}, "
+            f"Monitor({type(self.model).__name__}, step={self.step_count}, captures={self._capturer.count}, "
             f"run_dir={str(self.run_dir)!r})"
         )
 
@@ -351,6 +354,7 @@ class Monitor:
     def _hand_over(self) -> None:
         """Report the captures that were written since the last call, on the training's thread."""
         for capture in self._capturer.finished():
+            self.last_capture = capture
             with self._budget.spending():
                 self._reporter.report(capture, self)
 
