@@ -16,14 +16,19 @@ RESULTS = Path(__file__).parent / "results"
 
 def provenance() -> str:
     """Return one line: processor, threads, versions, commit."""
-    models = [line.split(":")[1].strip() for line in _cpuinfo() if line.startswith("model name")]
     commit = _git("rev-parse", "--short", "HEAD").strip()
     changed = _git("status", "--porcelain", "htsr", "optim")
     return (
-        f"{models[0] if models else platform.processor()}, {torch.get_num_threads()} threads, Python "
+        f"{processor()}, {torch.get_num_threads()} threads, Python "
         f"{platform.python_version()}, torch {torch.__version__}, numpy {numpy.__version__}, commit {commit or 'unknown'}"
         f"{' with changes' if changed else ''}"
     )
+
+
+def processor() -> str:
+    """Return the name of the processor."""
+    models = [line.split(":")[1].strip() for line in _cpuinfo() if line.startswith("model name")]
+    return models[0] if models else platform.processor()
 
 
 def alternate(programs: Mapping[str, Callable[[], object]], rounds: int) -> dict[str, list[float]]:

@@ -122,24 +122,37 @@ def deviation(sample: np.ndarray) -> float:
 
 def seeds_needed(sd: float, difference: float) -> int | None:
     """Return how many paired seeds show a difference in 80 % of studies (two-sided t test at 5 %); None where none suffice."""
-    from scipy import stats
-
     if not (sd >= 0 and difference > 0):
         return None
-
-    def power(n: int) -> float:
-        bound = stats.t.ppf((1 + LEVEL) / 2, n - 1)
-        return float(stats.nct.sf(bound, n - 1, difference / sd * math.sqrt(n))) if sd > 0 else 1.0
-
     low, high = 1, 2
-    while power(high) < POWER:
+    while _power(high, sd, difference) < POWER:
         if high > MOST_SEEDS:
             return None
         low, high = high, 2 * high
     while high - low > 1:
         middle = (low + high) // 2
-        low, high = (low, middle) if power(middle) >= POWER else (middle, high)
+        low, high = (low, middle) if _power(middle, sd, difference) >= POWER else (middle, high)
     return high
+
+
+def smallest_difference(sd: float, n: int) -> float:
+    """Return the true difference that so many paired seeds show in 80 % of studies; NaN below two seeds."""
+    from scipy.optimize import brentq
+
+    if n < 2 or not sd > 0:
+        return 0.0 if n > 1 and sd == 0 else math.nan
+    # Two seeds at 5 % need 17 standard deviations, more seeds fewer.
+    return float(brentq(lambda difference: _power(n, sd, difference) - POWER, 1e-9 * sd, 100 * sd))
+
+
+def _power(n: int, sd: float, difference: float) -> float:
+    """Return how often a paired t test of n seeds finds a true difference."""
+    from scipy import stats
+
+    if sd == 0:
+        return 1.0
+    bound = stats.t.ppf((1 + LEVEL) / 2, n - 1)
+    return float(stats.nct.sf(bound, n - 1, difference / sd * math.sqrt(n)))
 
 
 def _check_known(table: pd.DataFrame, settings: Sequence[str]) -> None:

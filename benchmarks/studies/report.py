@@ -1,0 +1,132 @@
+"""What the runs of a study say: a table and a panel for each set-up, with n, intervals and the smallest difference that shows."""
+
+from collections.abc import Callable, Sequence
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+import study  # first: it lets provenance be found
+from provenance import provenance, table
+
+from htsr.training.store import seeds as statistics
+
+LOWER, HIGHER, EQUAL, FEW = "lower", "higher", "not told apart", "too few seeds"
+# Medians over the layers of a run, which a study may have kept.
+SPECTRA = {"alpha": "{:.2f}", "stable_rank": "{:.1f}"}
+
+
+def carry_out(
+    done: study.Study,
+    cells: Sequence[study.Cell],
+    text: str,
+    tables: Callable[[study.Study, Sequence[study.Cell]], list[str]] | None = None,
+) -> None:
+    """Do the runs that are missing unless a report alone is asked for, and report on all that are there."""
+    chosen = [cell for cell in cells if not done.options.cells or cell.name in done.options.cells]
+    if not done.options.report:
+        done.complete(chosen)
+    runs = done.runs()
+    compared_runs = runs[runs["stage"] == (study.FINAL if done.final else study.TUNING)]
+    with_runs = [cell for cell in cells if cell.name in set(compared_runs["cell"])]
+    lines = (tables or comparisons)(done, with_runs)
+    report = "\n".join(
+        [f"# {text.splitlines()[0]}", "", *text.strip().splitlines()[1:], "", *lines, "", _machines(done)]
+    )
+    print(report)
+    if not done.options.quick:
+        done.path.with_suffix(".md").write_text(f"{report}\n")
+        if tables is None:
+            picture(done, with_runs)
+
+
+def comparisons(done: study.Study, cells: Sequence[study.Cell]) -> list[str]:
+    """Return the lines of a table for each cell."""
+    lines = [
+        f"Differences are those from the baseline, paired by seed, with 95 % intervals (Student's t, for each line by itself). "
+        f"*Visible* is the true difference that so many seeds find in 80 % of studies. {EQUAL.capitalize()}: the interval holds 0."
+    ]
+    for cell in cells:
+        found = compared(done.runs(), cell, done.metric)
+        lines += ["", f"## {cell.name}", "", f"{done.metric}, baseline {cell.baseline}.", ""]
+        spectra = [column for column in SPECTRA if column in found]
+        header = ["arm", "lr", "n", "mean", "sd", "difference", "95 % interval", "verdict", "visible", *spectra]
+        lines += table(header, [_row(arm, row, spectra) for arm, row in found.iterrows()])
+    return lines
+
+
+def compared(runs: pd.DataFrame, cell: study.Cell, metric: str) -> pd.DataFrame:
+    """Return a row for each arm of a cell: rate, mean, spectra, and the difference from the baseline, paired by seed."""
+    final = runs[(runs["cell"] == cell.name) & (runs["stage"] == study.FINAL)]
+    # Where the grid grew later, the best rate changed: the last one counts.
+    final = final[final["lr"] == final.groupby("arm")["lr"].transform("last")]
+    table_of_runs = final.assign(run=final["arm"], value=final[metric])[["run", "arm", "seed", "value"]]
+    by_arm = final.groupby("arm")
+    found = by_arm[metric].agg(["mean", "std", "count"]).rename(columns={"std": "sd", "count": "n"})
+    found = found.join(by_arm[["lr", *(column for column in SPECTRA if column in final)]].mean())
+    order = [arm for arm in cell.arms if arm in found.index]
+    if cell.baseline in order:
+        paired = statistics.paired(table_of_runs, "arm", cell.baseline, None).set_index("arm")
+        paired["visible"] = [
+            statistics.smallest_difference(sd, n) for sd, n in zip(paired["sd"], paired["n"], strict=True)
+        ]
+        found = found.join(paired[["difference", "low", "high", "visible"]])
+    return found.loc[order]
+
+
+def verdict(low: float, high: float) -> str:
+    """Return what an interval of a difference says."""
+    if not low <= high:
+        return FEW
+    return LOWER if high < 0 else HIGHER if low > 0 else EQUAL
+
+
+def interval_text(low: float, high: float) -> str:
+    """Return an interval as text."""
+    return f"{low:+.4f} to {high:+.4f}" if low <= high else ""
+
+
+def _row(arm: str, row: pd.Series, spectra: Sequence[str]) -> list[object]:
+    """Return the cells of an arm's line."""
+    own = [SPECTRA[column].format(row[column]) for column in spectra]
+    start = [arm, f"{row['lr']:g}", int(row["n"]), f"{row['mean']:.4f}", f"{row['sd']:.4f}"]
+    if "difference" not in row or np.isnan(row["difference"]):
+        return [*start, "", "", "", "", *own]
+    low, high = row["low"], row["high"]
+    return [
+        *start,
+        f"{row['difference']:+.4f}",
+        interval_text(low, high),
+        verdict(low, high),
+        f"{row['visible']:.4f}",
+        *own,
+    ]
+
+
+def picture(done: study.Study, cells: Sequence[study.Cell]) -> None:
+    """Draw the difference of each arm with its interval, a panel for each cell."""
+    columns = min(3, len(cells))
+    rows = -(-len(cells) // columns)
+    figure, axes = plt.subplots(rows, columns, figsize=(5 * columns, 3.2 * rows), squeeze=False, layout="constrained")
+    for ax in axes.flat[len(cells) :]:
+        ax.set_visible(False)
+    for ax, cell in zip(axes.flat, cells, strict=False):
+        found = compared(done.runs(), cell, done.metric).iloc[::-1]
+        if "difference" not in found:
+            continue
+        places = np.arange(len(found))
+        known = found["difference"].notna().to_numpy()
+        margin = np.abs(found.loc[known, ["low", "high"]].to_numpy().T - found.loc[known, "difference"].to_numpy())
+        ax.errorbar(found.loc[known, "difference"], places[known], xerr=margin, fmt="o", capsize=3)
+        ax.axvline(0, color="0.6", linewidth=1)
+        ax.set_yticks(places, [f"{arm} (n = {int(n)})" for arm, n in zip(found.index, found["n"], strict=True)])
+        ax.set_xlabel(f"{done.metric.replace('_', ' ')}, less that of {cell.baseline}")
+        ax.set_title(cell.name)
+    figure.savefig(done.path.with_suffix(".png"), dpi=110)
+    plt.close(figure)
+
+
+def _machines(done: study.Study) -> str:
+    """Return on what the runs were done, from the runs, and what wrote the report."""
+    runs = done.runs()
+    devices = ", ".join(sorted(runs["machine"].dropna().unique())) if "machine" in runs else ""
+    return f"{len(runs)} runs on {devices}. Report: {provenance()}"
