@@ -27,8 +27,8 @@ def with_absolute_links(text: str, repository: str, version: str) -> str:
     parts = re.split(r"(^```.*?^```$|`[^`\n]*`)", text, flags=re.DOTALL | re.MULTILINE)
     for number in range(0, len(parts), 2):  # code stands between them
         prose = re.sub(
-            rf"(!?)(\[[^]]*\])\({relative}([^)\s]+)\)",
-            lambda found: f"{found[1]}{found[2]}({address(found[3], picture=bool(found[1]))})",
+            rf"(!\[[^]]*)?\]\({relative}([^)\s]+)\)",
+            lambda found: f"{found[1] or ''}]({address(found[2], picture=bool(found[1]))})",
             parts[number],
         )
         parts[number] = re.sub(
