@@ -6,14 +6,9 @@ from pathlib import Path
 from htsr.errors import InputError
 
 
-def parquet_available() -> bool:
-    """Return whether pyarrow is installed; this does not load it."""
-    return find_spec("pyarrow") is not None
-
-
 def require_parquet(path: Path) -> None:
-    """Raise InputError with the extra of htsr that installs pyarrow, unless it is installed."""
-    if not parquet_available():
+    """Raise InputError with the extra of htsr that installs pyarrow, unless it is installed; this does not load it."""
+    if find_spec("pyarrow") is None:
         raise InputError(
             f"{path}: Parquet needs the library pyarrow, which is not installed: pip install 'htsr[parquet]', "
             "or choose another suffix"

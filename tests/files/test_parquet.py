@@ -5,13 +5,11 @@ import subprocess
 import sys
 from pathlib import Path
 
-import pandas as pd
 import pytest
 import torch
 
 import htsr
 from htsr.cli.main import main
-from htsr.training.store import tables, writer
 from tests.training.store.test_tables import write
 
 WITHOUT = r"Parquet needs the library pyarrow.*pip install 'htsr\[parquet\]'"
@@ -69,28 +67,8 @@ def test_parquet_names_the_extra(tmp_path, capsys, monkeypatch):
         htsr.load(path)
 
 
-def test_runs_are_written_and_read_without_it_and_gain_tables_later(tmp_path, monkeypatch, caplog):
-    for module in (tables, writer):
-        monkeypatch.setattr(module, "CAPTURES_PER_TABLE", 3)
-    tabled, plain = tmp_path / "tabled", tmp_path / "plain"
-    write(tabled, 5).close()
-    expected = htsr.History(tabled)
-    details, alpha = expected.details, expected.alpha()
-    with monkeypatch.context() as patch:
-        patch.setattr("htsr.files.parquet.find_spec", lambda name: None)
-        patch.setattr("htsr.training.store.reader.SLOW", 5)
-        write(plain, 5).close()
-        assert not (plain / "tables").exists()
-        for run_dir in (plain, tabled):
-            history = htsr.History(run_dir)
-            assert history.damaged == {}
-            pd.testing.assert_frame_equal(history.details, details)
-            pd.testing.assert_frame_equal(history.alpha(), alpha)
-            with pytest.raises(htsr.InputError, match=WITHOUT):
-                history.to_parquet(tmp_path / "x.parquet")
-        assert caplog.text.count("5 captures are read one by one") == 2
-        write(tabled, 1, first_step=40).close()  # keeps the table that it cannot read
-    assert len(list((tabled / "tables").iterdir())) == 1
-    write(plain, 2, first_step=40).close()  # six captures, tables for all of them
-    assert len(list((plain / "tables").iterdir())) == 2
-    assert len(htsr.History(plain).steps) == 6
+@pytest.mark.usefixtures("_no_pyarrow")
+def test_a_history_names_the_extra(tmp_path):
+    write(tmp_path / "run", 1).close()
+    with pytest.raises(htsr.InputError, match=WITHOUT):
+        htsr.History(tmp_path / "run").to_parquet(tmp_path / "x.parquet")

@@ -5,13 +5,13 @@ import os
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pandas as pd
 
 from htsr.audit.columns import HISTORY_COLUMNS
 from htsr.errors import InputError
-from htsr.files import parquet_available, read_regular
+from htsr.files import read_regular
 from htsr.training.store.capture import Capture
 from htsr.training.store.files import (
     ABOUT,
@@ -28,15 +28,9 @@ from htsr.training.store.files import (
     read_checked,
     read_lines,
 )
-from htsr.training.store.tables import CAPTURES_PER_TABLE, Table, rows_frame, tables_frame
-
-if TYPE_CHECKING:
-    import pyarrow as pa
+from htsr.training.store.tables import Table, rows_frame
 
 logger = logging.getLogger(__name__)
-
-# Captures that take seconds to read one by one.
-SLOW = 10 * CAPTURES_PER_TABLE
 
 Stamp = tuple[int, int]  # time of change and size of a file
 
@@ -53,7 +47,6 @@ class RunReader:
         self.about, self.damaged = read_about(run_dir)
         self._captures: dict[str, tuple[Stamp, Capture | None]] = {}  # by file name
         self._tables: dict[str, tuple[Stamp, Table | None]] = {}
-        self._told = False  # that tables would help
 
     def headers(self) -> dict[int, dict[str, Any]]:
         """Return step, times and parameter groups of every capture, by step."""
@@ -72,7 +65,8 @@ class RunReader:
             held = self._held_rows(wanted, tables)
         rows = rows_frame(alone)[wanted]
         if held:
-            frame = tables_frame(held).reindex(columns=wanted)  # a table of an older version may lack a column
+            frame = pd.concat(held, ignore_index=True)
+            frame = frame.reindex(columns=wanted)  # a table of an older version may lack a column
             current = {step for _, steps in tables for step in steps}
             if len(current) < sum(len(table.parts) for table, _ in tables):
                 frame = frame[frame["step"].isin(current)]
@@ -83,7 +77,7 @@ class RunReader:
             rows if rows["step"].is_monotonic_increasing else rows.sort_values("step", kind="stable", ignore_index=True)
         )
 
-    def _held_rows(self, columns: list[str], tables: list[tuple[Table, set[int]]]) -> "list[pa.Table] | None":
+    def _held_rows(self, columns: list[str], tables: list[tuple[Table, set[int]]]) -> list[pd.DataFrame] | None:
         """Return the rows of each table; None, after noting it, if one is damaged."""
         held = []
         for table, _ in tables:
@@ -114,15 +108,9 @@ class RunReader:
         A table is current for a step if the capture's file still has the size that the table was made from.
         """
         files = _stamps(self.run_dir / CAPTURES, ".npz")
-        if not parquet_available() and len(files) >= SLOW and not self._told:
-            self._told = True
-            logger.warning(
-                "%s: %d captures are read one by one; with 'htsr[parquet]' they open faster", self.run_dir, len(files)
-            )
         tables, held = [], set()
         known_tables: dict[str, tuple[Stamp, Table | None]] = {}
-        stamps = _stamps(self.run_dir / TABLES, ".parquet") if parquet_available() else {}
-        for name, stamp in sorted(stamps.items()):
+        for name, stamp in sorted(_stamps(self.run_dir / TABLES, ".npz").items()):
             known_table = self._tables.get(name)
             if known_table is None or known_table[0] != stamp:
                 known_table = (stamp, self._open_table(name))
