@@ -1,9 +1,9 @@
-# make demo | test | lint | bench. Each makes .venv on first use and needs nothing but Python 3.11 or newer, pip and make.
+# make demo | test | lint | dist | bench. Each makes .venv on first use and needs nothing but Python 3.11 or newer, pip and make.
 PYTHON ?= python3
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
-.PHONY: demo test lint bench clean
+.PHONY: demo test lint dist bench clean
 
 demo: .venv/.demo
 	@echo "== htsr demo: audits a trained Transformer, then trains a small GPT with HTMuon at four powers"
@@ -14,10 +14,24 @@ test: .venv/.dev
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2 --dist worksteal -m "not slow"
 
 lint: .venv/.dev
-	@echo "== ruff and mypy"
+	@echo "== ruff, mypy, spelling, and the files that GitHub, pre-commit and Docker read"
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/codespell
+	$(BIN)/check-jsonschema --builtin-schema vendor.github-workflows .github/workflows/*.yml
+	$(BIN)/check-jsonschema --builtin-schema vendor.github-actions action.yml
+	$(BIN)/check-jsonschema --builtin-schema vendor.citation-file-format CITATION.cff
+	$(BIN)/zizmor --offline --quiet .github action.yml
+	$(BIN)/pre-commit validate-config
+	$(BIN)/pre-commit validate-manifest
+	$(BIN)/hadolint .packaging/Dockerfile
+
+dist: .venv/.dev
+	@echo "== sdist and wheel, in dist/"
+	$(BIN)/python .packaging/dist.py
+	$(BIN)/twine check --strict dist/*
+	$(BIN)/check-wheel-contents dist/*.whl
 
 bench: .venv/.demo
 	@echo "== benchmarks"
@@ -36,7 +50,7 @@ bench: .venv/.demo
 	$(BIN)/python benchmarks/steps.py
 
 clean:
-	rm -rf .venv build *.egg-info htsr-demo
+	rm -rf .venv build dist *.egg-info htsr-demo
 
 .venv/bin/python:
 	@echo "== making .venv with $(PYTHON)"

@@ -344,7 +344,7 @@ class Comparison(Results[LayerComparison]):
             The path written.
 
         Raises:
-            InputError: If the suffix is none of these.
+            InputError: If the suffix is none of these, or ``.parquet`` is asked for without pyarrow (``htsr[parquet]``).
         """
         from htsr.report.save import save_comparison
 

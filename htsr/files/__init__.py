@@ -1,6 +1,7 @@
 """Files: written whole or not at all, read without waiting, sealed against damage, locked."""
 
 from htsr.files.locks import FileLock
+from htsr.files.parquet import require_parquet
 from htsr.files.regular import open_regular, read_regular, through_links
 from htsr.files.seals import is_sealed, seal, unseal
 from htsr.files.whole import ASIDE, written_aside
@@ -11,6 +12,7 @@ __all__ = [
     "is_sealed",
     "open_regular",
     "read_regular",
+    "require_parquet",
     "seal",
     "through_links",
     "unseal",

@@ -12,7 +12,7 @@ from htsr.audit.columns import BY_NAME
 from htsr.audit.table import details_frame
 from htsr.comparison.saved import read_result
 from htsr.errors import InputError
-from htsr.files import read_regular
+from htsr.files import read_regular, require_parquet
 
 if TYPE_CHECKING:
     from htsr.audit.analysis import Analysis
@@ -34,7 +34,8 @@ def load(path: str | Path) -> "Analysis | Comparison | pd.DataFrame":
 
     Raises:
         FileNotFoundError: If there is no such file.
-        InputError: If the file is damaged, htsr did not write it, a newer htsr wrote it, or the suffix is none of these.
+        InputError: If the file is damaged, htsr did not write it, a newer htsr wrote it, the suffix is none of these, or
+            pyarrow, which ``htsr[parquet]`` brings, is not there to read a ``.parquet`` file.
 
     Example:
         >>> import tempfile
@@ -51,7 +52,9 @@ def load(path: str | Path) -> "Analysis | Comparison | pd.DataFrame":
     match path.suffix.lower():
         case ".htsr":
             return read_result(path)
-        case ".json" | ".csv" | ".parquet":
+        case ".json" | ".csv" | ".parquet" as suffix:
+            if suffix == ".parquet":
+                require_parquet(path)
             table = _table(path)
         case _:
             raise InputError(

@@ -14,7 +14,7 @@ from htsr.audit.layout import markdown
 from htsr.audit.tokens import tokens_markdown
 from htsr.choices import FORMATS, RESULT_FORMATS
 from htsr.errors import InputError
-from htsr.files import through_links, written_aside
+from htsr.files import require_parquet, through_links, written_aside
 from htsr.files.archive import write_archive
 from htsr.text import csv_cell
 
@@ -154,6 +154,8 @@ def check_output(path: Path, formats: Sequence[str] = RESULT_FORMATS) -> None:
     """Refuse a path that cannot be written; callers check before the work, too, so that it is not lost."""
     if path.suffix.lower() not in formats:
         raise InputError(f"{path}: expected a suffix among {', '.join(formats)}, got {path.suffix!r}")
+    if path.suffix.lower() == ".parquet":
+        require_parquet(path)
     if not path.absolute().parent.is_dir():
         raise InputError(f"{path}: the directory {path.absolute().parent} does not exist")
     if not os.access(through_links(path).parent, os.W_OK) or (path.exists() and not os.access(path, os.W_OK)):

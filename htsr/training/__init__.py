@@ -7,7 +7,7 @@ if TYPE_CHECKING:
     from htsr.training.schedules import CaptureSchedule, at, every, log_spaced
     from htsr.training.store.history import History
     from htsr.training.store.runs import Runs
-else:  # a History needs pandas and pyarrow, and a schedule needs neither
+else:  # a History needs pandas, and a schedule needs neither
     from htsr.lazy import lazy_names
 
     __getattr__, __dir__ = lazy_names(

@@ -115,7 +115,9 @@ def test_a_file_is_kept_with_its_digest(tmp_path):
     assert len(digest) == 128
     np.savez(path, w=np.random.default_rng(1).normal(size=(40, 30)))
     assert htsr.load(a.save(tmp_path / "b.htsr")).about.files[str(path)] == "changed since the analysis"
-    assert htsr.load(tmp_path / "b.htsr").about.versions["torch"] == torch.__version__
+    assert torch.__version__.startswith(
+        htsr.load(tmp_path / "b.htsr").about.versions["torch"]
+    )  # +cu130 is not in metadata
 
 
 def test_a_file_of_the_first_schema():

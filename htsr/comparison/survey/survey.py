@@ -267,7 +267,7 @@ class Survey:
             The path written.
 
         Raises:
-            InputError: If the suffix is none of these.
+            InputError: If the suffix is none of these, or ``.parquet`` is asked for without pyarrow (``htsr[parquet]``).
         """
         from htsr.report.save import save_survey
 

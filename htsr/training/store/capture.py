@@ -91,12 +91,9 @@ class Capture:
     @classmethod
     def _parsed(cls, data: bytes, sealed: bool) -> "Capture":
         """Return the capture in the bytes of an npz file, or raise whatever its parsers raise."""
-        with zipfile.ZipFile(io.BytesIO(data)) as archive:
-            if any(member.compress_type != zipfile.ZIP_STORED for member in archive.infolist()):
-                raise DamageError("expected members that are not compressed")
-        with np.load(io.BytesIO(data), allow_pickle=False) as parts:
-            about = json.loads(parts["about"].tobytes())
-            eigenvalues = parts["eigenvalues"]
+        parts = stored_arrays(data)
+        about = json.loads(parts["about"].tobytes())
+        eigenvalues = parts["eigenvalues"]
         schema = about.pop("schema", 1)
         if schema not in READABLE:
             raise DamageError(f"expected a part of schema {SCHEMA}, got {schema!r}")
@@ -116,6 +113,14 @@ class Capture:
             for item, end in zip(listed, ends, strict=True)
         }
         return cls(**checked_header({name: about[name] for name in HEADER}), rows=about["rows"], spectra=spectra)
+
+
+def stored_arrays(data: bytes) -> np.lib.npyio.NpzFile:
+    """Return the arrays in the bytes of an npz file; raise ``DamageError`` if they are compressed, and could fill the memory."""
+    with zipfile.ZipFile(io.BytesIO(data)) as archive:
+        if any(member.compress_type != zipfile.ZIP_STORED for member in archive.infolist()):
+            raise DamageError("expected members that are not compressed")
+    return np.load(io.BytesIO(data), allow_pickle=False)
 
 
 def checked_header(header: Mapping[str, Any]) -> dict[str, Any]:

@@ -2,7 +2,7 @@
 
 run.json                               what made the run, and the schema of its files
 captures/step-000000000100.npz         one capture each; a file never changes, and it is what counts
-tables/rows-000000000000-....parquet   the rows of many captures once more, so that long runs open fast
+tables/rows-000000000000-....npz       the rows of many captures once more, so that long runs open fast
 scalars.jsonl                          the numbers that Monitor.record got
 events.jsonl                           which captures were skipped, what failed, which conditions came true
 writer.lock                            locked as long as somebody writes the run
@@ -57,7 +57,7 @@ def capture_step(name: str) -> int:
 
 def table_name(first: int, last: int) -> str:
     """Return the name of the table that holds the captures from one step to another."""
-    return f"rows-{first:012d}-{last:012d}.parquet"
+    return f"rows-{first:012d}-{last:012d}.npz"
 
 
 def is_number(value: object) -> bool:

@@ -10,6 +10,7 @@ from htsr.audit.columns import HISTORY_COLUMNS, Column
 from htsr.audit.shown import Shown
 from htsr.audit.table import shortened
 from htsr.errors import InputError
+from htsr.files import require_parquet
 from htsr.labels import settings_text
 from htsr.spectra.spectrum import Spectrum
 from htsr.text import encodable, visible
@@ -267,7 +268,11 @@ class History(Shown):
 
         Returns:
             The path.
+
+        Raises:
+            InputError: If pyarrow, which ``htsr[parquet]`` brings, is not installed.
         """
+        require_parquet(Path(path))
         rows = self.details
         if spectra:
             by_step = {
@@ -290,7 +295,8 @@ class History(Shown):
             The path written.
 
         Raises:
-            InputError: If the suffix is none of these, or ``path`` asks for a report and the run has no captures.
+            InputError: If the suffix is none of these, ``.parquet`` is asked for without pyarrow (``htsr[parquet]``), or
+                ``path`` asks for a report and the run has no captures.
         """
         from htsr.report.save import save_history
 

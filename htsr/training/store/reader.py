@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
-import pyarrow as pa
 
 from htsr.audit.columns import HISTORY_COLUMNS
 from htsr.errors import InputError
@@ -66,7 +65,7 @@ class RunReader:
             held = self._held_rows(wanted, tables)
         rows = rows_frame(alone)[wanted]
         if held:
-            frame = pa.concat_tables(held, promote_options="default").to_pandas()
+            frame = pd.concat(held, ignore_index=True)
             frame = frame.reindex(columns=wanted)  # a table of an older version may lack a column
             current = {step for _, steps in tables for step in steps}
             if len(current) < sum(len(table.parts) for table, _ in tables):
@@ -78,7 +77,7 @@ class RunReader:
             rows if rows["step"].is_monotonic_increasing else rows.sort_values("step", kind="stable", ignore_index=True)
         )
 
-    def _held_rows(self, columns: list[str], tables: list[tuple[Table, set[int]]]) -> list[pa.Table] | None:
+    def _held_rows(self, columns: list[str], tables: list[tuple[Table, set[int]]]) -> list[pd.DataFrame] | None:
         """Return the rows of each table; None, after noting it, if one is damaged."""
         held = []
         for table, _ in tables:
@@ -111,7 +110,7 @@ class RunReader:
         files = _stamps(self.run_dir / CAPTURES, ".npz")
         tables, held = [], set()
         known_tables: dict[str, tuple[Stamp, Table | None]] = {}
-        for name, stamp in sorted(_stamps(self.run_dir / TABLES, ".parquet").items()):
+        for name, stamp in sorted(_stamps(self.run_dir / TABLES, ".npz").items()):
             known_table = self._tables.get(name)
             if known_table is None or known_table[0] != stamp:
                 known_table = (stamp, self._open_table(name))

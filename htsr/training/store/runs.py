@@ -248,7 +248,8 @@ class Runs(Shown, Mapping[str, History]):
             The path written.
 
         Raises:
-            InputError: If the suffix is none of these, or ``path`` asks for a page and no run has a capture.
+            InputError: If the suffix is none of these, ``.parquet`` is asked for without pyarrow (``htsr[parquet]``), or
+                ``path`` asks for a page and no run has a capture.
         """
         from htsr.report.save import save_runs
 

@@ -1,28 +1,28 @@
 """Tables: the rows of many captures, as columns.
 
-Opening ten thousand small files takes half a minute, so the writer keeps their rows once more, a hundred captures to a
-Parquet file. A table only repeats what the captures say, so nothing is lost if it is. It names the captures that it was made
-from, with their sizes; a reader reads any capture itself whose size differs. A table counts only if its seal fits, each time it
-is read; readers take the rows of the captures instead, and the next writer of the run makes it anew.
+Opening ten thousand small files takes a minute, so the writer keeps their rows once more, a hundred captures to an npz file. It
+has one array for each column, so that readers load those that they want. A table only repeats what the captures say, so nothing
+is lost if it is. It names the captures that it was made from, with their sizes; a reader reads any capture itself whose size
+differs. A table counts only if its seal fits, each time it is read; readers take the rows of the captures instead, and the next
+writer of the run makes it anew.
 """
 
+import io
 import json
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
-import pyarrow as pa
-import pyarrow.parquet as pq
 
 from htsr.audit.columns import BY_NAME, HISTORY_COLUMNS
 from htsr.audit.table import details_frame
 from htsr.files import read_regular, seal, unseal, written_aside
-from htsr.training.store.capture import WEIGHTS, Capture, checked_header
+from htsr.training.store.capture import WEIGHTS, Capture, checked_header, stored_arrays
 from htsr.training.store.files import CAPTURES, DAMAGE, TABLES, DamageError, capture_name, capture_step, table_name
 
 logger = logging.getLogger(__name__)
@@ -30,7 +30,10 @@ logger = logging.getLogger(__name__)
 # Captures in a table. With fewer, readers open more tables; with more, they read more captures one by one. At 50 layers,
 # reading a capture takes about 2 ms and a table about 5 ms.
 CAPTURES_PER_TABLE = 100
-_KEY = b"htsr"
+# What stands in a table for a count that is missing; no row can hold it (``LARGEST``).
+_MISSING = -(2**63)
+# Types of the arrays. A text is its place among the texts of its column.
+_STORED = {"float64": np.float64, "int64": np.int64, "Int64": np.int64, "str": np.int32}
 
 
 @dataclass(frozen=True)
@@ -45,33 +48,64 @@ class Table:
     def open(cls, path: Path) -> "Table":
         """Return the description of the table in a file; raise one of ``DAMAGE`` if it is damaged."""
         with _parsing():
-            about = json.loads(pq.read_metadata(_content(path)).metadata[_KEY])
+            about = _about(stored_arrays(_content(path)))
             parts, captures = about["parts"], [checked_header(header) for header in about["captures"]]
             if sorted(parts) != [capture_name(header["step"]) for header in captures]:
                 raise DamageError("expected a header for each capture")
             return cls(path, parts, captures)
 
-    def rows(self, columns: Sequence[str]) -> pa.Table:
+    def rows(self, columns: Sequence[str]) -> pd.DataFrame:
         """Return these columns of the rows, as far as the table has them; raise one of ``DAMAGE`` if it is damaged."""
         with _parsing():
-            held = pq.ParquetFile(_content(self.path)).read(columns=list(columns), use_threads=False)
-            # Other versions of pandas write texts as another type.
-            held = held.cast(pa.schema([_types().field(name) for name in held.column_names]))
-            whole = [name for name in columns if BY_NAME[name].dtype == "int64"]
-            if any(name not in held.column_names or held[name].null_count for name in whole):
-                raise DamageError(f"expected a value in each cell of {', '.join(whole)}")
-            return held
+            arrays = stored_arrays(_content(self.path))
+            texts, size = _about(arrays)["texts"], len(arrays["step"])
+            held = [name for name in columns if name in arrays.files]
+            if any(name not in held for name in columns if BY_NAME[name].dtype == "int64"):
+                raise DamageError("expected every column that no row lacks")
+            return pd.DataFrame({name: _unpacked(arrays[name], texts, name, size) for name in held})
 
 
-@lru_cache(maxsize=1)
-def _types() -> pa.Schema:
-    """Return the type of each column in a table."""
-    return pa.Schema.from_pandas(rows_frame([]), preserve_index=False).remove_metadata()
-
-
-def _content(path: Path) -> pa.BufferReader:
+def _content(path: Path) -> bytes:
     """Return what is sealed in the file of a table."""
-    return pa.BufferReader(unseal(read_regular(path), path.name))
+    return unseal(read_regular(path), path.name)
+
+
+def _about(arrays: Mapping[str, np.ndarray]) -> dict[str, Any]:
+    """Return the description in a table."""
+    return json.loads(arrays["about"].tobytes())
+
+
+def _packed(values: pd.Series, texts: dict[str, list[str]]) -> np.ndarray:
+    """Return a column as an array, of one element if all are equal, and put its texts, each once, into ``texts``."""
+    name, dtype = str(values.name), BY_NAME[str(values.name)].dtype
+    if dtype == "str":
+        places, known = pd.factorize(values)
+        array, texts[name] = places.astype(_STORED[dtype]), list(known)
+    elif dtype == "Int64":
+        array = values.to_numpy(_STORED[dtype], na_value=_MISSING)
+    else:
+        array = values.to_numpy(_STORED[dtype])
+    bits = array.view(f"i{array.itemsize}")  # NaN equals itself in them
+    return array[:1] if name != "step" and len(array) and (bits == bits[0]).all() else array
+
+
+def _unpacked(array: np.ndarray, texts: Mapping[str, list[str]], name: str, size: int) -> Any:
+    """Return the column of so many rows that ``_packed`` got, or raise ``DamageError`` if it has other types."""
+    dtype = BY_NAME[name].dtype
+    if array.dtype != _STORED[dtype] or array.shape not in ((1,), (size,)):
+        raise DamageError(f"expected an array of {size} {_STORED[dtype].__name__} for {name}")
+    array = np.broadcast_to(array, size)
+    if dtype == "str":
+        known = texts[name]
+        if not all(isinstance(text, str) for text in known) or (
+            size and not 0 <= array.min() <= array.max() < len(known)
+        ):
+            raise DamageError(f"expected a text in each cell of {name}")
+        return pd.array(known, dtype=dtype).take(array)
+    if dtype == "Int64":
+        missing = array == _MISSING
+        return pd.arrays.IntegerArray(np.where(missing, 1, array), missing)
+    return array
 
 
 @contextmanager
@@ -81,7 +115,7 @@ def _parsing() -> Iterator[None]:
         yield
     except DAMAGE:
         raise
-    except Exception as err:  # a file that is damaged or made to deceive makes pyarrow, pandas and json raise anything
+    except Exception as err:  # a file that is damaged or made to deceive makes zipfile, numpy and json raise anything
         raise DamageError.of(err) from err
 
 
@@ -93,15 +127,16 @@ def rows_frame(captures: Sequence[Capture]) -> pd.DataFrame:
 
 def write_table(run_dir: Path, parts: dict[str, int], captures: Sequence[Capture]) -> Path:
     """Write the rows of captures, steps ascending, as a table, with the size of each capture's file; return its path."""
-    about = {"parts": parts, "captures": [capture.header for capture in captures]}
-    rows = pa.Table.from_pandas(rows_frame(captures), preserve_index=False)
-    rows = rows.replace_schema_metadata({**rows.schema.metadata, _KEY: json.dumps(about).encode()})
+    texts: dict[str, list[str]] = {}
+    rows = rows_frame(captures)
+    arrays: dict[str, Any] = {name: _packed(rows[name], texts) for name in rows}
+    about = {"parts": parts, "captures": [capture.header for capture in captures], "texts": texts}
+    content = io.BytesIO()
+    np.savez(content, about=np.frombuffer(json.dumps(about).encode(), dtype=np.uint8), **arrays)
     path = run_dir / TABLES / table_name(captures[0].step, captures[-1].step)
     path.parent.mkdir(exist_ok=True)
-    content = pa.BufferOutputStream()
-    pq.write_table(rows, content, compression="lz4")
     with written_aside(path) as file:
-        file.write(seal(content.getvalue().to_pybytes(), path.name))
+        file.write(seal(content.getvalue(), path.name))
     return path
 
 
@@ -125,7 +160,7 @@ def consolidate(run_dir: Path, saved: Sequence[str]) -> list[str]:
 
 def forget_tables(run_dir: Path, from_step: int) -> None:
     """Delete the tables with captures of a step or later ones; the captures themselves stay."""
-    for path in (run_dir / TABLES).glob("rows-*.parquet"):
+    for path in (run_dir / TABLES).glob("rows-*.npz"):
         if int(path.stem.split("-")[2]) >= from_step:
             path.unlink(missing_ok=True)
 
@@ -133,7 +168,7 @@ def forget_tables(run_dir: Path, from_step: int) -> None:
 def drop_damaged_tables(run_dir: Path) -> list[str]:
     """Delete the tables that are damaged, so that they are made anew, and return what is wrong with each."""
     problems = []
-    for path in sorted((run_dir / TABLES).glob("rows-*.parquet")):
+    for path in sorted((run_dir / TABLES).glob("rows-*.npz")):
         try:
             Table.open(path)
         except DAMAGE as err:
@@ -144,6 +179,6 @@ def drop_damaged_tables(run_dir: Path) -> list[str]:
 
 def untabled(run_dir: Path) -> list[str]:
     """Return the names of the captures that no table holds, steps ascending."""
-    held = {name for path in (run_dir / TABLES).glob("rows-*.parquet") for name in Table.open(path).parts}
+    held = {name for path in (run_dir / TABLES).glob("rows-*.npz") for name in Table.open(path).parts}
     names = [path.name for path in (run_dir / CAPTURES).glob("step-*.npz")]
     return sorted((name for name in names if name not in held), key=capture_step)

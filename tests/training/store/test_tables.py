@@ -2,13 +2,15 @@
 
 import json
 
+import numpy as np
 import pandas as pd
 import pytest
 import torch
 
 import htsr
+from htsr.training.store import tables
 from htsr.training.store.capture import Capture
-from htsr.training.store.files import SCHEMA
+from htsr.training.store.files import SCHEMA, capture_name
 from htsr.training.store.tables import CAPTURES_PER_TABLE
 from htsr.training.store.writer import RunWriter
 
@@ -37,8 +39,8 @@ def long_run(tmp_path):
 
 def test_tables_say_what_the_captures_say(long_run):
     history = htsr.History(long_run)
-    tables = sorted((long_run / "tables").iterdir())
-    assert len(tables) == 2
+    written = sorted((long_run / "tables").iterdir())
+    assert len(written) == 2
     with_tables = (
         history.details,
         history.alpha(),
@@ -47,7 +49,7 @@ def test_tables_say_what_the_captures_say(long_run):
         history.steps,
         history.analysis_seconds,
     )
-    for table in tables:
+    for table in written:
         table.unlink()
     without = (
         history.details,
@@ -93,6 +95,29 @@ def test_a_resumed_run_replaces_steps_and_their_tables(long_run):
     assert norms.loc[step] - norms.loc[0] == pytest.approx(2 * torch.log10(torch.tensor(2.0)).item())
     assert history.scalars["step"].max() == step + 20
     assert history.scalars.set_index("step").loc[step, "loss"] == 2
+
+
+def test_a_table_keeps_every_cell(tmp_path):
+    """Numbers bit by bit, missing and largest counts, texts that are empty or not ASCII, and columns of one value."""
+    base = {"name": "a", "N": 3, "M": 2, "rf": 1, "num_evals": 2, "quantity": "weights"}
+    cells = [
+        {"alpha": 0.1, "D": -0.0, "num_spikes": 2**63 - 1, "phase": "é\n"},
+        {"alpha": float("nan"), "D": 0.0, "phase": ""},
+        {"alpha": float("inf"), "num_spikes": -5, "name": "b/ü" * 100},
+    ]
+    captures = [
+        Capture(7, 1.0, 0.5, [base | row for row in cells], {}, []),
+        Capture(2**63 - 1, 1.0, 0.5, [base], {}, []),
+    ]
+    path = tables.write_table(tmp_path, {capture_name(c.step): 1 for c in captures}, captures)
+    table = tables.Table.open(path)
+    expected = tables.rows_frame(captures)
+    found = table.rows(list(expected))
+    pd.testing.assert_frame_equal(found, expected, check_exact=True)
+    assert list(np.signbit(found["D"][:2])) == [True, False]
+    assert list(table.rows(["step", "phase"])) == ["step", "phase"]
+    empty = tables.write_table(tmp_path, {capture_name(9): 1}, [Capture(9, 1.0, 0.5, [], {}, [])])
+    assert tables.Table.open(empty).rows(list(expected)).empty
 
 
 def test_parquet_with_spectra(long_run, tmp_path):
