@@ -23,7 +23,7 @@ extensions = [
     "pictures",
 ]
 exclude_patterns = ["**.ipynb_checkpoints"]
-suppress_warnings = ["mystnb.unknown_mime_type"]
+suppress_warnings = ["mystnb.unknown_mime_type", "myst.header"]
 
 # Markdown. Anchors of headings are GitHub's, so that links work there, too.
 myst_heading_anchors = 4

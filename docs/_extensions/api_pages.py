@@ -89,7 +89,8 @@ def entry(name: str) -> list[str]:
         return [f".. autoclass:: {name}", *([f"   :members: {', '.join(listed)}"] if listed else []), ""]
     if callable(item):
         return [f".. autofunction:: {name}", ""]
-    return [f".. autodata:: {name}", "   :no-value:", ""] if not inspect.ismodule(item) else []
+    module, _, last = name.rpartition(".")
+    return [f".. py:data:: {last}", f"   :module: {module}", f"   :type: {type(item).__name__}", ""]
 
 
 def write_pages(app: Sphinx) -> None:

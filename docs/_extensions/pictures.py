@@ -1,13 +1,19 @@
 """Run the code of pages that show pictures, and put each picture below the code that draws it, in light and in dark."""
 
+import ast
 import contextlib
 import os
 import re
 import tempfile
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from sphinx.application import Sphinx
 
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+DPI = 100
 PAGES = ("plots",)
 STYLES = {"light": "default", "dark": "dark_background"}
 CODE = re.compile(r"^```python\n(.*?)^```\n", flags=re.DOTALL | re.MULTILINE)
@@ -56,14 +62,32 @@ def run(blocks: list[str], folder: Path, prefix: str, style: str) -> list[list[s
         os.chdir(scratch)
         namespace: dict[str, object] = {}
         for number, block in enumerate(blocks, start=1):
-            exec(compile(block, f"block {number}", "exec"), namespace)
-            names = []
-            for k in plt.get_fignums():
-                names.append(f"{prefix}-{number:02d}-{k}.png")
-                plt.figure(k).savefig(folder / names[-1], dpi=110, bbox_inches="tight")
+            figures = figures_of(block, namespace)
+            found.append([f"{prefix}-{number:02d}-{k}.png" for k in range(len(figures))])
+            for figure, name in zip(figures, found[-1], strict=True):
+                figure.savefig(folder / name, dpi=DPI, bbox_inches="tight")
             plt.close("all")
-            found.append(names)
     return found
+
+
+def figures_of(block: str, namespace: dict[str, object]) -> list["Figure"]:
+    """Run a block and return the figures that its expressions gave, or that it opened, each once."""
+    import matplotlib.pyplot as plt
+
+    from htsr.plots import figure_of
+
+    figures: dict[int, Figure] = {}
+    for statement in ast.parse(block).body:
+        if not isinstance(statement, ast.Expr):
+            exec(compile(ast.Module([statement], []), "example", "exec"), namespace)
+            continue
+        value = eval(compile(ast.Expression(statement.value), "example", "eval"), namespace)
+        with contextlib.suppress(AttributeError, TypeError, IndexError, KeyError):  # most expressions are no picture
+            figure = value if hasattr(value, "savefig") else figure_of(value)
+            figures.setdefault(id(figure), figure)
+    for number in plt.get_fignums():
+        figures.setdefault(id(plt.figure(number)), plt.figure(number))
+    return list(figures.values())
 
 
 def setup(app: Sphinx) -> dict[str, bool]:

@@ -25,6 +25,10 @@ def copy_files(app: Sphinx) -> None:
         for pattern in COPIED:
             for file in sorted((ROOT / source).glob(pattern)):
                 shutil.copy(file, docs / target)
+    for page in (docs / "measurements").glob("*.md"):
+        text = page.read_text(encoding="utf-8")
+        if not text.startswith("# "):
+            page.write_text(f"# {page.stem.replace('_', ' ').capitalize()}\n\n{text}", encoding="utf-8")
     (docs / "project").mkdir(exist_ok=True)
     for name in PAPERS:
         shutil.copy(ROOT / name, docs / "project")
