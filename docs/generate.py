@@ -33,7 +33,7 @@ INTRODUCTION = """\
 
 Eigenvalues are those of W^T W (of each slice, for a convolution), not divided by N. Names that contain `log` take log10.
 A number that could not be had is missing (NaN), never a stand-in such as -1. Whole numbers are nullable integers (`Int64`)
-where they can be missing. [How to read an audit](auditing.md) explains the columns to look at first.
+where they can be missing. [Auditing a checkpoint](auditing.md) explains the columns to look at first.
 """
 
 
