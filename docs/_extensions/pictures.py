@@ -41,7 +41,10 @@ def add_pictures(app: Sphinx, docname: str, source: list[str]) -> None:
         for pair in zip(*next(blocks), strict=True):
             for style, file in zip(STYLES, pair, strict=True):
                 lines += [f"```{{image}} pictures/{file}", f":class: only-{style}", f":alt: {label}", "```"]
-            small.extend(f"[![{label}](pictures/{file}){{.only-{style}}}](#{anchor})" for style, file in zip(STYLES, pair, strict=True))
+            small.extend(
+                f"[![{label}](pictures/{file}){{.only-{style}}}](#{anchor})"
+                for style, file in zip(STYLES, pair, strict=True)
+            )
         return match[0] + "\n" + "\n".join(lines) + "\n"
 
     text = CODE.sub(with_pictures, text)

@@ -32,7 +32,9 @@ def copy_files(app: Sphinx) -> None:
     (docs / "project").mkdir(exist_ok=True)
     for name in PAPERS:
         shutil.copy(ROOT / name, docs / "project")
-    write_list(docs / "notebooks", "Notebooks", "Each asks one question. Their outputs are kept, and the tests run them.")
+    write_list(
+        docs / "notebooks", "Notebooks", "Each asks one question. Their outputs are kept, and the tests run them."
+    )
     write_list(docs / "measurements", "Measurements", "What the commands in `benchmarks/` wrote, with the machine.")
     write_list(docs / "project", "Project", "")
 
