@@ -4,6 +4,7 @@ import importlib
 import importlib.util
 import inspect
 import re
+from collections.abc import Mapping
 from pathlib import Path
 from types import ModuleType
 
@@ -48,10 +49,10 @@ def names_of(module: ModuleType) -> list[str]:
     ]
 
 
-def groups() -> dict[str, list[str]]:
+def groups(packages: Mapping[str, str] = PACKAGES) -> dict[str, list[str]]:
     """Return the title of each page of the reference, and the full names of what it documents."""
     found = {title: [f"htsr.{name}" for name in names] for title, names in groups_of_htsr().items()}
-    for package, title in PACKAGES.items():
+    for package, title in packages.items():
         if importlib.util.find_spec(package):
             found[f"{title}: {package}"] = [f"{package}.{name}" for name in names_of(importlib.import_module(package))]
     return found
