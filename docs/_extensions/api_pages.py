@@ -98,8 +98,6 @@ def write_pages(app: Sphinx) -> None:
     """Write docs/api."""
     folder = Path(app.srcdir) / "api"
     folder.mkdir(exist_ok=True)
-    for old in folder.glob("*.md"):
-        old.unlink()
     seen: dict[int, str] = {}
     index = ["# API", "", "Every public name, with what it is for. Each entry has a link to its source.", ""]
     pages = []
@@ -119,11 +117,20 @@ def write_pages(app: Sphinx) -> None:
             continue
         heading = title.partition(": ")[0]
         text = [f"# {heading}", "", *rows, "", "```{eval-rst}", *entries, "```", ""]
-        (folder / f"{page}.md").write_text("\n".join(text), encoding="utf-8")
+        write(folder / f"{page}.md", text)
         index += [f"## [{heading}]({page}.md)", "", *rows, ""]
         pages.append(page)
     index += ["```{toctree}", ":hidden:", *pages, "```", ""]
-    (folder / "index.md").write_text("\n".join(index), encoding="utf-8")
+    write(folder / "index.md", index)
+    for old in set(folder.glob("*.md")) - {folder / f"{page}.md" for page in [*pages, "index"]}:
+        old.unlink()
+
+
+def write(path: Path, lines: list[str]) -> None:
+    """Write a page unless it is as it was: Sphinx reads a page again when its time changes."""
+    text = "\n".join(lines)
+    if not path.exists() or path.read_text(encoding="utf-8") != text:
+        path.write_text(text, encoding="utf-8")
 
 
 def setup(app: Sphinx) -> dict[str, bool]:

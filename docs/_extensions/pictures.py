@@ -18,6 +18,7 @@ PAGES = ("plots",)
 STYLES = {"light": "default", "dark": "dark_background"}
 CODE = re.compile(r"^```python\n(.*?)^```\n", flags=re.DOTALL | re.MULTILINE)
 HEADING = re.compile(r"^#+ (.*)$", flags=re.MULTILINE)
+NAME = re.compile(r"^\*\*(.+?)\*\*", flags=re.MULTILINE)  # what a paragraph is about
 PLACE = "<!-- all pictures -->"
 
 
@@ -34,21 +35,20 @@ def add_pictures(app: Sphinx, docname: str, source: list[str]) -> None:
     blocks = iter(zip(*drawn.values(), strict=True))
 
     def with_pictures(match: re.Match[str]) -> str:
-        heading = [found for found in HEADING.findall(text[: match.start()])][-1]
+        above = text[: match.start()]
+        heading = HEADING.findall(above)[-1]
         anchor = re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-")
-        label = " ".join(re.findall(r"\*\*(.+?)\*\*", text[: match.start()])[-1:]).rstrip(".") or heading
+        label = (NAME.findall(above[above.rindex(heading) :]) or [heading])[-1].rstrip(".")
         lines = []
         for pair in zip(*next(blocks), strict=True):
             for style, file in zip(STYLES, pair, strict=True):
-                lines += [f"```{{image}} pictures/{file}", f":class: only-{style}", f":alt: {label}", "```"]
-            small.extend(
-                f"[![{label}](pictures/{file}){{.only-{style}}}](#{anchor})"
-                for style, file in zip(STYLES, pair, strict=True)
-            )
+                shown = [f"```{{image}} pictures/{file}", f":class: only-{style}", f":alt: {label}"]
+                lines += [*shown, "```"]
+                small.extend([*shown, f":target: #{anchor}", "```"])
         return match[0] + "\n" + "\n".join(lines) + "\n"
 
     text = CODE.sub(with_pictures, text)
-    source[0] = text.replace(PLACE, "\n".join([":::{container} gallery", *small, ":::"]))
+    source[0] = text.replace(PLACE, "\n".join(["````{container} gallery", *small, "````"]))
 
 
 def run(blocks: list[str], folder: Path, prefix: str, style: str) -> list[list[str]]:

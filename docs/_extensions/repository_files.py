@@ -20,15 +20,17 @@ def copy_files(app: Sphinx) -> None:
     """Copy what stands outside docs/ to where the site has it."""
     docs = Path(app.srcdir)
     for source, target in FOLDERS.items():
-        shutil.rmtree(docs / target, ignore_errors=True)
-        (docs / target).mkdir()
-        for pattern in COPIED:
-            for file in sorted((ROOT / source).glob(pattern)):
-                shutil.copy(file, docs / target)
+        (docs / target).mkdir(exist_ok=True)
+        files = [file for pattern in COPIED for file in sorted((ROOT / source).glob(pattern))]
+        for old in set((docs / target).iterdir()) - {docs / target / file.name for file in files}:
+            old.unlink()
+        for file in files:
+            shutil.copy2(file, docs / target)
     for page in (docs / "measurements").glob("*.md"):
         text = page.read_text(encoding="utf-8")
         if not text.startswith("# "):
             page.write_text(f"# {page.stem.replace('_', ' ').capitalize()}\n\n{text}", encoding="utf-8")
+            shutil.copystat(ROOT / "benchmarks/results" / page.name, page)  # Sphinx reads again what has another time
     (docs / "project").mkdir(exist_ok=True)
     for name in PAPERS:
         shutil.copy(ROOT / name, docs / "project")
@@ -75,8 +77,10 @@ def rewrite_links(app: Sphinx, docname: str, source: list[str]) -> None:
         if re.match(r"[a-z]+:|#", target) or not target:
             return match[0]
         path, hash_, anchor = target.partition("#")
-        found = place_in_site(os.path.normpath(origin / path))
-        if found is None:  # a file of the code: the site has no page for it
+        place = os.path.normpath(origin / path)
+        found = place_in_site(place)
+        unwritten = place.startswith("notebooks/") and not (ROOT / place).exists()
+        if found is None or unwritten:  # a file of the code, for which the site has no page, or a notebook to come
             return text
         return f"{mark}[{text}]({os.path.relpath(found, folder or '.')}{hash_}{anchor})"
 
