@@ -37,7 +37,7 @@ bench: .venv/.demo
 
 docs: .venv/.docs
 	@echo "== documentation: open build/docs/index.html"
-	OMP_NUM_THREADS=1 $(BIN)/python -m sphinx --builder html --fail-on-warning --keep-going --quiet docs build/docs
+	OMP_NUM_THREADS=1 $(BIN)/python -m sphinx --builder html --fail-on-warning --keep-going --quiet --fresh-env docs build/docs
 
 clean:
 	rm -rf .venv build *.egg-info htsr-demo
