@@ -44,7 +44,7 @@ def add_pictures(app: Sphinx, docname: str, source: list[str]) -> None:
             for style, file in zip(STYLES, pair, strict=True):
                 shown = [f"```{{image}} pictures/{file}", f":class: only-{style}", f":alt: {label}"]
                 lines += [*shown, "```"]
-                small.extend([*shown, f":target: #{anchor}", "```"])
+                small.extend([*shown, f':target: "#{anchor}"', "```"])
         return match[0] + "\n" + "\n".join(lines) + "\n"
 
     text = CODE.sub(with_pictures, text)
