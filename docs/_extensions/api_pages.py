@@ -4,6 +4,7 @@ import importlib
 import importlib.util
 import inspect
 import re
+import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from types import ModuleType
@@ -97,7 +98,8 @@ def entry(name: str) -> list[str]:
 def write_pages(app: Sphinx) -> None:
     """Write docs/api."""
     folder = Path(app.srcdir) / "api"
-    folder.mkdir(exist_ok=True)
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir()
     seen: dict[int, str] = {}
     index = ["# API", "", "Every public name, with what it is for. Each entry has a link to its source.", ""]
     pages = []
@@ -117,20 +119,11 @@ def write_pages(app: Sphinx) -> None:
             continue
         heading = title.partition(": ")[0]
         text = [f"# {heading}", "", *rows, "", "```{eval-rst}", *entries, "```", ""]
-        write(folder / f"{page}.md", text)
+        (folder / f"{page}.md").write_text("\n".join(text), encoding="utf-8")
         index += [f"## [{heading}]({page}.md)", "", *rows, ""]
         pages.append(page)
     index += ["```{toctree}", ":hidden:", *pages, "```", ""]
-    write(folder / "index.md", index)
-    for old in set(folder.glob("*.md")) - {folder / f"{page}.md" for page in [*pages, "index"]}:
-        old.unlink()
-
-
-def write(path: Path, lines: list[str]) -> None:
-    """Write a page unless it is as it was: Sphinx reads a page again when its time changes."""
-    text = "\n".join(lines)
-    if not path.exists() or path.read_text(encoding="utf-8") != text:
-        path.write_text(text, encoding="utf-8")
+    (folder / "index.md").write_text("\n".join(index), encoding="utf-8")
 
 
 def setup(app: Sphinx) -> dict[str, bool]:

@@ -25,15 +25,14 @@ def copy_files(app: Sphinx) -> None:
         for old in set((docs / target).iterdir()) - {docs / target / file.name for file in files}:
             old.unlink()
         for file in files:
-            shutil.copy2(file, docs / target)
+            shutil.copy(file, docs / target)
     for page in (docs / "measurements").glob("*.md"):
         text = page.read_text(encoding="utf-8")
         if not text.startswith("# "):
             page.write_text(f"# {page.stem.replace('_', ' ').capitalize()}\n\n{text}", encoding="utf-8")
-            shutil.copystat(ROOT / "benchmarks/results" / page.name, page)  # Sphinx reads again what has another time
     (docs / "project").mkdir(exist_ok=True)
-    for name in PAPERS:
-        shutil.copy(ROOT / name, docs / "project")
+    for name in PAPERS:  # the search leaves them out: they speak of everything
+        (docs / "project" / name).write_text(f"---\nnosearch: true\n---\n\n{(ROOT / name).read_text(encoding='utf-8')}")
     write_list(
         docs / "notebooks", "Notebooks", "Each asks one question. Their outputs are kept, and the tests run them."
     )
