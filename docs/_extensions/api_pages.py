@@ -10,6 +10,7 @@ from pathlib import Path
 from types import ModuleType
 
 from sphinx.application import Sphinx
+from sphinx.ext.autodoc.mock import mock
 
 # Packages beside htsr itself whose names people import, with what they are for. Their optional libraries are mocked.
 PACKAGES = {
@@ -97,13 +98,15 @@ def entry(name: str) -> list[str]:
 
 def write_pages(app: Sphinx) -> None:
     """Write docs/api."""
+    with mock(app.config.autodoc_mock_imports):
+        found = groups()
     folder = Path(app.srcdir) / "api"
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir()
     seen: dict[int, str] = {}
     index = ["# API", "", "Every public name, with what it is for. Each entry has a link to its source.", ""]
     pages = []
-    for title, names in groups().items():
+    for title, names in found.items():
         page = re.sub(r"\W+", "_", title.rpartition(": ")[2].lower())
         rows, entries = ["| name | |", "|---|---|"], []
         for name in names:
