@@ -79,6 +79,7 @@ def figures_of(block: str, namespace: dict[str, object]) -> list["Figure"]:
 
     from htsr.plots import figure_of
 
+    before = set(plt.get_fignums())
     figures: dict[int, Figure] = {}
     for statement in ast.parse(block).body:
         if not isinstance(statement, ast.Expr):
@@ -88,7 +89,7 @@ def figures_of(block: str, namespace: dict[str, object]) -> list["Figure"]:
         with contextlib.suppress(AttributeError, TypeError, IndexError, KeyError):  # most expressions are no picture
             figure = value if hasattr(value, "savefig") else figure_of(value)
             figures.setdefault(id(figure), figure)
-    for number in plt.get_fignums():
+    for number in sorted(set(plt.get_fignums()) - before):
         figures.setdefault(id(plt.figure(number)), plt.figure(number))
     return list(figures.values())
 
