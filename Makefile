@@ -1,9 +1,10 @@
-# make demo | test | lint | dist | bench. Each makes .venv on first use and needs nothing but Python 3.11 or newer, pip and make.
+# make demo | test | lint | docs | dist | bench. Each makes .venv on first use and needs nothing but Python 3.11 or newer, pip and
+# make.
 PYTHON ?= python3
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
-.PHONY: demo test lint dist bench clean
+.PHONY: demo test lint docs dist bench clean
 
 demo: .venv/.demo
 	@echo "== htsr demo: audits a trained Transformer, then trains a small GPT with HTMuon at four powers"
@@ -49,6 +50,10 @@ bench: .venv/.demo
 	$(BIN)/python benchmarks/import_time.py
 	$(BIN)/python benchmarks/steps.py
 
+docs: .venv/.docs
+	@echo "== documentation: open build/docs/index.html"
+	OMP_NUM_THREADS=1 $(BIN)/python -m sphinx --builder html --fail-on-warning --keep-going --quiet --fresh-env docs build/docs
+
 clean:
 	rm -rf .venv build dist *.egg-info htsr-demo
 
@@ -64,4 +69,9 @@ clean:
 .venv/.dev: pyproject.toml constraints.txt | .venv/bin/python
 	@echo "== installing htsr and what the tests need into .venv (a minute or two the first time)"
 	$(PIP) --editable '.[demo,dev]'
+	@touch $@
+
+.venv/.docs: pyproject.toml constraints.txt | .venv/bin/python
+	@echo "== installing htsr and what the documentation needs into .venv (a minute or two the first time)"
+	$(PIP) --editable '.[demo,docs]'
 	@touch $@

@@ -64,7 +64,7 @@ def shuffle(weight: "torch.Tensor | np.ndarray", *, seed: int = 0) -> Shuffled:
         InputError: As ``htsr.esd``.
 
     Notes:
-        An isolated element w is a signal of rank one and strength |w|; the mean is one of strength ``|mean| sqrt(N M)``. The
+        An isolated element w is a signal of rank one and strength ``|w|``; the mean is one of strength ``|mean| sqrt(N M)``. The
         BBP transition decides which of them show in a shuffled spectrum.
     """
     W = weight_as_tensor(weight).detach()

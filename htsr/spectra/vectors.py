@@ -41,7 +41,7 @@ def localization(weight: "torch.Tensor | np.ndarray", k: int = 10) -> tuple[Loca
         InputError: If the weight is not a finite real matrix.
 
     Notes:
-        Path: ``eigh`` of the smaller Gram matrix in float64; the vectors of the longer side are W v / |W v|. WeightWatcher's
+        Path: ``eigh`` of the smaller Gram matrix in float64; the vectors of the longer side are ``W v / |W v|``. WeightWatcher's
         ``part_ratio`` is a ratio of two norms, and its ``vec_entropy`` is not an entropy.
     """
     if k < 1:

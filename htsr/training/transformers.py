@@ -37,7 +37,7 @@ class HTSRCallback(MonitorOfTraining, TrainerCallback):
         ``callback = HTSRCallback(every=100)``, ``trainer = Trainer(..., callbacks=[callback])``, ``callback.trainer = trainer``.
     """
 
-    def __init__(self, trainer: Trainer | None = None, **options: Any) -> None:
+    def __init__(self, trainer: "Trainer | None" = None, **options: Any) -> None:
         super().__init__(options)
         self.trainer = trainer
         self._logging = False
