@@ -20,7 +20,7 @@ from nbclient import NotebookClient
 from nbformat import NotebookNode
 
 FOLDER = Path(__file__).resolve().parent
-TIMEOUT = 300  # seconds of one cell
+TIMEOUT = 900  # seconds of one cell
 # By how much a number may differ from the kept one, as a share of it; a cell that trains says more in its metadata. Other
 # processors add in another order.
 TOLERANCE = 0.01
