@@ -43,6 +43,7 @@ def executed(path: Path) -> NotebookNode:
     with tempfile.TemporaryDirectory() as folder:
         environment = os.environ | {
             "OMP_NUM_THREADS": "1",  # so that sums are added in the same order everywhere, whatever the number of cores
+            "PYTHONWARNINGS": "ignore:IProgress not found",  # of tqdm, where no widgets are installed
             "PYTHONPATH": os.pathsep.join(filter(None, [str(FOLDER.parent), os.environ.get("PYTHONPATH")])),
         }
         client = NotebookClient(notebook, timeout=TIMEOUT, resources={"metadata": {"path": folder}})
