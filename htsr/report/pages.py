@@ -47,7 +47,11 @@ def comparison_page(comparison: "Comparison") -> str:
 
 
 def runs_page(
-    runs: "Mapping[str, History]", title: str = "", sentences: Sequence[str] = (), notes: Sequence[str] = ()
+    runs: "Mapping[str, History]",
+    title: str = "",
+    sentences: Sequence[str] = (),
+    notes: Sequence[str] = (),
+    links: "Mapping[str, str] | None" = None,
 ) -> str:
     """Return the page of one training run or of several as one HTML document.
 
@@ -56,11 +60,12 @@ def runs_page(
         title: Its title; by default it names the run, or their number.
         sentences: The verdict; by default what the runs say for themselves.
         notes: How the runs were made, a sentence each.
+        links: Texts and the addresses, relative to the page, of other pages.
 
     Raises:
         InputError: If no run has a capture with a layer.
     """
-    return document(runs_data(runs, title, sentences, notes))
+    return document({**runs_data(runs, title, sentences, notes), "links": list((links or {}).items())})
 
 
 def survey_page(survey: "Survey") -> str:

@@ -12,6 +12,7 @@ import pytest
 import htsr
 from htsr.cli import main
 from htsr.demo.page import conclusions
+from htsr.demo.sweep import LEARNING_RATES
 
 
 def demo(output, steps):
@@ -25,21 +26,26 @@ def test_the_demo_writes_its_pages_twice(minilm, tmp_path):
         assert result.returncode == 0, result.stderr
     page = (tmp_path / "index.html").read_text()
     assert page.count('"label":"p = ') >= 4
-    assert "For p = 0, 1/8, 1/4, 1/2 the median alpha was" in page
+    assert "For p = -1/8, 0, 1/8, 1/2 the median alpha was" in page
     assert "Weight spectra of model.safetensors" in (tmp_path / "minilm.html").read_text()
     assert (tmp_path / "runs.png").stat().st_size > 10_000
-    for power in ("0", "0.125", "0.25", "0.5"):
+    for power in ("-0.125", "0", "0.125", "0.5"):
         history = htsr.History(tmp_path / "runs" / f"p-{power}")
         assert history.steps == list(range(7))
         assert set(history.groups.query("algorithm == 'htmuon'")["power"]) == {float(power)}
         assert history.scalars["train_loss"].notna().sum() == 6
-    assert "p = 1/2" in result.stdout
+        assert history.groups.query("algorithm == 'htmuon'")["lr"].max() == pytest.approx(LEARNING_RATES[float(power)])
+    assert '"minilm.html"' in page
+    opening, *_, address = result.stdout.splitlines()
+    assert opening.startswith("htsr shows two things.")
+    assert str(tmp_path / "index.html") in address
+    assert [line[0] for line in result.stdout.splitlines()[-4:-1]] == ["-", "-", "-"]
 
 
 @pytest.mark.slow
 def test_a_killed_demo_leaves_runs_that_open(minilm, tmp_path):
     process = subprocess.Popen(demo(tmp_path, 100_000), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    captures = tmp_path / "runs" / "p-0" / "captures"
+    captures = tmp_path / "runs" / "p--0.125" / "captures"
     try:
         deadline = time.time() + 120
         while not list(captures.glob("step-*.npz")):
@@ -50,7 +56,7 @@ def test_a_killed_demo_leaves_runs_that_open(minilm, tmp_path):
     finally:
         os.kill(process.pid, signal.SIGKILL)
         process.wait()
-    history = htsr.History(tmp_path / "runs" / "p-0")
+    history = htsr.History(tmp_path / "runs" / "p--0.125")
     assert history.steps == [0]
     assert len(history.details) == 18
     assert history.damaged == {}
@@ -76,7 +82,7 @@ def table(alphas, losses):
             [4.0, 3, 2, 1],
             [1.0, 2, 3, 4],
             "each larger p made the tails heavier",
-            "lowest at p = 0: no positive p lowered the loss",
+            "lowest at p = 0: no other p lowered it",
         ),
         (
             [1.0, 2, 3, 4],

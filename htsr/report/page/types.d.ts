@@ -24,7 +24,7 @@ interface Run {
   scalars: Record<string, [number[], Numbers]>;
 }
 interface Page {
-  kind: "analysis" | "comparison" | "history" | "runs"; title: string; lead: string; facts: string[];
+  kind: "analysis" | "comparison" | "history" | "runs"; title: string; lead: string; links?: [string, string][]; facts: string[];
   verdict: { text: string; kinds: string[] }[]; metric: string; columns: Column[]; texts: Record<string, string[]>;
   numbers: Record<string, Numbers>; sort?: string; pictures: (Picture | null)[]; places: Places; notes: string[]; tied: boolean[];
   findings: Finding[]; cards: number[]; depth?: Depth | null; explanations: Record<string, string>; skipped: string[][];
