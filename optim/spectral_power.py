@@ -46,8 +46,8 @@ def spectral_power(
             - ``"iterate"``: ``steps`` quintic Newton-Schulz steps, with as many matrix products a step as Muon's, for any
               p. Accurate for singular values that are large enough beside the Schatten-4 norm of ``G``; see Notes.
             - ``"stream"``: one step of subspace iteration from ``basis``, for matrices that change slowly.
-            - ``"auto"``: on a CPU ``"eigh"`` for k <= 128 and ``"cholesky"`` for all others. On a GPU ``"iterate"``, and
-              ``"eigh"`` for matrices with singular values that the steps do not follow. ``"svd"`` for float64.
+            - ``"auto"``: on a CPU ``"eigh"`` for k <= 128 and ``"cholesky"`` for all others. On a GPU ``"iterate"``,
+              whatever the matrix. ``"svd"`` for float64.
 
         steps: Number of steps of ``"iterate"``, 5 to 9. By default 6, and 8 for ``"auto"`` at p < 0.
         scale: ``"raw"`` leaves the singular values at s^p, as the HTMuon paper does, so that the result scales with the

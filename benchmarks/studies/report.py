@@ -1,6 +1,7 @@
 """What the runs of a study say: a table and a panel for each set-up, with n, intervals and the smallest difference that shows."""
 
 from collections.abc import Callable, Sequence
+from pathlib import Path
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -34,7 +35,7 @@ def carry_out(
     )
     print(report)
     if not done.options.quick:
-        done.path.with_suffix(".md").write_text(f"{report}\n")
+        _beside_tables(done, ".md").write_text(f"{report}\n")
         if tables is None:
             picture(done, with_runs)
 
@@ -121,8 +122,13 @@ def picture(done: study.Study, cells: Sequence[study.Cell]) -> None:
         ax.set_yticks(places, [f"{arm} (n = {int(n)})" for arm, n in zip(found.index, found["n"], strict=True)])
         ax.set_xlabel(f"{done.metric.replace('_', ' ')}, less that of {cell.baseline}")
         ax.set_title(cell.name)
-    figure.savefig(done.path.with_suffix(".png"), dpi=110)
+    figure.savefig(_beside_tables(done, ".png"), dpi=90)
     plt.close(figure)
+
+
+def _beside_tables(done: study.Study, suffix: str) -> Path:
+    """Return the path of the report or the picture, which stand where all results do."""
+    return done.path.parents[1] / f"study_{done.name}{suffix}"
 
 
 def _machines(done: study.Study) -> str:
