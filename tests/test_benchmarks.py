@@ -112,6 +112,12 @@ BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
             ),
         ),
         ("widths.py", ("After 1 step, 2 seeds, widths 16, 32:", "| blocks.1.down |", "| position |")),
+        ("studies/language.py", ("| p = 0 | ", "| p = 1/8 | ")),
+        ("studies/images.py", ("| p = 1/8 | ",)),
+        ("studies/finetuning.py", ("| AdamW | ",)),
+        ("studies/steering.py", ("| uniform | ", "| measured | ", "| shuffled | ", "| inverted | ")),
+        ("studies/width_transfer.py", ("| spectral | ",)),
+        ("studies/gan.py", ("| p = 1/8 | ",)),
         (
             "limits.py",
             ("| lognormal of width 0.414, smooth | 1000 |", "| shuffled, seed 0 | 39 |"),
@@ -175,3 +181,68 @@ def test_recorded_momentum_is_what_htmuon_updates_with(monkeypatch):
         optimizer.step()
     momentum = nesterov_momentum(p.grad, optimizer.state[p]["momentum_buffer"], 0.95)
     torch.testing.assert_close(before - p.detach(), momentum, rtol=1e-4, atol=1e-5)
+
+
+@pytest.fixture
+def studies(monkeypatch):
+    monkeypatch.syspath_prepend(BENCHMARKS)
+    monkeypatch.syspath_prepend(BENCHMARKS / "studies")
+
+
+def test_seeds_that_train_together_train_as_each_does_alone(studies):
+    from seeds_together import SeedsTogether
+
+    from htsr.demo.gpt import GPT
+
+    def made(seed):
+        torch.manual_seed(seed)
+        return GPT(8, 16, 1, 2)
+
+    sequences = torch.randint(256, (2, 3, 9), generator=torch.Generator().manual_seed(0))
+    together, alone = SeedsTogether([made(0), made(1)], GPT.loss), [made(0), made(1)]
+    losses = together.backward(sequences)
+    for model, same, sequence, loss in zip(together.models, alone, sequences, losses, strict=True):
+        expected = same.loss(sequence)
+        expected.backward()
+        torch.testing.assert_close(loss, expected.detach())
+        for p, other in zip(model.parameters(), same.parameters(), strict=True):
+            torch.testing.assert_close(p.grad, other.grad)
+
+
+def _figures(settings, lr, seeds, device):
+    """The loss is lowest at the rate 0.2; far above it, a run diverges. An arm may be worse by a constant."""
+    import math
+
+    if lr > 100:
+        from study import DivergedError
+
+        raise DivergedError
+    return [{"loss": abs(math.log2(lr / 0.2)) + settings.get("worse", 0) + 0.01 * seed} for seed in seeds]
+
+
+def test_a_study_tunes_beyond_its_grid_and_goes_on_where_it_was(studies, tmp_path, monkeypatch):
+    from concurrent.futures import ThreadPoolExecutor
+    from types import SimpleNamespace
+
+    import study
+    from report import compared
+
+    monkeypatch.setattr(study, "ProcessPoolExecutor", lambda workers, *_, **__: ThreadPoolExecutor(workers))
+    options = SimpleNamespace(results=tmp_path, quick=False, minutes=0.0, workers=2, device="cpu")
+    cell = study.Cell("c", {"a": {}}, (0.025, 0.05), "a")
+    done = study.Study("s", _figures, "loss", True, options, tuning=(100, 101), final=(0, 1, 2))
+    done.complete([cell])
+    assert done.runs().empty  # no time, no run
+    options.minutes = 1.0
+    done.complete([cell])
+    first = done.runs()
+    tuned = first[first["stage"] == study.TUNING]
+    assert sorted(tuned["lr"].unique()) == pytest.approx([0.025, 0.05, 0.1, 0.2, 0.4])
+    assert set(first.loc[first["stage"] == study.FINAL, "lr"]) == {0.2}
+    cell = study.Cell("c", {"a": {}, "b": {"worse": 1.0, "lrs": (0.2, 200.0)}}, (0.1, 0.2, 0.4), "a")
+    done.complete([cell])
+    runs = done.runs()
+    assert len(runs) == len(first) + 3 * 2 + 3  # of b alone; a was done
+    row = compared(runs, cell, "loss").loc["b"]
+    assert row["difference"] == pytest.approx(1.0)
+    assert row["n"] == 3

@@ -3,10 +3,10 @@
     python benchmarks/studies/finetuning.py            # goes on where it was stopped
     python benchmarks/studies/finetuning.py --report   # tables and pictures of the runs that are there
 
-The texts are the first paragraphs of docstrings in ten packages of Python's standard library, without the packages' names: a few of
-each package to train on, others to tune on, and the rest to test on, drawn anew for each seed. All of the encoder is trained; its matrices get
-HTMuon's update with p and weight decay 0, AdamW trains the rest at 0.001. Each arm has a learning rate of its own, tuned on other
-seeds. The figure is the error on the test texts, in percent.
+The texts are the first paragraphs of docstrings in ten packages of Python's standard library, without the packages' names: a
+few of each package to train on, others to tune on, and the rest to test on, drawn anew for each seed. All of the encoder is
+trained; its matrices get HTMuon's update with p and weight decay 0, AdamW trains the rest at 0.001. Each arm has a learning
+rate of its own, tuned on other seeds. The figure is the error on the test texts, in percent.
 """
 
 import ast

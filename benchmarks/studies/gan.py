@@ -4,10 +4,10 @@
     python benchmarks/studies/gan.py            # goes on where it was stopped
     python benchmarks/studies/gan.py --report   # tables and pictures of the runs that are there
 
-Generator and discriminator (Radford et al. 2016, arXiv 1511.06434, at 28 x 28 pixels) share optimizer, p and learning rate. The figure
-is the Fréchet distance between 10,000 made images and the test images, over their 64 leading principal components; the learning
-rate is tuned on the distance to the validation images. ``alpha`` and ``stable_rank`` are medians over the generator's layers at the
-end; ``alpha_25`` to ``alpha_100`` are those of its second ConvTranspose after each quarter of the training.
+Generator and discriminator (Radford et al. 2016, arXiv 1511.06434, at 28 x 28 pixels) share optimizer, p and learning rate. The
+figure is the Fréchet distance between 10,000 made images and the test images, over their 64 leading principal components; the
+learning rate is tuned on the distance to the validation images. ``alpha`` and ``stable_rank`` are medians over the generator's
+layers at the end; ``alpha_25`` to ``alpha_100`` are those of its second ConvTranspose after each quarter of the training.
 """
 
 import functools

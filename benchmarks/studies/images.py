@@ -1,12 +1,12 @@
-"""Does p pay on images? A small convolutional network and a small vision Transformer learn Fashion-MNIST at seven powers, with seeds.
+"""Does p pay on images? A convolutional network and a vision Transformer learn Fashion-MNIST at seven powers, with seeds.
 
     apt-get install dataset-fashion-mnist
     python benchmarks/studies/images.py            # goes on where it was stopped
     python benchmarks/studies/images.py --report   # tables and pictures of the runs that are there
 
 The matrices and kernels of the inner layers get HTMuon's update with p, or what the arm names; AdamW trains the rest at 0.001 in
-every arm. Each arm has a learning rate of its own, tuned on the validation error of other seeds. The figure is the error on the test
-images, in percent.
+every arm. Each arm has a learning rate of its own, tuned on the validation error of other seeds. The figure is the error on the
+test images, in percent.
 """
 
 import functools

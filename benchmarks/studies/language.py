@@ -3,8 +3,8 @@
     python benchmarks/studies/language.py            # a night on two cores, minutes on a card; goes on where it was stopped
     python benchmarks/studies/language.py --report   # tables and pictures of the runs that are there
 
-The matrices of the blocks get HTMuon's update with p, or what the arm names; AdamW trains the rest at 0.001 in every arm. Each arm
-of each set-up has a learning rate of its own, tuned on other seeds. The figure is the held-out loss, in nats a byte.
+The matrices of the blocks get HTMuon's update with p, or what the arm names; AdamW trains the rest at 0.001 in every arm. Each
+arm of each set-up has a learning rate of its own, tuned on other seeds. The figure is the held-out loss, in nats a byte.
 """
 
 import functools

@@ -44,7 +44,8 @@ def comparisons(done: study.Study, cells: Sequence[study.Cell]) -> list[str]:
     """Return the lines of a table for each cell."""
     lines = [
         f"Differences are those from the baseline, paired by seed, with 95 % intervals (Student's t, for each line by itself). "
-        f"*Visible* is the true difference that so many seeds find in 80 % of studies. {EQUAL.capitalize()}: the interval holds 0."
+        f"*Visible* is the true difference that so many seeds find in 80 % of studies. "
+        f"{EQUAL.capitalize()}: the interval holds 0."
     ]
     for cell in cells:
         found = compared(done.runs(), cell, done.metric)
@@ -67,9 +68,6 @@ def compared(runs: pd.DataFrame, cell: study.Cell, metric: str) -> pd.DataFrame:
     order = [arm for arm in cell.arms if arm in found.index]
     if cell.baseline in order:
         paired = statistics.paired(table_of_runs, "arm", cell.baseline, None).set_index("arm")
-        paired["visible"] = [
-            statistics.smallest_difference(sd, n) for sd, n in zip(paired["sd"], paired["n"], strict=True)
-        ]
         found = found.join(paired[["difference", "low", "high", "visible"]])
     return found.loc[order]
 

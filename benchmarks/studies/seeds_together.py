@@ -1,7 +1,8 @@
 """Train one network for several seeds at once: the losses are computed together, and every seed keeps its own parameters.
 
 A small network leaves most of a processor idle. ``torch.vmap`` over the seeds fills it, and on a CUDA card one graph replays
-the forward and the backward pass. Optimizers see ordinary parameters and no sum over seeds, so each seed trains as it would alone.
+the forward and the backward pass. Optimizers see ordinary parameters and no sum over seeds, so each seed trains as it would
+alone.
 """
 
 import copy

@@ -4,10 +4,11 @@
     python benchmarks/studies/steering.py            # goes on where it was stopped
     python benchmarks/studies/steering.py --report   # tables and pictures of the runs that are there
 
-Each method gets what it was made for: TempBalance SGD's learning rates on a convolutional network (test error, percent), AlphaDecay
-AdamW's weight decay on a GPT, TargetAlpha the power of HTMuon on the same GPT (held-out loss, nats a byte). *Measured* holds the mean
-of the multipliers at 1, *as published* does not; *shuffled* gives the multipliers of *measured* to other layers, *inverted* mirrors them
-by rank, *uniform* is the optimizer alone. Each arm has a learning rate of its own, tuned on other seeds.
+Each method gets what it was made for: TempBalance SGD's learning rates on a convolutional network (test error, percent),
+AlphaDecay AdamW's weight decay on a GPT, TargetAlpha the power of HTMuon on the same GPT (held-out loss, nats a byte).
+*Measured* holds the mean of the multipliers at 1, *as published* does not; *shuffled* gives the multipliers of *measured* to
+other layers, *inverted* mirrors them by rank, *uniform* is the optimizer alone. Each arm has a learning rate of its own, tuned
+on other seeds.
 """
 
 from collections.abc import Mapping, Sequence

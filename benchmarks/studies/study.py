@@ -1,8 +1,8 @@
-"""Runs of a study: one row a run in a table that grows run by run, learning rates tuned on seeds of their own, paired differences.
+"""Runs of a study: a table that grows run by run, learning rates tuned on seeds of their own, and what is compared.
 
-A study names its set-ups (*cells*) and, in each, its *arms*: what is compared. Every arm of a cell gets a learning rate of its own,
-tuned on other seeds than those that are compared; its grid grows on the side on which the best rate lies until that lies inside.
-A study that was stopped goes on where it was.
+A study names its set-ups (*cells*) and, in each, its *arms*: what is compared. Every arm of a cell gets a learning rate of its
+own, tuned on other seeds than those that are compared; its grid grows on the side on which the best rate lies until that lies
+inside. A study that was stopped goes on where it was.
 """
 
 import argparse

@@ -37,8 +37,9 @@ def optimizers(
 ) -> list[Optimizer]:
     """Return the optimizers of an arm; the parameters of all models share them.
 
-    ``optimizer`` is ``htmuon`` (the default), ``muon`` (which takes no kernels; AdamW gets them), ``adamw`` or ``sgd``; other settings are those of HTMuon, and a pair as
-    ``power`` is the first and the last power of a line. ``geometry`` is that of ``parameter_groups``.
+    ``optimizer`` is ``htmuon`` (the default), ``muon`` (which takes no kernels; AdamW gets them), ``adamw`` or ``sgd``; other
+    settings are those of HTMuon, and a pair as ``power`` is the first and the last power of a line. ``geometry`` is that of
+    ``parameter_groups``.
     """
     names = {"power", "scale", "row_normalize", "method", "adjust_lr", "weight_decay"}
     given = {key: value for key, value in settings.items() if key in names}

@@ -152,8 +152,8 @@ class Runs(Shown, Mapping[str, History]):
 
         Returns:
             One row for each other value: the setting, ``difference`` (the mean over seeds that both have), ``low`` and ``high``
-            (the paired t interval of 95 %), ``n`` seeds, ``sd`` of the differences, and ``seeds_needed``: so many seeds show
-            a difference of ``see`` in 80 % of studies (two-sided t test at 5 %).
+            (the paired t interval of 95 %), ``n`` seeds, ``sd`` of the differences, ``visible``: the true difference that
+            so many seeds show in 80 % of studies (two-sided t test at 5 %), and ``seeds_needed``: how many show ``see``.
 
         Raises:
             ValueError: If a run does not tell the setting or its seed, has no such metric, or no run has the baseline.

@@ -78,8 +78,9 @@ def paired(table: pd.DataFrame, setting: str, baseline: object, see: float | Non
         differences = (wide[value] - wide[baseline]).dropna().to_numpy()
         low, high = interval(differences)
         mean, sd = (float(differences.mean()) if len(differences) else math.nan), deviation(differences)
-        rows.append((value, mean, low, high, len(differences), sd, seeds_needed(sd, abs(mean) if see is None else see)))
-    columns = [setting, "difference", "low", "high", "n", "sd", "seeds_needed"]
+        n, needed = len(differences), seeds_needed(sd, abs(mean) if see is None else see)
+        rows.append((value, mean, low, high, n, sd, smallest_difference(sd, n), needed))
+    columns = [setting, "difference", "low", "high", "n", "sd", "visible", "seeds_needed"]
     return pd.DataFrame(rows, columns=columns).astype({"n": "int64", "seeds_needed": "Int64"})
 
 
@@ -141,7 +142,7 @@ def smallest_difference(sd: float, n: int) -> float:
 
     if n < 2 or not sd > 0:
         return 0.0 if n > 1 and sd == 0 else math.nan
-    # Two seeds at 5 % need 17 standard deviations, more seeds fewer.
+    # Two seeds need about 12 standard deviations, more seeds fewer.
     return float(brentq(lambda difference: _power(n, sd, difference) - POWER, 1e-9 * sd, 100 * sd))
 
 

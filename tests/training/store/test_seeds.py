@@ -61,6 +61,17 @@ def test_so_many_seeds_show_the_difference_in_four_of_five_studies(sd, see):
     assert np.mean(t > stats.t.ppf(0.975, n - 1)) == pytest.approx(0.8, abs=0.06 if n < 15 else 0.025)
 
 
+@pytest.mark.parametrize("n", [2, 5, 10])
+def test_the_smallest_visible_difference_is_seen_in_four_of_five_studies(n):
+    visible = seeds.smallest_difference(0.5, n)
+    sample = np.random.default_rng(0).normal(visible, 0.5, size=(20_000, n))
+    t = sample.mean(1) / (sample.std(1, ddof=1) / math.sqrt(n))
+    assert np.mean(t > stats.t.ppf(0.975, n - 1)) == pytest.approx(0.8, abs=0.015)
+    assert seeds.seeds_needed(0.5, visible * 1.001) <= n
+    assert math.isnan(seeds.smallest_difference(0.5, 1))
+    assert seeds.smallest_difference(0.0, 3) == 0
+
+
 def test_where_no_number_of_seeds_is_enough_none_is_named():
     assert seeds.seeds_needed(1.0, 0.0) is None
     assert seeds.seeds_needed(1.0, 1e-9) is None
