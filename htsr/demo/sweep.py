@@ -15,8 +15,8 @@ from htsr.labels import POWER, setting_text
 from htsr.optim import HTMuon, parameter_groups
 from htsr.training import History, Monitor
 
-# The learning rate of each p: the best of a grid whose rates lie a factor of 2 apart, tuned for this GPT at 300 steps on three seeds
-# (benchmarks/studies/language.py, set-up "300 steps").
+# The learning rate of each p: the best of a grid whose rates lie a factor of 2 apart, tuned for this GPT at 300 steps with three
+# seeds (benchmarks/studies/language.py, set-up "300 steps").
 LEARNING_RATES = {-0.125: 0.04, 0.0: 0.04, 0.125: 0.02, 0.5: 0.01}
 POWERS = tuple(LEARNING_RATES)
 CONTEXT, BATCH = 128, 16
