@@ -404,7 +404,8 @@ def _apply(weights: list[Tensor], updates: list[Tensor], rule: UpdateRule) -> No
     """Decay the weights, then subtract the updates."""
     lr, weight_decay = rule.lr, rule.weight_decay
     # In place, torch's calls for lists round the factor and the updates to the dtype of the weights first.
-    if weights[0].dtype == updates[0].dtype and not rule.cautious and not isinstance(lr, Tensor):
+    same_dtype = all(p.dtype == update.dtype for p, update in zip(weights, updates, strict=True))
+    if same_dtype and not rule.cautious and not isinstance(lr, Tensor):
         torch._foreach_mul_(weights, 1 - lr * weight_decay)
         torch._foreach_sub_(weights, updates, alpha=lr)
         return
