@@ -1,6 +1,5 @@
 """The HTMuon optimizer (Pang et al. 2026, arXiv 2603.10067), with AdamW for what is not a matrix."""
 
-from collections import defaultdict
 from collections.abc import Callable, Hashable, Iterable, Iterator
 from numbers import Real
 from typing import Any, NamedTuple
@@ -12,9 +11,10 @@ from torch.optim import Optimizer
 
 from htsr.optim.activity import INERT, parameter_activity
 from htsr.optim.adamw import moment_dtype, new_adamw_state, step_adamw
-from htsr.optim.distributed import UpdateJob, is_dtensor, local_gradient, local_part, run_jobs, zeros_beside
+from htsr.optim.distributed import UpdateJob, is_dtensor, local_part, run_jobs, zeros_beside
 from htsr.optim.foreign_state import saved_by, taken_states
 from htsr.optim.matrices import reading_of
+from htsr.optim.moving import apply_updates, next_momenta
 from htsr.optim.notices import tell_of_no_gradients, tell_of_unknown_matrices
 from htsr.optim.parameters import check_parameter, may_be_matrix, tensor_of
 from htsr.optim.rule import UpdateRule
@@ -277,14 +277,13 @@ class HTMuon(Optimizer):
 
     def _step_matrices(self, batch: list[_Matrix]) -> None:
         """Move the momentum of matrices by their gradients, and the matrices by their updates."""
-        moved = _next_momenta(batch, [local_part(self.state[p]["momentum_buffer"]) for _, p in batch])
+        rules, params = [rule for rule, _ in batch], [p for _, p in batch]
+        momenta = next_momenta(rules, params, [local_part(self.state[p]["momentum_buffer"]) for p in params])
         jobs = []
-        for (rule, p), momentum in zip(batch, moved, strict=True):
+        for (rule, p), momentum in zip(batch, momenta, strict=True):
             memory = {name: local_part(self.state[p][name]) for name in rule.memory_counts(p.shape)}
             jobs.append(UpdateJob(p, rule, momentum, memory))
-        updates = run_jobs(jobs, self.process_group)
-        for rule, members in _by_rule(batch).items():
-            _apply([local_part(batch[i].p) for i in members], [updates[i] for i in members], rule)
+        apply_updates(rules, params, run_jobs(jobs, self.process_group))
 
     def resolution(self) -> dict[str, float]:
         """Say which share of each matrix's singular directions the last step left out, because its momentum hides them.
@@ -371,50 +370,3 @@ def _follow(state: dict[str, Tensor], p: Tensor, dtype: torch.dtype | None) -> N
         wanted = dtype or value.dtype
         if name != "step" and (value.device != p.device or value.dtype != wanted):
             state[name] = value.to(device=p.device, dtype=wanted)
-
-
-def _by_rule(batch: list[_Matrix]) -> dict[UpdateRule, list[int]]:
-    """Return the places of the matrices of each rule."""
-    places: dict[UpdateRule, list[int]] = defaultdict(list)
-    for i, (rule, _) in enumerate(batch):
-        places[rule].append(i)
-    return places
-
-
-def _next_momenta(batch: list[_Matrix], buffers: list[Tensor]) -> list[Tensor]:
-    """Move buffers by this step's gradients, zero where this rank has none; return the momenta to update with.
-
-    One call moves all matrices of a rule: on a GPU a call for each takes longer than what it computes.
-    """
-    gradients = [
-        torch.zeros_like(buffer) if gradient is None else gradient.to(buffer.dtype)
-        for gradient, buffer in zip((local_gradient(p) for _, p in batch), buffers, strict=True)
-    ]
-    momenta = list(buffers)
-    for rule, members in _by_rule(batch).items():
-        own, moving = [gradients[i] for i in members], [buffers[i] for i in members]
-        torch._foreach_lerp_(moving, own, 1 - rule.momentum)
-        if rule.nesterov:
-            for i, ahead in zip(members, torch._foreach_lerp(own, moving, rule.momentum), strict=True):
-                momenta[i] = ahead
-    return [momentum.contiguous() for momentum in momenta]
-
-
-def _apply(weights: list[Tensor], updates: list[Tensor], rule: UpdateRule) -> None:
-    """Decay the weights, then subtract the updates."""
-    lr, weight_decay = rule.lr, rule.weight_decay
-    # In place, torch's calls for lists round the factor and the updates to the dtype of the weights first.
-    same_dtype = all(p.dtype == update.dtype for p, update in zip(weights, updates, strict=True))
-    if same_dtype and not rule.cautious and not isinstance(lr, Tensor):
-        torch._foreach_mul_(weights, 1 - lr * weight_decay)
-        torch._foreach_sub_(weights, updates, alpha=lr)
-        return
-    for p, update in zip(weights, updates, strict=True):
-        if rule.cautious:
-            p.mul_(1 - lr * weight_decay * (update * p >= 0).to(p.dtype))
-        else:
-            p.mul_(1 - lr * weight_decay)
-        if isinstance(lr, Tensor):
-            p.sub_(lr * update)
-        else:
-            p.sub_(update, alpha=lr)
