@@ -1,11 +1,13 @@
 """Parameter groups of an optimizer: one for each steered matrix, and settings that hold for one step only."""
 
+import gc
 from collections.abc import Mapping
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.optim import Optimizer
+from torch.optim.lr_scheduler import ReduceLROnPlateau
 
 from htsr.optim.schedules import read_schedule
 
@@ -20,13 +22,22 @@ def split_groups(optimizer: Optimizer, owners: Mapping[int, str]) -> None:
     stays the same object, because wrappers and schedulers hold it.
     """
     split = [_parts(group, owners) for group in optimizer.param_groups]
-    counted = hasattr(optimizer.step, "_wrapped_by_lr_sched") or any("initial_lr" in g for g in optimizer.param_groups)
-    if counted and any(len(parts) > 1 for parts in split):
+    if any(len(parts) > 1 for parts in split) and _has_scheduler(optimizer):
         raise ValueError(
             "expected an optimizer without a learning-rate scheduler, which has already counted the groups that are about to be "
             "split: create the LayerwiseSchedule first and the scheduler after it"
         )
     optimizer.param_groups[:] = [part for parts in split for part in parts]
+
+
+def _has_scheduler(optimizer: Optimizer) -> bool:
+    """Say whether a learning-rate scheduler has counted the optimizer's groups."""
+    marked = hasattr(optimizer.step, "_wrapped_by_lr_sched") or any("initial_lr" in g for g in optimizer.param_groups)
+    # ReduceLROnPlateau leaves no mark on the optimizer, so look for one that holds it. Types are compared, since
+    # isinstance reads __class__, which runs code of lazy modules and proxies.
+    return marked or any(
+        issubclass(type(thing), ReduceLROnPlateau) and thing.optimizer is optimizer for thing in gc.get_objects()
+    )
 
 
 def _parts(group: Group, owners: Mapping[int, str]) -> list[Group]:

@@ -8,7 +8,7 @@ from matplotlib.figure import Figure
 from torch import nn
 
 import htsr
-from htsr.plots import plot_against_power, plot_runs_over_steps, plot_scalars
+from htsr.plots import plot_against_power, plot_bulk, plot_runs_over_steps, plot_scalars
 
 
 @pytest.fixture(scope="module")
@@ -118,6 +118,8 @@ def test_the_noise_bulk():
     assert "1 spike," in ax.get_title(loc="left")
     with pytest.raises(ValueError, match="no noise bulk"):
         htsr.analyze({"w": W}, bulk=False)["w"].plot("bulk")
+    with pytest.raises(ValueError, match="plot_esd draws a spectrum without a bulk"):
+        plot_bulk(layer.spectrum, None)
 
 
 SINGLE = {

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import nn
 from torch.optim import SGD, AdamW
-from torch.optim.lr_scheduler import CosineAnnealingLR, ExponentialLR, LambdaLR, OneCycleLR
+from torch.optim.lr_scheduler import CosineAnnealingLR, ExponentialLR, LambdaLR, OneCycleLR, ReduceLROnPlateau
 
 from htsr import InputError, Monitor
 from htsr.optim import HTMuon, LinearPower, parameter_groups
@@ -229,14 +229,22 @@ def test_two_schedules_share_an_optimizer():
     assert one.units == two.units
 
 
-def test_a_scheduler_that_counted_the_groups_is_refused():
+@pytest.mark.parametrize("make_scheduler", [lambda optimizer: LambdaLR(optimizer, lambda step: 1.0), ReduceLROnPlateau])
+def test_a_scheduler_that_counted_the_groups_is_refused(make_scheduler):
     model = make_model()
     optimizer = OPTIMIZERS["sgd"](model)
-    LambdaLR(optimizer, lambda step: 1.0)
+    scheduler = make_scheduler(optimizer)
     with pytest.raises(ValueError, match="first and the scheduler after it"):
         schedule_of(optimizer, model)
     schedule_of(optimizer, model, arm="uniform")
-    assert len(optimizer.param_groups) == 1
+    assert len(scheduler.optimizer.param_groups) == 1
+
+
+def test_marks_of_timms_schedulers_are_refused_and_another_optimizers_scheduler_is_not():
+    model = make_model()
+    other = ReduceLROnPlateau(OPTIMIZERS["sgd"](model))
+    schedule_of(OPTIMIZERS["sgd"](model), model)
+    assert len(other.optimizer.param_groups) == 1
     for group in (optimizer := OPTIMIZERS["sgd"](model)).param_groups:
         group["initial_lr"] = group["lr"]  # all that timm's schedulers leave
     with pytest.raises(ValueError, match="first and the scheduler after it"):

@@ -27,20 +27,30 @@ def singular_law(spectrum: Spectrum, bulk: MarchenkoPasturFit) -> tuple[np.ndarr
     return x, 2 * x * (1 - bulk.num_spikes / len(spectrum)) * bulk.density(x**2)
 
 
-def plot_bulk(spectrum: Spectrum, bulk: MarchenkoPasturFit, *, title: str = "", ax: ManyAxes | None = None) -> Axes:
+def plot_bulk(
+    spectrum: Spectrum, bulk: MarchenkoPasturFit | None, *, title: str = "", ax: ManyAxes | None = None
+) -> Axes:
     """Draw the density of the singular values with the Marchenko-Pastur law fitted to the bulk.
 
     The axis shows singular values, not eigenvalues: their density under the law is bounded for a square matrix, too.
 
     Args:
         spectrum: The spectrum.
-        bulk: The bulk fitted to it.
+        bulk: The bulk fitted to it. A layer without one, whose ``bulk`` is None, is refused.
         title: The layer's name.
         ax: Where to draw; a figure of its own by default.
 
     Returns:
         The axes.
+
+    Raises:
+        ValueError: If there is no bulk.
     """
+    if bulk is None:
+        raise ValueError(
+            "expected a fitted bulk, got None: this spectrum has none, or the analysis was made with bulk=False; plot_esd draws "
+            "a spectrum without a bulk"
+        )
     axes: Axes = axes_for(ax, width=6.4, height=3.6)[0, 0]
     edges, density = singular_histogram(spectrum, bulk)
     axes.stairs(density, edges, fill=True, color=SKY, alpha=0.6, linewidth=0, label="ESD")
