@@ -52,7 +52,7 @@ def spectral_power(
         steps: Number of steps of ``"iterate"``, 5 to 9. By default 6, and 8 for ``"auto"`` at p < 0.
         scale: ``"raw"`` leaves the singular values at s^p, as the HTMuon paper does, so that the result scales with the
             p-th power of ``G``. ``"spectral"`` divides them by the largest s^p. ``"match_muon"`` rescales to Frobenius
-            norm sqrt(rank), which the polar factor has, so that learning rates carry over from Muon. The last two do not
+            norm sqrt(rank), which the polar factor has, so that tuning can begin at Muon's learning rates. The last two do not
             depend on the scale of ``G``.
         dtype: Type of the matrix products of ``"iterate"``. By default float16 on a GPU. On a CPU by default the dtype of
             ``G``, but at least float32.

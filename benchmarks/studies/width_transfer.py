@@ -4,9 +4,9 @@
     python benchmarks/studies/width_transfer.py --report   # tables and pictures of the runs that are there
 
 A byte-level GPT learns Python's standard library with HTMuon at p = 0 and ``adjust_lr`` as the arm names, and with AdamW. The
-best rate of a seed is the lowest point of a parabola through its three lowest losses, over the logarithm of the rate; the drift
-is the exponent of the width with which it moves. Theory asks for 0 with sqrt(out / in) and for -1/2 with 0.2 sqrt(max(out, in))
-(arXiv 2310.17813), and for -1 with Adam.
+best rate of a seed is the lowest point of a parabola through the lowest loss and its neighbours, over the logarithm of the
+rate; the drift is the exponent of the width with which it moves. Theory asks for 0 with sqrt(out / in) and for -1/2 with 0.2
+sqrt(max(out, in)) (arXiv 2310.17813), and for -1 with Adam.
 """
 
 from typing import Any

@@ -41,7 +41,7 @@ def run_demo(output: Path, *, steps: int = STEPS, say: Callable[[str], None] = p
     audit.save(output / "minilm.html")
     say(f"1. Audited {len(audit.details)} matrices.")
 
-    say("2. Training on the text of Python's standard library, each p at the learning rate that was tuned for it")
+    say("2. Training on the text of Python's standard library, each p at the learning rate tuned for it at 300 steps")
     runs: dict[float, History] = {}
     for power in POWERS:
         runs[power] = train(power, steps, run_directory(output, power))

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from functools import wraps
 from types import MethodType
 from typing import TYPE_CHECKING, Any, Literal, get_args
+from weakref import WeakKeyDictionary
 
 import numpy as np
 import pandas as pd
@@ -31,6 +32,8 @@ SETTINGS: tuple[Setting, ...] = get_args(Setting)
 EVERY = 100
 # TempBalance and AlphaDecay steer no matrix with fewer eigenvalues.
 MIN_EIGENVALUES = 50
+# The settings of each optimizer that a schedule steers: two schedules of one setting would multiply each other.
+_STEERED: WeakKeyDictionary[Optimizer, set[str]] = WeakKeyDictionary()
 
 
 class LayerwiseSchedule:
@@ -79,7 +82,7 @@ class LayerwiseSchedule:
         InputError: If no layer can be steered, or the Monitor does not capture the signal.
         TypeError: If an argument has the wrong type.
         ValueError: If an argument is unknown or out of range, the setting is zero everywhere so that no multiplier can change
-            it, or a learning-rate scheduler exists that has counted the groups.
+            it, another schedule steers the same setting, or a learning-rate scheduler exists that has counted the groups.
 
     Notes:
         At construction the schedule reads the signal at once, so the first steps are steered by the spectra of the initial
@@ -126,6 +129,11 @@ class LayerwiseSchedule:
         self._model: nn.Module = source.model if isinstance(source, Monitor) else source
         self._every = every
         (self._optimizer,) = optimizers_of(optimizer)
+        if setting in _STEERED.get(self._optimizer, ()):
+            raise ValueError(
+                f"expected an optimizer whose {setting} no other schedule steers, since both would multiply it: call remove() of "
+                "the other one first"
+            )
         if self._monitor is None and any(hasattr(p, "full_tensor") for p in self._model.parameters()):
             raise InputError("expected a Monitor of this model, whose weights are sharded: the Monitor gathers them")
         units, self.left_out = steered_units(
@@ -163,6 +171,7 @@ class LayerwiseSchedule:
             self._optimizer.register_step_post_hook(self._after_step),
         ]
         self._guard_step()
+        _STEERED.setdefault(self._optimizer, set()).add(setting)
 
     @property
     def multipliers(self) -> dict[str, float]:
@@ -244,6 +253,7 @@ class LayerwiseSchedule:
         """Stop steering; the groups stay split."""
         for handle in self._handles:
             handle.remove()
+        _STEERED.get(self._optimizer, set()).discard(self._setting)
 
     def __repr__(self) -> str:
         return (

@@ -419,3 +419,14 @@ def test_a_state_of_another_schedule_is_refused():
     other = schedule_of(SGD(model.parameters(), lr=0.1), model, arm="inverted")
     with pytest.raises(InputError, match="arm='measured'"):
         schedule.load_state_dict(other.state_dict())
+
+
+def test_two_schedules_of_one_setting_are_refused():
+    model = make_model()
+    optimizer = OPTIMIZERS["sgd"](model)
+    first = schedule_of(optimizer, model)
+    schedule_of(optimizer, model, setting="weight_decay")
+    with pytest.raises(ValueError, match="whose lr no other schedule steers"):
+        schedule_of(optimizer, model)
+    first.remove()
+    schedule_of(optimizer, model)

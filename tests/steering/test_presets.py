@@ -48,7 +48,7 @@ def test_temp_balance(optimized):
     schedule = TempBalance(optimizer, model, low=0.6, high=1.4, min_eigenvalues=1)
     published = np.interp(ALPHAS, [min(ALPHAS), max(ALPHAS)], [0.6 * 0.1, 1.4 * 0.1])
     assert used(schedule, optimizer, "lr") == pytest.approx([0.1, *published], rel=1e-14)
-    assert TempBalance(optimizer, model, min_eigenvalues=1)._reader.signal == TailAlpha("median")
+    assert schedule._reader.signal == TailAlpha("median")
 
 
 def test_alpha_decay(optimized):
@@ -78,6 +78,7 @@ def test_presets_take_arms_and_means(optimized, preset):
         schedule = preset(optimizer, model, min_eigenvalues=1, arm=arm, mean="geometric", seed=1, every=7)
         by_arm[arm] = np.array(list(schedule.multipliers.values()))
         assert np.log(by_arm[arm]).mean() == pytest.approx(0, abs=1e-12)
+        schedule.remove()
     assert sorted(by_arm["shuffled"]) == sorted(by_arm["inverted"]) == sorted(by_arm["measured"])
     assert not np.array_equal(by_arm["shuffled"], by_arm["measured"])
     assert np.array_equal(np.argsort(by_arm["inverted"]), np.argsort(by_arm["measured"])[::-1])

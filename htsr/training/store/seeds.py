@@ -13,6 +13,7 @@ import pandas as pd
 
 from htsr.errors import InputError
 from htsr.training.store.capture import WEIGHTS
+from htsr.training.store.tables import rows_frame
 
 if TYPE_CHECKING:
     from htsr.training.store.history import History
@@ -40,6 +41,17 @@ def value_of(history: "History", metric: str) -> float:
 
 def values(histories: Mapping[str, "History"], metric: str) -> pd.DataFrame:
     """Return the settings and the metric of each run."""
+    without = [label for label, history in histories.items() if metric not in history.last_scalars and len(history)]
+    if without and metric not in rows_frame([]):
+        known = sorted({name for history in histories.values() for name in history.last_scalars})
+        if metric in known:
+            raise InputError(
+                f"expected every run to have recorded {metric!r}, but {len(without)} of {len(histories)} did not, such as "
+                f"{without[0]!r}: keep the others by runs.where(...)"
+            )
+        raise ValueError(
+            f"expected a recorded scalar ({', '.join(known) or 'none'}) or a column of details, got {metric!r}"
+        )
     rows = [
         {**history.settings, "run": label, "value": value_of(history, metric)} for label, history in histories.items()
     ]

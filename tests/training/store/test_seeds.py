@@ -137,6 +137,8 @@ def test_runs_on_disk(runs):
     assert row["seeds_needed"] == 2  # the seeds differ by nothing but luck that pairs share
     assert len(runs.where(seed=[0, 2])) == 4
     assert list(runs.where(power=0.125, seed=1).settings["seed"]) == [1]
+    with pytest.raises(ValueError, match=r"a recorded scalar \(held_out_loss\) or a column of details, got 'held_out'"):
+        runs.table("power", "held_out")
     with pytest.raises(htsr.InputError, match="found none among 6"):
         runs.where(seed=9)
     with pytest.raises(ValueError, match="tell 'width'"):
@@ -153,3 +155,11 @@ def test_the_picture_shows_means_and_runs(runs):
     assert left.get_ylabel() == "held_out_loss"
     assert [len(line.get_xdata()) for line in left.lines] == [6, 2]
     assert len(left.collections) == 1
+
+
+def test_a_run_without_the_metric_is_named(runs, tmp_path):
+    with htsr.Monitor(nn.Linear(12, 10), run_dir=tmp_path / "other", bulk=False, bootstrap=0, about={"power": 0.5}):
+        pass
+    more = {**runs, "other": htsr.History(tmp_path / "other")}
+    with pytest.raises(htsr.InputError, match="1 of 7 did not, such as 'other'"):
+        seeds.values(more, "held_out_loss")
