@@ -15,8 +15,8 @@ def in_arm(values: ArrayLike, arm: Arm, order: Sequence[int] | None = None, neut
 
     Args:
         values: The multiplier of each layer, as measured.
-        arm: ``"measured"`` changes nothing. ``"shuffled"`` permutes the values over the layers. ``"inverted"`` mirrors them by rank:
-            the layer with the largest value gets the smallest. ``"uniform"`` gives every layer ``neutral``.
+        arm: ``"measured"`` changes nothing. ``"shuffled"`` permutes the values over the layers. ``"inverted"`` mirrors them by
+            rank: the layer with the largest value gets the smallest. ``"uniform"`` gives every layer ``neutral``.
         order: For ``"shuffled"``, a permutation that ``drawn_order`` drew: layer ``i`` gets the value of layer ``order[i]``.
         neutral: What ``"uniform"`` gives.
 
