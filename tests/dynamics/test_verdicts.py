@@ -293,7 +293,8 @@ def test_twenty_million_parameters_take_less_than_a_minute():
 
 
 def test_the_documentation_says_what_each_verdict_means():
-    page = (Path(__file__).parents[2] / "docs" / "steps.md").read_text(encoding="utf-8")
-    assert [f"| `{name}` | {meaning} |" for name, meaning in VERDICTS.items()] == re.findall(
-        r"^\| `[\w ]+` \| [A-Z].*\.? \|$", page[page.index("## Verdicts") :], re.MULTILINE
+    page = (Path(__file__).parents[2] / "docs" / "explanations.md").read_text(encoding="utf-8")
+    told = page[page.index("## Verdicts on an optimizer's step") :]
+    assert [f"- `{name}`: {meaning}" for name, meaning in VERDICTS.items()] == re.findall(
+        r"^- `[\w ]+`: .*$", told, re.MULTILINE
     )
