@@ -91,7 +91,7 @@ def test_extras_hold_each_other_whole():
     assert named <= extras
     (of_dev,) = [item for item in PROJECT["optional-dependencies"]["dev"] if item.startswith("htsr[")]
     in_formats = set(re.findall(r"\w+", PROJECT["optional-dependencies"]["formats"][0])) - {"htsr"}
-    assert set(re.findall(r"\w+", of_dev)) - {"htsr"} | in_formats == extras - {"demo", "dev", "docs"}
+    assert set(re.findall(r"\w+", of_dev)) - {"htsr"} | in_formats == extras - {"demo", "dev"}
 
 
 @pytest.mark.parametrize("status", [0, 1, 2])
