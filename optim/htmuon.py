@@ -293,8 +293,8 @@ class HTMuon(Optimizer):
 
         Returns:
             The share left out, from 0 to 1, by the name of the parameter, or by ``"group.index"`` where groups have no
-            names. For ``method="iterate"`` it counts what lies below the domain of the steps. Only matrices that have
-            moved are there, and of sharded ones those whose share this rank keeps.
+            names. For ``method="iterate"``, the default on a GPU, it counts what lies below the domain of the
+            steps. Only matrices that have moved are there, and of sharded ones those whose share this rank keeps.
         """
         shares = {}
         for number, group in enumerate(self.param_groups):

@@ -65,7 +65,7 @@ def runs_page(
     Raises:
         InputError: If no run has a capture with a layer.
     """
-    return document({**runs_data(runs, title, sentences, notes), "links": list((links or {}).items())})
+    return document(runs_data(runs, title, sentences, notes, links or {}))
 
 
 def survey_page(survey: "Survey") -> str:

@@ -18,7 +18,7 @@ function headerOf() {
     el("p", { class: "quiet", text: page.facts.join(" · ") }),
     sentences.length ? el("ul", { class: "verdict", "aria-label": "Verdict" }, ...sentences) : null,
     page.meaning ? el("p", { class: "meaning", text: page.meaning }) : null,
-    el("p", { class: "quiet" }, page.lead, ...(page.links ?? []).map(([text, href]) => el("a", { href, text }))),
+    el("p", { class: "quiet" }, page.lead, ...(page.links ?? []).flatMap(([text, href]) => [" ", el("a", { href, text })])),
     el("p", { class: "quiet words" }, "In words: ", ...words.map((word) => term(word, page.explanations[word]))));
 }
 

@@ -1,6 +1,7 @@
 """The page of a training run, and of several: spectra and numbers at every step that a slider can show."""
 
 from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -40,11 +41,16 @@ BINS, MAX_POINTS, CARDS = 36, 300, 8
 
 
 def runs_data(
-    runs: Mapping[str, "History"], title: str = "", sentences: Sequence[str] = (), notes: Sequence[str] = ()
+    runs: Mapping[str, "History"],
+    title: str = "",
+    sentences: Sequence[str] = (),
+    notes: Sequence[str] = (),
+    links: Mapping[str, str] = MappingProxyType({}),
 ) -> dict[str, Any]:
     """Return what the page of one run or of several shows, as JSON knows it.
 
-    ``sentences`` are the verdict, by default one made from the runs; ``notes`` say how the runs were made.
+    ``sentences`` are the verdict, by default one made from the runs; ``notes`` say how the runs were made, and
+    ``links`` name other pages.
     """
     runs = runs if isinstance(runs, Runs) else Runs(runs)
     captured = {label: history for label, history in runs.items() if len(history)}
@@ -62,6 +68,7 @@ def runs_data(
     left_out = sum(len(history) - len(steps[label]) for label, history in captured.items())
     shown = {
         "title": visible(title or _title(runs), MAX_TEXT),
+        "links": list(links.items()),
         "metric": "alpha",
         "layers": [visible(name, MAX_TEXT) for name in names],
         "ends": ends,
