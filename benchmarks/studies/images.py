@@ -1,8 +1,9 @@
 """Does p pay on images? A convolutional network and a vision Transformer learn Fashion-MNIST at seven powers, with seeds.
 
     apt-get install dataset-fashion-mnist
-    python benchmarks/studies/images.py            # goes on where it was stopped
-    python benchmarks/studies/images.py --report   # tables and pictures of the runs that are there
+    python benchmarks/studies/images.py --cells 'small*'   # an hour on two cores; goes on where it was stopped
+    python benchmarks/studies/images.py                    # the larger ones, too: minutes on a card
+    python benchmarks/studies/images.py --report           # tables and pictures of the runs that are there
 
 The matrices and kernels of the inner layers get HTMuon's update with p, or what the arm names; AdamW trains the rest at 0.001 in
 every arm. Each arm has a learning rate of its own, tuned on the validation error of other seeds. The figure is the error on the
@@ -23,32 +24,42 @@ from torch.nn.functional import cross_entropy, gelu, scaled_dot_product_attentio
 from training import BASELINE, POWERS, Optimizers, spectra, train
 
 METRIC, TUNED_BY = "test_error", "validation_error"
-BATCH, CLASSES = 128, 10
+CLASSES = 10
 POWER_ARMS = {name: {"power": p} for name, p in POWERS.items()}
 ADAMW = {"AdamW": {"optimizer": "adamw", "lrs": rates(0.002)}}
 MUON = {"torch.optim.Muon": {"optimizer": "muon"}}  # it takes no kernels
 LRS = rates(0.02)
+CONV = {"network": "conv", "width": 32, "batch": 128, "steps": 500}
+VIT = {"network": "vit", "width": 96, "depth": 4, "batch": 128, "steps": 500}
+SMALL_CONV = {"network": "conv", "width": 16, "batch": 64, "steps": 200}  # for two cores
+SMALL_VIT = {"network": "vit", "width": 48, "depth": 2, "batch": 64, "steps": 200}
+RAW = {name: {"scale": "raw", "power": p, "lrs": rates(0.04 * 2 ** (16 * p), 3)} for name, p in POWERS.items()}
+
+
+def small(name: str, arms: Mapping[str, Mapping[str, Any]], settings: Mapping[str, Any]) -> Cell:
+    """Return a set-up for two cores."""
+    return Cell(f"small {name}", arms, rates(0.04, 3), BASELINE, settings, tuning=2, final=6)
+
+
 CELLS = [
-    Cell("conv net", {**POWER_ARMS, **ADAMW}, LRS, BASELINE, {"network": "conv", "steps": 500}),
-    Cell("ViT", {**POWER_ARMS, **ADAMW, **MUON}, LRS, BASELINE, {"network": "vit", "steps": 500}),
-    Cell("conv net, scale raw", {n: {**a, "scale": "raw"} for n, a in POWER_ARMS.items()}, rates(0.04), BASELINE,
-         {"network": "conv", "steps": 500}),
-    Cell("conv net, digits", {**POWER_ARMS, **ADAMW}, LRS, BASELINE,
-         {"network": "conv", "steps": 100, "data": ""}, tuning=2, final=6),
-    Cell("ViT, digits", {**POWER_ARMS, **ADAMW, **MUON}, LRS, BASELINE,
-         {"network": "vit", "steps": 100, "data": ""}, tuning=2, final=6),
-    Cell("ViT, 2000 steps", POWER_ARMS, LRS, BASELINE, {"network": "vit", "steps": 2000}),
-]  # fmt: skip
+    small("conv net", {**POWER_ARMS, **ADAMW}, SMALL_CONV),
+    small("ViT", {**POWER_ARMS, **ADAMW, **MUON}, SMALL_VIT),
+    small("conv net, scale raw", RAW, SMALL_CONV),
+    Cell("conv net", {**POWER_ARMS, **ADAMW}, LRS, BASELINE, CONV),
+    Cell("ViT", {**POWER_ARMS, **ADAMW, **MUON}, LRS, BASELINE, VIT),
+    Cell("conv net, scale raw", RAW, LRS, BASELINE, CONV),
+    Cell("ViT, 2000 steps", POWER_ARMS, LRS, BASELINE, {**VIT, "steps": 2000}),
+]
 QUICK = Cell(
     "quick", {name: POWER_ARMS[name] for name in ("p = 0", "p = 1/8")}, (0.01, 0.02, 0.04), BASELINE,
-    {"network": "vit", "steps": 2},
+    {**SMALL_VIT, "steps": 2},
 )  # fmt: skip
 
 
 class ConvNet(nn.Module):
     """Four convolutions with group norms, of which two halve the image, and an output layer."""
 
-    def __init__(self, width: int = 32) -> None:
+    def __init__(self, width: int) -> None:
         super().__init__()
         sides = ((1, width, 1), (width, 2 * width, 2), (2 * width, 2 * width, 1), (2 * width, 4 * width, 2))
         self.layers = nn.ModuleList(nn.Conv2d(i, o, 3, stride, padding=1, bias=False) for i, o, stride in sides)
@@ -85,7 +96,7 @@ class Block(nn.Module):
 class ViT(nn.Module):
     """A vision Transformer on patches of 4 x 4 pixels that takes the mean over places."""
 
-    def __init__(self, side: int, width: int = 96, depth: int = 4, heads: int = 4, patch: int = 4) -> None:
+    def __init__(self, side: int, width: int, depth: int, heads: int = 4, patch: int = 4) -> None:
         super().__init__()
         self.patches = nn.Conv2d(1, width, patch, patch)
         self.places = nn.Embedding((side // patch) ** 2, width)
@@ -133,13 +144,15 @@ def run(
     found = data(device, settings["data"])
     images, classes = found.train
     drawn = [
-        torch.randint(len(images), (settings["steps"], BATCH), generator=torch.Generator().manual_seed(seed))
+        torch.randint(
+            len(images), (settings["steps"], settings["batch"]), generator=torch.Generator().manual_seed(seed)
+        )
         for seed in seeds
     ]
     rows = torch.stack(drawn, dim=1).to(device)
-    side = images.shape[-1]
+    width, side = settings["width"], images.shape[-1]
     together, seconds = train(
-        ConvNet if settings["network"] == "conv" else lambda: ViT(side),
+        lambda: ConvNet(width) if settings["network"] == "conv" else ViT(side, width, settings["depth"]),
         loss,
         lambda step: (images[rows[step]], classes[rows[step]]),
         settings,

@@ -1,7 +1,8 @@
 """Does p pay in language modelling? A byte-level GPT learns Python's standard library at seven powers, with seeds.
 
-    python benchmarks/studies/language.py            # a night on two cores, minutes on a card; goes on where it was stopped
-    python benchmarks/studies/language.py --report   # tables and pictures of the runs that are there
+    python benchmarks/studies/language.py --cells 'small*'   # two hours on two cores; goes on where it was stopped
+    python benchmarks/studies/language.py                    # the larger ones, too: minutes on a card
+    python benchmarks/studies/language.py --report           # tables and pictures of the runs that are there
 
 The matrices of the blocks get HTMuon's update with p, or what the arm names; AdamW trains the rest at 0.001 in every arm. Each
 arm of each set-up has a learning rate of its own, tuned on other seeds. The figure is the held-out loss, in nats a byte.
@@ -43,9 +44,25 @@ OTHERS = {
     "p from -1/4 to 1/4": {"power": (-0.25, 0.25)},
     "p from 0 to -1/4": {"power": (0.0, -0.25)},
 }
-EXACT = {BASELINE: {"power": 0.0}, "Muon by exact SVD": {"power": 0.0, "method": "svd"}}
-SMALL_OTHERS = {**OTHERS, "p = -1/8": {"power": -0.125}, "p = 1/8": {"power": 0.125}}
+EXACT = {"Muon by exact SVD": {"power": 0.0, "method": "svd"}}
+# The updates of the raw scale shrink as p grows, so their rates are the larger.
+RAW = {name: {"power": p, "scale": "raw", "lrs": rates(0.04 * 2 ** (16 * p), 3)} for name, p in POWERS.items()}
+
+
+def small(name: str, arms: Mapping[str, Mapping[str, Any]], **settings: Any) -> Cell:
+    """Return a set-up for two cores."""
+    return Cell(f"small{name}", arms, rates(0.04, 3), BASELINE, {**SMALL, **settings}, tuning=2, final=6)
+
+
 CELLS = [
+    small("", powers()),
+    small(", other optimizers", {**OTHERS, **EXACT, **powers("p = -1/8", "p = 1/8")}),
+    small(", scale raw", RAW),
+    small(", batch 32", powers(*FIVE), batch=32),
+    small(", 600 steps", powers(*FIVE), steps=600),
+    small(", width 128", powers(*FIVE), width=128),
+    small(", scale spectral", powers(scale="spectral")),
+    small(", 2400 steps", powers(*FIVE), steps=2400),
     Cell("300 steps", powers(), LRS, BASELINE, BASE),
     Cell("scale raw", powers(scale="raw"), rates(0.04), BASELINE, BASE),
     Cell("other optimizers", OTHERS, LRS, BASELINE, BASE),
@@ -54,8 +71,6 @@ CELLS = [
     Cell("width 256", powers(*FIVE), LRS, BASELINE, {**BASE, "width": 256}),
     Cell("scale spectral", powers(scale="spectral"), LRS, BASELINE, BASE),
     Cell("4800 steps", powers(*FIVE), LRS, BASELINE, {**BASE, "steps": 4800}),
-    Cell("small, other optimizers", SMALL_OTHERS, LRS, BASELINE, SMALL, tuning=2, final=6),
-    Cell("small, exact SVD", EXACT, LRS, BASELINE, SMALL, tuning=2, final=6),
 ]
 QUICK = Cell(
     "quick", powers("p = 0", "p = 1/8"), (0.01, 0.02, 0.04), BASELINE, {"width": 16, "depth": 1, "batch": 2, "steps": 2}

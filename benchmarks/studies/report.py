@@ -1,6 +1,7 @@
 """What the runs of a study say: a table and a panel for each set-up, with n, intervals and the smallest difference that shows."""
 
 from collections.abc import Callable, Sequence
+from fnmatch import fnmatchcase
 from pathlib import Path
 
 import matplotlib.pyplot as plt
@@ -23,7 +24,7 @@ def carry_out(
     tables: Callable[[study.Study, Sequence[study.Cell]], list[str]] | None = None,
 ) -> None:
     """Do the runs that are missing unless a report alone is asked for, and report on all that are there."""
-    chosen = [cell for cell in cells if not done.options.cells or cell.name in done.options.cells]
+    chosen = [cell for cell in cells if any(fnmatchcase(cell.name, pattern) for pattern in done.options.cells)]
     if not done.options.report:
         done.complete(chosen)
     runs = done.runs()

@@ -38,7 +38,7 @@ def arms(published: bool = True, **settings: Any) -> dict[str, dict[str, Any]]:
 
 CELLS = [
     Cell("TempBalance", arms(steer="TempBalance"), rates(0.05), UNIFORM,
-         {"task": "images", "network": "conv", "optimizer": "sgd", "steps": 500}),
+         {"task": "images", "optimizer": "sgd", **images.CONV}),
     Cell("AlphaDecay", arms(steer="AlphaDecay"), rates(0.004), UNIFORM,
          {"task": "language", "optimizer": "adamw", **language.BASE}),
     Cell("AlphaDecay, small", arms(steer="AlphaDecay"), rates(0.008), UNIFORM,

@@ -210,7 +210,9 @@ def arguments(description: str) -> argparse.ArgumentParser:
     parser.add_argument("--workers", type=int, default=8 if cuda else 2, help="processes")
     parser.add_argument("--device", default="cuda" if cuda else "cpu")
     parser.add_argument("--minutes", type=float, default=math.inf, help="no run starts after so many minutes")
-    parser.add_argument("--cells", nargs="*", help="some of the set-ups; all by default")
+    parser.add_argument(
+        "--cells", nargs="*", default=["*"], help="set-ups, by name or pattern such as 'small*'; all by default"
+    )
     parser.add_argument("--results", default=str(RESULTS / "studies"), help="the folder of the tables")
     parser.add_argument("--quick", action="store_true", help="a few steps of a small set-up; prints only")
     parser.add_argument("--report", action="store_true", help="write the report of the runs that are there")

@@ -1,7 +1,8 @@
 """Does a learning rate survive a wider model? The best rate of Muon over widths 64 to 512, under each rule for shapes.
 
-    python benchmarks/studies/width_transfer.py            # goes on where it was stopped
-    python benchmarks/studies/width_transfer.py --report   # tables and pictures of the runs that are there
+    python benchmarks/studies/width_transfer.py --small    # hours on two cores; goes on where it was stopped
+    python benchmarks/studies/width_transfer.py            # 300 steps at a larger batch: on a card
+    python benchmarks/studies/width_transfer.py --report   # tables of the runs that are there
 
 A byte-level GPT learns Python's standard library with HTMuon at p = 0 and ``adjust_lr`` as the arm names, and with AdamW. The
 best rate of a seed is the lowest point of a parabola through the lowest loss and its neighbours, over the logarithm of the
@@ -9,6 +10,7 @@ rate; the drift is the exponent of the width with which it moves. Theory asks fo
 sqrt(max(out, in)) (arXiv 2310.17813), and for -1 with Adam.
 """
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -20,7 +22,7 @@ from study import Cell, Study, arguments, rates
 
 from htsr.training.store import seeds as statistics
 
-WIDTHS, SMALL_WIDTHS, DEPTH = (64, 128, 256, 512), (32, 64, 128), 3
+WIDTHS = (64, 128, 256, 512)
 ARMS = {
     "original": {"power": 0.0, "adjust_lr": "original"},
     "spectral": {"power": 0.0, "adjust_lr": "spectral"},
@@ -30,13 +32,12 @@ ARMS = {
 GRID_SEEDS = (0, 1, 2, 3, 4)
 
 
-def cells(widths: tuple[int, ...], settings: dict[str, Any]) -> list[Cell]:
+def cells(settings: Mapping[str, Any]) -> list[Cell]:
     """Return a cell for each width, the same but for that."""
-    return [Cell(f"width {width}", ARMS, rates(0.02), "original", {**settings, "width": width}) for width in widths]
+    return [Cell(f"width {width}", ARMS, rates(0.02), "original", {**settings, "width": width}) for width in WIDTHS]
 
 
-CELLS = cells(WIDTHS, {**BASE, "depth": DEPTH})
-SMALL_CELLS = cells(SMALL_WIDTHS, SMALL)
+CELLS, SMALL_CELLS = cells(BASE), cells({**SMALL, "batch": 4, "steps": 50})
 QUICK = [
     Cell(f"width {width}", {"spectral": ARMS["spectral"]}, (0.05, 0.1, 0.2), "spectral",
          {"width": width, "depth": 1, "batch": 2, "steps": 2})
@@ -92,7 +93,7 @@ def tables(study: Study, cells: list[Cell]) -> list[str]:
 
 def main() -> None:
     parser = arguments(__doc__.splitlines()[0])
-    parser.add_argument("--small", action="store_true", help="widths 32 to 128, for two cores")
+    parser.add_argument("--small", action="store_true", help="fewer layers, smaller batches, 50 steps: for two cores")
     options = parser.parse_args()
     name = "width_transfer_small" if options.small else "width_transfer"
     study = Study(name, run, METRIC, True, options, tuning=GRID_SEEDS, final=())
