@@ -201,6 +201,7 @@ def test_seeds_that_train_together_train_as_each_does_alone(studies):
     sequences = torch.randint(256, (2, 3, 9), generator=torch.Generator().manual_seed(0))
     together, alone = SeedsTogether([made(0), made(1)], GPT.loss), [made(0), made(1)]
     losses = together.backward(sequences)
+    torch.testing.assert_close(together.losses_by_vmap(sequences), losses)
     for model, same, sequence, loss in zip(together.models, alone, sequences, losses, strict=True):
         expected = same.loss(sequence)
         expected.backward()

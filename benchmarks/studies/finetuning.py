@@ -44,7 +44,6 @@ PACKAGES = (
 )
 SHORTEST, LONGEST, TOKENS, BATCH = 20, 300, 48, 16
 TRAINED = 2  # of the six layers
-VALIDATION, TEST = 15, 30  # texts of each package
 ARMS = {
     "p = 0": {"power": 0.0, "weight_decay": 0.0},
     "p = 1/8": {"power": 0.125, "weight_decay": 0.0, "lrs": (0.004, 0.008, 0.016)},
@@ -53,14 +52,15 @@ ARMS = {
     "p = 1/4": {"power": 0.25, "weight_decay": 0.0, "lrs": (0.004, 0.008, 0.016)},
 }
 CELLS = [
-    Cell("16 texts a package", ARMS, rates(0.002), BASELINE, {"texts": 16, "steps": 40}, tuning=1, final=5),
+    Cell("16 texts a package", ARMS, rates(0.002), BASELINE,
+         {"texts": 16, "validation": 15, "test": 30, "steps": 40}, tuning=1),
 ]  # fmt: skip
 QUICK = Cell(
     "quick",
     {name: ARMS[name] for name in (BASELINE, "AdamW")},
     (0.001, 0.002, 0.004),
     BASELINE,
-    {"texts": 2, "steps": 1},
+    {"texts": 2, "validation": 2, "test": 2, "steps": 1},
 )
 
 Texts = list[tuple[str, int]]
@@ -84,13 +84,14 @@ def _texts_of(package: Path) -> Iterator[str]:
                         yield re.sub(re.escape(package.name.removesuffix("lib")), "it", paragraph, flags=re.IGNORECASE)
 
 
-def split(seed: int, count: int) -> tuple[Texts, Texts, Texts]:
+def split(seed: int, settings: Mapping[str, Any]) -> tuple[Texts, Texts, Texts]:
     """Return texts to train on, to tune on and to test on, with the number of their package."""
     draw = random.Random(seed)
+    count, validation, test = (settings[name] for name in ("texts", "validation", "test"))
     parts: tuple[Texts, Texts, Texts] = ([], [], [])
     for label, found in enumerate(texts()):
-        chosen = draw.sample(found, count + VALIDATION + TEST)
-        for part, some in zip(parts, (chosen[:count], chosen[count:-TEST], chosen[-TEST:]), strict=True):
+        chosen = draw.sample(found, count + validation + test)
+        for part, some in zip(parts, (chosen[:count], chosen[count:-test], chosen[-test:]), strict=True):
             part += [(text, label) for text in some]
     return parts
 
@@ -121,7 +122,7 @@ def _run_one(settings: Mapping[str, Any], lr: float, seed: int, device: str) -> 
     start, steps = time.perf_counter(), settings["steps"]
     folder = trained_transformer().parent
     tokenizer = AutoTokenizer.from_pretrained(folder)
-    train, validation, test = split(seed, settings["texts"])
+    train, validation, test = split(seed, settings)
 
     def batch(rows: Texts) -> tuple[dict[str, Tensor], Tensor]:
         found = tokenizer(

@@ -21,7 +21,7 @@ from report import carry_out
 from study import Cell, Study, arguments, machine, rates
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, gelu, scaled_dot_product_attention
-from training import BASELINE, POWERS, Optimizers, spectra, train
+from training import BASELINE, POWERS, RAW, Optimizers, drawn, spectra, train
 
 METRIC, TUNED_BY = "test_error", "validation_error"
 CLASSES = 10
@@ -33,7 +33,6 @@ CONV = {"network": "conv", "width": 32, "batch": 128, "steps": 500}
 VIT = {"network": "vit", "width": 96, "depth": 4, "batch": 128, "steps": 500}
 SMALL_CONV = {"network": "conv", "width": 16, "batch": 64, "steps": 200}  # for two cores
 SMALL_VIT = {"network": "vit", "width": 48, "depth": 2, "batch": 64, "steps": 200}
-RAW = {name: {"scale": "raw", "power": p, "lrs": rates(0.04 * 2 ** (16 * p), 3)} for name, p in POWERS.items()}
 
 
 def small(name: str, arms: Mapping[str, Mapping[str, Any]], settings: Mapping[str, Any]) -> Cell:
@@ -143,13 +142,7 @@ def run(
     """Train a network for each seed and return its figures."""
     found = data(device, settings["data"])
     images, classes = found.train
-    drawn = [
-        torch.randint(
-            len(images), (settings["steps"], settings["batch"]), generator=torch.Generator().manual_seed(seed)
-        )
-        for seed in seeds
-    ]
-    rows = torch.stack(drawn, dim=1).to(device)
+    rows = drawn(len(images), settings, seeds, device)
     width, side = settings["width"], images.shape[-1]
     together, seconds = train(
         lambda: ConvNet(width) if settings["network"] == "conv" else ViT(side, width, settings["depth"]),

@@ -16,7 +16,7 @@ import torch
 from report import carry_out
 from study import Cell, Study, arguments, machine, rates
 from torch import Tensor
-from training import BASELINE, POWERS, Optimizers, spectra, train
+from training import BASELINE, POWERS, RAW, Optimizers, drawn, spectra, train
 
 from htsr.demo.corpus import standard_library
 from htsr.demo.gpt import GPT, tokens
@@ -45,8 +45,6 @@ OTHERS = {
     "p from 0 to -1/4": {"power": (0.0, -0.25)},
 }
 EXACT = {"Muon by exact SVD": {"power": 0.0, "method": "svd"}}
-# The updates of the raw scale shrink as p grows, so their rates are the larger.
-RAW = {name: {"power": p, "scale": "raw", "lrs": rates(0.04 * 2 ** (16 * p), 3)} for name, p in POWERS.items()}
 
 
 def small(name: str, arms: Mapping[str, Mapping[str, Any]], **settings: Any) -> Cell:
@@ -98,13 +96,7 @@ def run(
 ) -> list[dict[str, Any]]:
     """Train a GPT for each seed and return its figures."""
     text, held_out = texts(device)
-    drawn = [
-        torch.randint(
-            len(text) - CONTEXT, (settings["steps"], settings["batch"]), generator=torch.Generator().manual_seed(seed)
-        )
-        for seed in seeds
-    ]
-    starts = torch.stack(drawn, dim=1).to(device)
+    starts = drawn(len(text) - CONTEXT, settings, seeds, device)
     together, seconds = train(
         lambda: GPT(CONTEXT, settings["width"], settings["depth"]),
         GPT.loss,

@@ -44,8 +44,12 @@ class SeedsTogether:
 
     def losses(self, *batch: Tensor) -> Tensor:
         """Return the loss of each seed; the first dimension of a batch counts seeds."""
-        if not batch[0].is_cuda:
-            return torch.stack([self._loss(model, *one) for model, *one in zip(self.models, *batch, strict=True)])
+        if batch[0].is_cuda:
+            return self.losses_by_vmap(*batch)
+        return torch.stack([self._loss(model, *one) for model, *one in zip(self.models, *batch, strict=True)])
+
+    def losses_by_vmap(self, *batch: Tensor) -> Tensor:
+        """Return the same, computed in one, on any device."""
         own = [dict(model.named_parameters()) for model in self.models]
         stacked = {f"model.{name}": torch.stack([parameters[name] for parameters in own]) for name in own[0]}
         with sdpa_kernel(SDPBackend.MATH):  # vmap knows no rule for the others

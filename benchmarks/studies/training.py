@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 from seeds_together import Loss, SeedsTogether
-from study import DivergedError
+from study import DivergedError, rates
 from torch import Tensor, nn
 from torch.optim import SGD, AdamW, Muon, Optimizer
 from torch.optim.lr_scheduler import LambdaLR
@@ -22,6 +22,8 @@ POWERS = {f"p = {text}": p for text, p in (
     ("-1/4", -0.25), ("-1/8", -0.125), ("0", 0.0), ("1/16", 0.0625), ("1/8", 0.125), ("1/4", 0.25), ("1/2", 0.5)
 )}  # fmt: skip
 BASELINE = "p = 0"
+# Updates of the raw scale shrink as p grows, so their learning rates are the larger.
+RAW = {name: {"power": p, "scale": "raw", "lrs": rates(0.04 * 2 ** (16 * p), 3)} for name, p in POWERS.items()}
 
 Batches = Callable[[int], tuple[Tensor, ...]]
 # Make the optimizers of all models; what it does beside that, such as steering, is its own.
@@ -83,6 +85,13 @@ def _joined(of_models: Sequence[list[dict[str, Any]]]) -> list[dict[str, Any]]:
             for entry in groups[position]["params"]
         ]
     return joined
+
+
+def drawn(count: int, settings: Mapping[str, Any], seeds: Sequence[int], device: str) -> Tensor:
+    """Draw which of so many examples each step takes for each seed; shape (steps, seeds, batch)."""
+    shape = (settings["steps"], settings["batch"])
+    ours = [torch.randint(count, shape, generator=torch.Generator().manual_seed(seed)) for seed in seeds]
+    return torch.stack(ours, dim=1).to(device)
 
 
 def cosine(step: int, steps: int) -> float:

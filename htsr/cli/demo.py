@@ -4,6 +4,7 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from htsr.choices import DEMO_STEPS
 from htsr.cli.arguments import positive_number
 
 if TYPE_CHECKING:
@@ -21,7 +22,9 @@ def add_parser(commands: "Commands") -> argparse.ArgumentParser:
         metavar="DIR",
         help="directory for the pages (default: htsr-demo)",
     )
-    parser.add_argument("--steps", type=positive_number, default=200, help="optimizer steps of each run (default: 200)")
+    parser.add_argument(
+        "--steps", type=positive_number, default=DEMO_STEPS, help="optimizer steps of each run (default: %(default)s)"
+    )
     return parser
 
 

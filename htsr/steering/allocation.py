@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 
 from htsr.audit.analysis import Analysis
+from htsr.audit.arguments import check_whole_number
 from htsr.errors import InputError
 from htsr.steering.arms import Arm, drawn_order, in_arm
 from htsr.steering.maps import Linear
@@ -48,6 +49,7 @@ def sparsities(
 
     Raises:
         InputError: If the analysis has no layer with a signal.
+        TypeError: If ``analysis`` is none, or ``seed`` is not a whole number.
         ValueError: If ``sparsity`` or ``spread`` is out of range, or a layer would lose more than all of its weights.
 
     Notes:
@@ -103,6 +105,7 @@ def ranks(
 
     Raises:
         InputError: If the analysis has no dense layer with a signal.
+        TypeError: If ``analysis`` is none, or ``budget``, ``least`` or ``seed`` is not a whole number.
         ValueError: If the budget is too small for ``least`` everywhere, or larger than the layers can take.
 
     Notes:
@@ -110,6 +113,7 @@ def ranks(
     """
     if count not in get_args(Budget):
         raise ValueError(f"expected count to be ranks or parameters, got {count!r}")
+    budget, least = check_whole_number("budget", budget), check_whole_number("least", least, least=0)
     table = _prunable(analysis)
     table = table[(table["layer_type"] == "dense") & ~table.index.str.contains("[", regex=False)]
     shares = _spread_over(table, _signal(table, signal), Linear(low, high), per, arm, seed).to_numpy()
@@ -150,6 +154,7 @@ def experts(
 
     Raises:
         InputError: If the analysis has no block with a signal, or one without.
+        TypeError: If ``analysis`` is none, or ``total``, ``least`` or ``seed`` is not a whole number.
         ValueError: If the total is too small.
 
     Notes:
@@ -158,6 +163,7 @@ def experts(
         the same one again; here the largest remainders decide. The code can give a block no expert at all. It routes to two
         experts where a block has more than one.
     """
+    total, least = check_whole_number("total", total), check_whole_number("least", least, least=0)
     table = _prunable(analysis)
     blocks = pd.Series([block_of(str(name)) for name in table.index], index=table.index)
     values = _signal(table, signal)[blocks != table.index].groupby(blocks, sort=False).mean()
@@ -170,6 +176,8 @@ def experts(
 
 def _prunable(analysis: Analysis) -> pd.DataFrame:
     """Return the rows of layers that are neither embeddings nor shared, indexed by name."""
+    if not isinstance(analysis, Analysis):
+        raise TypeError(f"expected an Analysis, as analyze() returns it, got {type(analysis).__name__} {analysis!r}")
     details = analysis.details
     table = details[(details["layer_type"] != "embedding") & (details["tied_to"] == "")]
     if table.empty:

@@ -6,6 +6,8 @@ from typing import Literal, get_args
 import numpy as np
 from numpy.typing import ArrayLike
 
+from htsr.audit.arguments import check_whole_number
+
 Arm = Literal["measured", "shuffled", "inverted", "uniform"]
 ARMS: tuple[Arm, ...] = get_args(Arm)
 
@@ -53,7 +55,12 @@ def drawn_order(count: int, seed: int) -> list[int]:
 
     Returns:
         A permutation of ``range(count)`` that is not the identity, unless there is only one layer.
+
+    Raises:
+        TypeError: If the seed is not a whole number.
+        ValueError: If it is negative.
     """
+    check_whole_number("seed", seed, least=0)
     generator = np.random.default_rng(seed)
     order = list(range(count))
     while count > 1 and order == sorted(order):

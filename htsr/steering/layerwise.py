@@ -1,5 +1,6 @@
 """A schedule that gives each layer its own learning rate, weight decay or power, by what its spectrum says."""
 
+import logging
 from collections.abc import Mapping
 from functools import wraps
 from types import MethodType
@@ -11,6 +12,7 @@ import pandas as pd
 from torch import nn
 from torch.optim import Optimizer
 
+from htsr.audit.arguments import check_whole_number
 from htsr.errors import InputError
 from htsr.steering.arms import Arm, check_arm, drawn_order, in_arm, restricted
 from htsr.steering.groups import Swap, setting_of, split_groups
@@ -26,6 +28,7 @@ from htsr.weights.select import Patterns
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
+logger = logging.getLogger(__name__)
 Setting = Literal["lr", "weight_decay", "power"]
 SETTINGS: tuple[Setting, ...] = get_args(Setting)
 # Steps between two readings of a model, as a Monitor captures by default.
@@ -52,7 +55,7 @@ class LayerwiseSchedule:
         signal: ``"alpha"`` or another numeric column of ``Analysis.details``, such as ``alpha_excess`` (alpha less that of noise
             of the same shape), ``alpha_fixed_aspect`` or ``stable_rank``; ``"hill"``, which is TempBalance's alpha; a
             ``TailAlpha``; or a function from a table like ``details``, indexed by layer, to a Series with the same index. A
-            layer whose signal is missing, because its fit failed for instance, gets 1 and stays out of the mean.
+            layer whose signal is missing, because its fit failed for instance, gets 1 and stays out of the mean; the log says so.
         map: ``Linear()``, ``Sigmoid()``, ``Step()``, or a function from an array of signals to one of multipliers; or
             ``TargetAlpha(...)``, which moves the power itself.
         mean: The mean of the multipliers that is held at 1: ``"arithmetic"``, ``"geometric"``, or None for none, as in all
@@ -62,8 +65,7 @@ class LayerwiseSchedule:
         every: Steps between readings. By default every capture of a Monitor, or 100 steps of a model.
         dead_band: A layer's signal counts as moved only if the old one lies outside the new one's 95 % interval, times this
             number. That is alpha's bootstrap interval where the Monitor captured one or the schedule reads a model (50 resamples,
-            which takes most of the time of a reading), else 1.96 sigma; 1.96 for ``alpha_excess``, which counts in deviations
-            of noise; and nothing for other signals. 0 takes every new signal.
+            most of the time of a reading), else 1.96 sigma; 1.96 for ``alpha_excess``; nothing for other signals. 0 takes all.
         seed: Seed of the permutation.
         per: ``"layer"``, or ``"block"`` to give all layers of a block one multiplier, by the mean of their signals.
         layers: Layers to steer, as in ``analyze``.
@@ -163,6 +165,7 @@ class LayerwiseSchedule:
         self._held = np.full(len(units), np.nan)
         self._values = self._measured.copy()
         self._records: list[dict[str, Any]] = []
+        self._warned_of: set[str] = set()
         self.step_count = 0
         self._read_at = -1
         self._read()
@@ -349,8 +352,20 @@ class LayerwiseSchedule:
             self._values[present] = in_arm(
                 self._measured[present], self._arm, restricted(self._order, present.tolist())
             )
+        self._warn_of_missing(reading["value"])
         signal, values = reading["value"].tolist(), self._values.tolist()
         self._records.append({"step": self._read_at, "signal": signal, "values": values})
+
+    def _warn_of_missing(self, signal: pd.Series) -> None:
+        """Say once of each unit that it has no signal, such as an alpha that could not be fitted, and what it gets then."""
+        new = [name for name in self.units if np.isnan(signal[name]) and name not in self._warned_of]
+        if new:
+            gets = "keep their power" if self._moves_power else "get the multiplier 1"
+            some = ", ".join(new[:5]) + (", ..." if new[5:] else "")
+            logger.warning(
+                "no %r of %d of %d units, which %s: %s", self._reader.signal, len(new), len(self.units), gets, some
+            )
+        self._warned_of.update(new)
 
 
 def _check_arguments(
@@ -372,10 +387,8 @@ def _check_arguments(
         raise TypeError(f"expected map to be a function of the signals, got {map!r}")
     check_mean(mean)
     check_arm(arm)
-    if every is not None and not isinstance(every, int):
-        raise TypeError(f"expected every to be a whole number, got {every!r}")
-    if every is not None and every < 1:
-        raise ValueError(f"expected every >= 1, got {every}")
+    if every is not None:
+        check_whole_number("every", every, least=1)
     if not 0 <= dead_band < np.inf:
         raise ValueError(f"expected dead_band >= 0, got {dead_band}")
     if per not in get_args(Per):

@@ -125,6 +125,20 @@ def test_peft_gives_adapters_these_ranks(model, analysis):
     assert made == pattern
 
 
+@pytest.mark.parametrize("share_out", [sparsities, ranks, experts])
+def test_arguments_of_a_wrong_type_are_refused(share_out, analysis):
+    with pytest.raises(TypeError, match="expected an Analysis"):
+        share_out("model.pt", 0 if share_out is sparsities else 48)
+    with pytest.raises(TypeError, match="expected seed to be a whole number"):
+        share_out(analysis, 0 if share_out is sparsities else 48, seed="a")
+
+
+def test_numbers_to_share_out_are_whole(analysis):
+    for share_out in (ranks, experts):
+        with pytest.raises(TypeError, match="whole number"):
+            share_out(analysis, 48.5)
+
+
 def test_what_cannot_be_shared_out_is_refused(analysis):
     with pytest.raises(ValueError, match="budget from 12 to 192 ranks"):
         ranks(analysis, 11)

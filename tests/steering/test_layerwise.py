@@ -305,16 +305,22 @@ def test_followers_and_blocks():
     assert sorted(schedule.multipliers.values()) == [0.5, 1.5]
 
 
-def test_failed_layers_get_one_and_stay_out_of_the_mean():
+def test_failed_layers_get_one_stay_out_of_the_mean_and_are_named_once(caplog):
     model = make_model()
+    optimizer = SGD(model.parameters(), lr=0.1)
     schedule = schedule_of(
-        SGD(model.parameters(), lr=0.1),
+        optimizer,
         model,
         signal=lambda details: pd.Series([2.0, np.nan, 3.0], details.index),
         arm="shuffled",
+        every=1,
     )
     assert sorted(schedule.multipliers.values()) == [0.5, 1.0, 1.5]
     assert schedule.multipliers["4"] == 1.0
+    train(model, optimizer, 2)
+    assert [record.message.partition(" of ")[2] for record in caplog.records] == [
+        "1 of 3 units, which get the multiplier 1: 4"
+    ]
 
 
 @pytest.mark.parametrize("signal", ["hill", "stable_rank"])
@@ -366,7 +372,7 @@ def test_signals_of_a_monitor_are_those_of_the_model():
         ({"signal": "alfa"}, "'hill' or a numeric column"),
         ({"arm": "random"}, "arm to be one of"),
         ({"mean": "harmonic"}, "mean to be"),
-        ({"every": 0}, "every >= 1"),
+        ({"every": 0}, "every to be a whole number from 1 on"),
         ({"setting": "weight_decay"}, "got 0 in every group"),
         ({"setting": "power"}, "none"),
         ({"map": TargetAlpha(3)}, "setting='power'"),
