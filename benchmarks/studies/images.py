@@ -170,7 +170,7 @@ def main() -> None:
     parser = arguments(__doc__.splitlines()[0])
     parser.add_argument("--data", default=str(fashion_mnist.FOLDER), help="the folder of Fashion-MNIST")
     options = parser.parse_args()
-    study = Study("images", run, METRIC, True, options, tuned_by=TUNED_BY, shared={"data": options.data})
+    study = Study("images", run, METRIC, True, options, tuned_by=TUNED_BY, shared={"data": options.data}, overview=True)
     carry_out(study, [QUICK] if options.quick else CELLS, __doc__)
 
 

@@ -120,7 +120,9 @@ def run(
 
 def main() -> None:
     options = arguments(__doc__.splitlines()[0]).parse_args()
-    carry_out(Study("language", run, METRIC, True, options), [QUICK] if options.quick else CELLS, __doc__)
+    carry_out(
+        Study("language", run, METRIC, True, options, overview=True), [QUICK] if options.quick else CELLS, __doc__
+    )
 
 
 if __name__ == "__main__":

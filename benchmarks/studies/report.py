@@ -41,13 +41,30 @@ def carry_out(
             picture(done, with_runs)
 
 
+def overview(done: study.Study, cells: Sequence[study.Cell]) -> list[str]:
+    """Return the lines of one table: a line for each cell, a column for each arm of the first cell but its baseline."""
+    arms = [arm for arm in cells[0].arms if arm != cells[0].baseline]
+    rows = []
+    for cell in cells:
+        found = compared(done.runs(), cell, done.metric)
+        if "difference" in found and not found["difference"].isna().all():
+            texts = {
+                arm: f"{row['difference']:+.3f} ({row['low']:+.3f} to {row['high']:+.3f})"
+                for arm, row in found.iterrows()
+            }
+            rows.append([cell.name, int(found["n"].min()), *(texts.get(arm, "") for arm in arms)])
+    return ["## All set-ups", "", *table(["set-up", "n", *arms], rows)]
+
+
 def comparisons(done: study.Study, cells: Sequence[study.Cell]) -> list[str]:
-    """Return the lines of a table for each cell."""
+    """Return the lines of a table for each cell, below that of all cells where the study has one."""
     lines = [
         f"Differences are those from the baseline, paired by seed, with 95 % intervals (Student's t, for each line by itself). "
         f"*Visible* is the true difference that so many seeds find in 80 % of studies. "
         f"{EQUAL.capitalize()}: the interval holds 0."
     ]
+    if done.overview and cells:
+        lines += ["", *overview(done, cells)]
     for cell in cells:
         found = compared(done.runs(), cell, done.metric)
         lines += ["", f"## {cell.name}", "", f"{done.metric}, baseline {cell.baseline}.", ""]

@@ -94,6 +94,7 @@ class Study:
         tuning: The seeds of the grid.
         final: The seeds that are compared.
         shared: Settings of all runs.
+        overview: Whether the cells compare the same arms in the same unit, so that one table can hold them all.
     """
 
     name: str
@@ -105,6 +106,7 @@ class Study:
     tuning: tuple[int, ...] = TUNING_SEEDS
     final: tuple[int, ...] = SEEDS
     shared: Settings = field(default_factory=dict)
+    overview: bool = False
 
     def __post_init__(self) -> None:
         folder = Path(self.options.results)
