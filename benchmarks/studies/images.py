@@ -41,13 +41,13 @@ def small(name: str, arms: Mapping[str, Mapping[str, Any]], settings: Mapping[st
 
 
 CELLS = [
-    small("conv net", {**POWER_ARMS, **ADAMW}, SMALL_CONV),
-    small("ViT", {**POWER_ARMS, **ADAMW, **MUON}, SMALL_VIT),
-    small("conv net, scale raw", RAW, SMALL_CONV),
     Cell("conv net", {**POWER_ARMS, **ADAMW}, LRS, BASELINE, CONV),
     Cell("ViT", {**POWER_ARMS, **ADAMW, **MUON}, LRS, BASELINE, VIT),
     Cell("conv net, scale raw", RAW, LRS, BASELINE, CONV),
     Cell("ViT, 2000 steps", POWER_ARMS, LRS, BASELINE, {**VIT, "steps": 2000}),
+    small("conv net", {**POWER_ARMS, **ADAMW}, SMALL_CONV),
+    small("ViT", {**POWER_ARMS, **ADAMW, **MUON}, SMALL_VIT),
+    small("conv net, scale raw", RAW, SMALL_CONV),
 ]
 QUICK = Cell(
     "quick", {name: POWER_ARMS[name] for name in ("p = 0", "p = 1/8")}, (0.01, 0.02, 0.04), BASELINE,

@@ -53,14 +53,6 @@ def small(name: str, arms: Mapping[str, Mapping[str, Any]], **settings: Any) -> 
 
 
 CELLS = [
-    small("", powers()),
-    small(", other optimizers", {**OTHERS, **EXACT, **powers("p = -1/8", "p = 1/8")}),
-    small(", scale raw", RAW),
-    small(", batch 32", powers(*FIVE), batch=32),
-    small(", 600 steps", powers(*FIVE), steps=600),
-    small(", width 128", powers(*FIVE), width=128),
-    small(", scale spectral", powers(scale="spectral")),
-    small(", 2400 steps", powers(*FIVE), steps=2400),
     Cell("300 steps", powers(), LRS, BASELINE, BASE),
     Cell("scale raw", powers(scale="raw"), rates(0.04), BASELINE, BASE),
     Cell("other optimizers", OTHERS, LRS, BASELINE, BASE),
@@ -69,6 +61,14 @@ CELLS = [
     Cell("width 256", powers(*FIVE), LRS, BASELINE, {**BASE, "width": 256}),
     Cell("scale spectral", powers(scale="spectral"), LRS, BASELINE, BASE),
     Cell("4800 steps", powers(*FIVE), LRS, BASELINE, {**BASE, "steps": 4800}),
+    small("", powers()),
+    small(", other optimizers", {**OTHERS, **EXACT, **powers("p = -1/8", "p = 1/8")}),
+    small(", scale raw", RAW),
+    small(", batch 32", powers(*FIVE), batch=32),
+    small(", 600 steps", powers(*FIVE), steps=600),
+    small(", width 128", powers(*FIVE), width=128),
+    small(", scale spectral", powers(scale="spectral")),
+    small(", 2400 steps", powers(*FIVE), steps=2400),
 ]
 QUICK = Cell(
     "quick", powers("p = 0", "p = 1/8"), (0.01, 0.02, 0.04), BASELINE, {"width": 16, "depth": 1, "batch": 2, "steps": 2}
