@@ -41,19 +41,16 @@ def carry_out(
             picture(done, with_runs)
 
 
-def overview(done: study.Study, cells: Sequence[study.Cell]) -> list[str]:
+def overview(done: study.Study, cells: Sequence[study.Cell], metric: str, digits: int) -> list[str]:
     """Return the lines of one table: a line for each cell, a column for each arm of the first cell but its baseline."""
     arms = [arm for arm in cells[0].arms if arm != cells[0].baseline]
     rows = []
     for cell in cells:
-        found = compared(done.runs(), cell, done.metric)
+        found = compared(done.runs(), cell, metric)
         if "difference" in found and not found["difference"].isna().all():
-            texts = {
-                arm: f"{row['difference']:+.3f} ({row['low']:+.3f} to {row['high']:+.3f})"
-                for arm, row in found.iterrows()
-            }
+            texts = found.apply(lambda row: interval_text(row["low"], row["high"], digits, row["difference"]), axis=1)
             rows.append([cell.name, int(found["n"].min()), *(texts.get(arm, "") for arm in arms)])
-    return ["## All set-ups", "", *table(["set-up", "n", *arms], rows)]
+    return ["", f"## All set-ups: {metric}", "", *table(["set-up", "n", *arms], rows)]
 
 
 def comparisons(done: study.Study, cells: Sequence[study.Cell]) -> list[str]:
@@ -64,7 +61,8 @@ def comparisons(done: study.Study, cells: Sequence[study.Cell]) -> list[str]:
         f"{EQUAL.capitalize()}: the interval holds 0."
     ]
     if done.overview and cells:
-        lines += ["", *overview(done, cells)]
+        lines += overview(done, cells, done.metric, 3) + overview(done, cells, "alpha", 2)
+        lines += overview(done, cells, "stable_rank", 1)
     for cell in cells:
         found = compared(done.runs(), cell, done.metric)
         lines += ["", f"## {cell.name}", "", f"{done.metric}, baseline {cell.baseline}.", ""]
@@ -97,9 +95,12 @@ def verdict(low: float, high: float) -> str:
     return LOWER if high < 0 else HIGHER if low > 0 else EQUAL
 
 
-def interval_text(low: float, high: float) -> str:
-    """Return an interval as text."""
-    return f"{low:+.4f} to {high:+.4f}" if low <= high else ""
+def interval_text(low: float, high: float, digits: int = 4, value: float | None = None) -> str:
+    """Return an interval as text, after the value if there is one; nothing if there is no interval."""
+    if not low <= high:
+        return ""
+    text = f"{low:+.{digits}f} to {high:+.{digits}f}"
+    return text if value is None else f"{value:+.{digits}f} ({text})"
 
 
 def _row(arm: str, row: pd.Series, spectra: Sequence[str]) -> list[object]:
