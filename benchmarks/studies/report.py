@@ -53,6 +53,20 @@ def overview(done: study.Study, cells: Sequence[study.Cell], metric: str, digits
     return ["", f"## All set-ups: {metric}", "", *table(["set-up", "n", *arms], rows)]
 
 
+def at_each_rate(done: study.Study, cell: study.Cell) -> list[str]:
+    """Return the lines of a table of the spectra that each arm of a cell has at each rate, over the seeds that tune."""
+    runs = done.runs()
+    runs = runs[(runs["cell"] == cell.name) & (runs["stage"] == study.TUNING)]
+    rates = sorted(runs["lr"].unique())
+    lines = ["", f"## {cell.name}: spectra at each rate", "", "Mean (standard deviation) over the seeds that tune."]
+    for column, form in SPECTRA.items():
+        found = runs.groupby(["arm", "lr"])[column].agg(["mean", "std"])
+        texts = found.apply(lambda row, form=form: f"{form.format(row['mean'])} ({form.format(row['std'])})", axis=1)
+        rows = [[arm, *(texts.get((arm, lr), "") for lr in rates)] for arm in cell.arms]
+        lines += ["", *table([column, *(f"lr {lr:g}" for lr in rates)], rows)]
+    return lines
+
+
 def comparisons(done: study.Study, cells: Sequence[study.Cell]) -> list[str]:
     """Return the lines of a table for each cell, below that of all cells where the study has one."""
     lines = [
@@ -62,7 +76,7 @@ def comparisons(done: study.Study, cells: Sequence[study.Cell]) -> list[str]:
     ]
     if done.overview and cells:
         lines += overview(done, cells, done.metric, 3) + overview(done, cells, "alpha", 2)
-        lines += overview(done, cells, "stable_rank", 1)
+        lines += overview(done, cells, "stable_rank", 1) + at_each_rate(done, cells[0])
     for cell in cells:
         found = compared(done.runs(), cell, done.metric)
         lines += ["", f"## {cell.name}", "", f"{done.metric}, baseline {cell.baseline}.", ""]
