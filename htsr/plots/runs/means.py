@@ -34,7 +34,10 @@ def plot_means_against(
             places_of_runs, runs["value"], "o", color=BLUE, alpha=0.5, markersize=4, markeredgewidth=0, label="a run"
         )
         panel.fill_between(places, means["low"], means["high"], color=VERMILION, alpha=0.18, linewidth=0)
-        panel.plot(places, means["mean"], "o-", color=VERMILION, label="mean, with its 95 % interval")
+        margins = (means["mean"] - means["low"], means["high"] - means["mean"])
+        panel.errorbar(
+            places, means["mean"], margins, fmt="o-", color=VERMILION, capsize=3, label="mean, with its 95 % interval"
+        )
         panel.set_xticks(
             places, [f"{value:.4g}" if isinstance(value, int | float) else str(value) for value in settings]
         )

@@ -102,7 +102,7 @@ class Runs(Shown, Mapping[str, History]):
         """Keep the runs with certain settings.
 
         Args:
-            **settings: Names and values, such as ``lr=0.02``; of a list or tuple, any of its values.
+            **settings: Names and values, such as ``lr=0.02``; of a list or another collection, any of its values.
 
         Returns:
             These runs, under their labels.
@@ -111,7 +111,10 @@ class Runs(Shown, Mapping[str, History]):
             ValueError: If a run does not tell one of the settings.
             InputError: If no run has them.
         """
-        wanted = {name: value if isinstance(value, list | tuple) else [value] for name, value in settings.items()}
+        wanted = {
+            name: list(value) if isinstance(value, Iterable) and not isinstance(value, str) else [value]
+            for name, value in settings.items()
+        }
         kept = {
             label: history
             for label, history in self.items()
@@ -133,10 +136,11 @@ class Runs(Shown, Mapping[str, History]):
 
         Returns:
             One row a value: the setting, ``mean``, ``sd``, ``low`` and ``high`` (Student's 95 % interval of the mean), ``n``.
+            Runs whose metric is not finite are left out. A warning in the log names them, and runs that ended early.
 
         Raises:
             ValueError: If a run does not tell the setting, or has no such metric.
-            InputError: If runs with one value differ in more than their seed.
+            InputError: If runs with one value differ in more than their seed, or two share it.
         """
         names = [setting] if isinstance(setting, str) else list(setting)
         return by_setting(values(self, metric), names)
@@ -154,17 +158,23 @@ class Runs(Shown, Mapping[str, History]):
             One row for each other value: the setting, ``difference`` (the mean over seeds that both have), ``low`` and ``high``
             (the paired t interval of 95 %), ``n`` seeds, ``sd`` of the differences, ``visible``: the true difference that
             so many seeds show in 80 % of studies (two-sided t test at 5 %), and ``seeds_needed``: how many show ``see``.
+            Runs without a finite metric, and runs that ended early, are treated as in ``table``.
 
         Raises:
             ValueError: If a run does not tell the setting or its seed, has no such metric, or no run has the baseline.
-            InputError: If two runs share setting and seed.
+            InputError: As ``table``.
         """
+        if see is not None and not isinstance(see, int | float):
+            raise TypeError(f"expected see to be a number, got {type(see).__name__} {see!r}")
         if see is not None and not see > 0:
             raise ValueError(f"expected see > 0, the size of a difference, got {see}")
         return paired(values(self, metric), setting, baseline, see)
 
     def best_lr(self, setting: str, lr: str = "lr", *, metric: str, lowest: bool = True) -> pd.DataFrame:
         """The learning rate with the best mean over seeds, for each value of a setting.
+
+        A rate at which a run's metric is not finite loses. Where rates were tried with different seeds, the effect of the seeds
+        is taken out by least squares.
 
         Args:
             setting: A setting of the runs, such as ``"power"``.
@@ -174,10 +184,10 @@ class Runs(Shown, Mapping[str, History]):
 
         Returns:
             One row a value: the setting, the best ``lr``, its ``mean``, ``sd`` and ``n``, and ``at_edge``: whether it is the
-            smallest or largest that was tried, which is logged as a warning, too.
+            smallest or largest that was tried, which is logged as a warning, too. Where every rate lost, ``lr`` is None.
 
         Raises:
-            ValueError: As ``table``.
+            ValueError: As ``table``, or if a rate is not a number.
             InputError: As ``table``.
         """
         return best(values(self, metric), setting, lr, lowest=lowest)
@@ -200,7 +210,8 @@ class Runs(Shown, Mapping[str, History]):
         from htsr import plots
 
         names = [metrics] if isinstance(metrics, str) else metrics
-        tables = {metric: (self.table(setting, metric), values(self, metric)) for metric in names}
+        by_run = {metric: values(self, metric) for metric in names}
+        tables = {metric: (by_setting(found, [setting]), found) for metric, found in by_run.items()}
         return plots.figure_of(plots.plot_means_against(tables, setting, ax=ax))
 
     def _told(self, label: str, setting: str) -> object:

@@ -115,6 +115,74 @@ def test_a_best_learning_rate_at_the_edge_is_told(lowest, caplog):
     assert "(0.5: 0.4)" in caplog.text
 
 
+def tuned_runs(values, **more):
+    """A table of runs at power 0 from ``{(lr, seed): loss}``."""
+    rows = [(0.0, lr, seed, f"{lr}-{seed}", loss) for (lr, seed), loss in values.items()]
+    return pd.DataFrame(rows, columns=["power", "lr", "seed", "run", "value"]).assign(**more)
+
+
+@pytest.mark.parametrize("bad", [math.nan, math.inf])
+def test_a_rate_that_diverges_is_not_the_best(bad, caplog):
+    values = {(0.1, s): 1 + 0.1 * s for s in range(3)} | {(0.2, 0): 0.5, (0.2, 1): bad, (0.2, 2): bad, (0.05, 0): 2.0}
+    found = seeds.best(tuned_runs(values), "power", "lr", lowest=True).iloc[0]
+    assert (found["lr"], found["mean"], found["n"], found["at_edge"]) == (0.1, pytest.approx(1.1), 3, False)
+    assert "2 of 7 runs have no finite value and make their lr lose: 0.2-1, 0.2-2" in caplog.text
+    none = seeds.best(tuned_runs(dict.fromkeys(values, bad)), "power", "lr", lowest=True).iloc[0]
+    assert (none["lr"], none["n"]) == (None, 0)
+
+
+def test_a_rate_is_not_the_best_because_its_seeds_were_lucky(caplog):
+    values = {(0.1, 0): 1.0, (0.1, 1): 3.0, (0.2, 0): 1.5, (0.4, 0): 1.9, (0.4, 1): 3.9}
+    found = seeds.best(tuned_runs(values), "power", "lr", lowest=True).iloc[0]
+    assert (found["lr"], found["mean"], found["n"]) == (0.1, 2.0, 2)
+    luck, rng = [0.0, 5.0, -3.0, 1.0], np.random.default_rng(0)
+    some = {(lr, s): abs(lr - 0.2) + luck[s] for lr in (0.1, 0.2, 0.4, 0.8) for s in range(4) if rng.random() < 0.7}
+    assert seeds.best(tuned_runs(some), "power", "lr", lowest=True)["lr"].item() == 0.2
+    apart = seeds.best(tuned_runs({(0.1, 0): 1.0, (0.2, 1): 0.5, (0.4, 2): 1.0}), "power", "lr", lowest=True).iloc[0]
+    assert apart["lr"] == 0.2
+    assert "lr at power 0.0 was tried with other seeds at each value" in caplog.text
+
+
+def test_rates_that_are_text_are_ordered_as_numbers():
+    values = {("5e-4", 0): 3.0, ("1e-3", 0): 2.0, ("2e-3", 0): 1.0}
+    found = seeds.best(tuned_runs(values), "power", "lr", lowest=True).iloc[0]
+    assert (found["lr"], found["at_edge"]) == ("2e-3", True)
+    with pytest.raises(ValueError, match=r"expected 'lr' to be a number in every run, got '0\.1 to 0\.2'"):
+        seeds.best(tuned_runs({("0.1 to 0.2", 0): 1.0}), "power", "lr", lowest=True)
+
+
+def test_lost_and_shorter_runs_are_told(caplog):
+    values = {(p, s): p + 0.1 * s for p in (0.0, 0.5) for s in range(4)} | {(0.5, 3): math.inf}
+    table = runs_of(values, last_step=[300] * 7 + [20])
+    means = seeds.by_setting(table, ["power"])
+    assert list(means["n"]) == [4, 3]
+    assert means["mean"].iloc[1] == pytest.approx(0.6)
+    assert seeds.paired(table, "power", 0.0, None)["n"].item() == 3
+    assert "1 of 8 runs have no finite value and are left out, which makes their setting look better" in caplog.text
+    assert "end at different steps, from 20 to 300; compared is where each ended. Shorter ones: 0.5-3" in caplog.text
+
+
+def test_repetitions_and_what_differs_within_a_setting_are_refused():
+    table = runs_of({(p, s): p for p in (0.0, 0.5) for s in range(3)})
+    with pytest.raises(
+        htsr.InputError, match=r"one run for each power and seed, found 2 with power = 0\.0 and seed = 0"
+    ):
+        seeds.by_setting(pd.concat([table, table]), ["power"])
+    with pytest.raises(htsr.InputError, match="differ in width, too"):
+        seeds.paired(table.assign(width=[64, 64, 64, 64, 128, 192]), "power", 0.0, None)
+    tuned = table.assign(lr=[0.1] * 3 + [0.2] * 3)  # each power may have a rate of its own
+    assert seeds.paired(tuned, "power", 0.0, None)["n"].item() == 3
+
+
+@pytest.mark.parametrize(
+    ("settings", "error"),
+    [(["value"], ValueError), ([], ValueError), ([1], TypeError), (["power", "power"], ValueError)],
+)
+def test_names_that_are_no_settings_are_refused(settings, error):
+    with pytest.raises(error, match="expected"):
+        seeds.by_setting(runs_of({(0.0, 0): 1.0}), settings)
+
+
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory):
     """Three seeds of two powers, with a loss each."""
@@ -135,7 +203,7 @@ def test_runs_on_disk(runs):
     row = runs.paired("power", baseline=0.0, metric="held_out_loss", see=0.01).iloc[0]
     assert row["difference"] == pytest.approx(0.125)
     assert row["seeds_needed"] == 2  # the seeds differ by nothing but luck that pairs share
-    assert len(runs.where(seed=[0, 2])) == 4
+    assert len(runs.where(seed=[0, 2])) == len(runs.where(seed=np.array([0, 2]))) == len(runs.where(seed={0, 2})) == 4
     assert list(runs.where(power=0.125, seed=1).settings["seed"]) == [1]
     with pytest.raises(ValueError, match=r"a recorded scalar \(held_out_loss\) or a column of details, got 'held_out'"):
         runs.table("power", "held_out")
@@ -153,8 +221,9 @@ def test_the_picture_shows_means_and_runs(runs):
     figure = runs.plot_against("power", ["held_out_loss", "stable_rank"])
     left = figure.axes[0]
     assert left.get_ylabel() == "held_out_loss"
-    assert [len(line.get_xdata()) for line in left.lines] == [6, 2]
-    assert len(left.collections) == 1
+    lengths = [len(line.get_xdata()) for line in left.lines]
+    assert lengths == [6, 2, 2, 2]  # runs, means, and the two ends of each interval
+    assert len(left.collections) == 2  # the band, and the lines between the ends
 
 
 def test_a_run_without_the_metric_is_named(runs, tmp_path):
