@@ -239,10 +239,12 @@ def _output_layers(model: nn.Module) -> set[nn.Module]:
     """Return the layers that give a model's output, found by name or else by place.
 
     A name in ``HEAD_NAMES`` marks a layer, or a module whose last layer is the output. If no name does, the layer defined
-    last is the output, provided that it is a Linear, that there are other layers, and that the module which holds it (the
-    model, a wrapper around it or one Sequential) holds all of them. The last layer of a block deep inside is no output.
+    last is the output, provided that it is a Linear, that there are other layers (a recurrent one or an embedding will do), and
+    that the module which holds it (the model, a wrapper around it or one Sequential) holds all others of its kind. The last layer
+    of a block deep inside is no output.
     """
     layers = [(path, module) for path, module in model.named_modules() if isinstance(module, WEIGHT_LAYERS)]
+    before = any(isinstance(module, nn.RNNBase | nn.Embedding | nn.EmbeddingBag) for module in model.modules())
     last_under: dict[str, nn.Module] = {}
     for path, module in layers:
         parts = path.split(".")
@@ -250,7 +252,7 @@ def _output_layers(model: nn.Module) -> set[nn.Module]:
             if part in HEAD_NAMES:
                 last_under[".".join(parts[:depth])] = module
     heads: set[nn.Module] = {module for module in last_under.values() if isinstance(module, nn.Linear)}
-    if heads or len(layers) < 2:
+    if heads or len(layers) + before < 2 or not layers:
         return heads
     path, last = layers[-1]
     holder = path.rpartition(".")[0]

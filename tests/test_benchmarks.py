@@ -118,7 +118,7 @@ BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
         ("studies/steering.py", ("| uniform | ", "| measured | ", "| shuffled | ", "| inverted | ")),
         ("studies/width_transfer.py", ("| spectral | ",)),
         ("studies/gan.py", ("| p = 1/8 | ",)),
-        ("studies/pruning.py", ("| 70% | block | ", "| 70% | layer | ")),
+        ("studies/pruning.py", ("| 70% | block | ", "| 60% | layer | ")),
         (
             "limits.py",
             ("| lognormal of width 0.414, smooth | 1000 |", "| shuffled, seed 0 | 39 |"),

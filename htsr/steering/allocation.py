@@ -11,7 +11,7 @@ from htsr.audit.arguments import check_whole_number
 from htsr.errors import InputError
 from htsr.steering.arms import Arm, drawn_order, in_arm
 from htsr.steering.maps import Linear
-from htsr.steering.matrices import Per, block_of
+from htsr.steering.matrices import Per, blocks_of
 from htsr.steering.rounding import largest_remainders
 
 ColumnOrFunction = str | Callable[[pd.DataFrame], pd.Series]
@@ -45,7 +45,8 @@ def sparsities(
 
     Returns:
         The sparsity of each layer by name, ready as ``amount=`` of ``torch.nn.utils.prune``. Weighted by the numbers of weights
-        they average to ``sparsity``. A layer without a signal gets that of a mean layer.
+        they average to ``sparsity``. A layer without a signal gets that of a mean layer. Parts of one weight, such as
+        ``self_attn.in_proj_weight[q]``, have a sparsity each, the same in all three with ``per="block"``.
 
     Raises:
         InputError: If the analysis has no layer with a signal.
@@ -165,7 +166,7 @@ def experts(
     """
     total, least = check_whole_number("total", total), check_whole_number("least", least, least=0)
     table = _prunable(analysis)
-    blocks = pd.Series([block_of(str(name)) for name in table.index], index=table.index)
+    blocks = table.index.to_series().map(blocks_of(table.index))
     values = _signal(table, signal)[blocks != table.index].groupby(blocks, sort=False).mean()
     if values.isna().any() or values.empty or not (values > 0).all():
         raise InputError("expected a positive signal of every block, whose layers' names hold its number")
@@ -189,7 +190,10 @@ def _signal(table: pd.DataFrame, signal: ColumnOrFunction) -> pd.Series:
     """Return the signal of each row as numbers; refuse one that no row has."""
     if isinstance(signal, str) and signal not in table.select_dtypes("number"):
         raise ValueError(f"expected signal to be a numeric column of this analysis, got {signal!r}")
-    values = (table[signal] if isinstance(signal, str) else signal(table)).reindex(table.index).astype("float64")
+    found = table[signal] if isinstance(signal, str) else signal(table)
+    if not isinstance(found, pd.Series):
+        raise TypeError(f"expected signal(details) to return a pandas Series, got {type(found).__name__}")
+    values = found.reindex(table.index).astype("float64")
     if values.isna().all():
         raise InputError("expected a signal of at least one layer, got none")
     return values
@@ -197,7 +201,11 @@ def _signal(table: pd.DataFrame, signal: ColumnOrFunction) -> pd.Series:
 
 def _spread_over(table: pd.DataFrame, values: pd.Series, mapped: Linear, per: Per, arm: Arm, seed: int) -> pd.Series:
     """Return the factor of each row, from the mean signal of its block or its own, handed out as the arm says."""
-    units = pd.Series([block_of(str(name)) if per == "block" else str(name) for name in table.index], index=table.index)
+    if per not in get_args(Per):
+        raise ValueError(f"expected per to be layer or block, got {per!r}")
+    units = table.index.to_series()
+    if per == "block":
+        units = units.map(blocks_of(table.index))
     means = values.groupby(units, sort=False).mean()
     known = means.dropna()
     factors: Mapping[str, float] = dict(

@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.optim import Optimizer
+from torch.optim import LBFGS, Optimizer
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 
 from htsr.optim.schedules import read_schedule
@@ -25,7 +25,8 @@ def split_groups(optimizer: Optimizer, owners: Mapping[int, str]) -> None:
     if any(len(parts) > 1 for parts in split) and _has_scheduler(optimizer):
         raise ValueError(
             "expected an optimizer without a learning-rate scheduler, which has already counted the groups that are about to be "
-            "split: create the LayerwiseSchedule first and the scheduler after it"
+            "split: create the LayerwiseSchedule first and the scheduler after it. If there is none and its mark came with a "
+            "checkpoint, remove 'initial_lr' from the optimizer's groups"
         )
     optimizer.param_groups[:] = [part for parts in split for part in parts]
 
@@ -55,6 +56,18 @@ def _parts(group: Group, owners: Mapping[int, str]) -> list[Group]:
                 settings[listed] = [group[listed][place] for place in places]
         parts.append(settings)
     return parts
+
+
+def steerable(optimizer: Optimizer, setting: str) -> set[int]:
+    """Return the ids of the parameters that an optimizer holds in groups with the setting; a weight decay of 0 is none."""
+    if isinstance(optimizer, LBFGS):
+        raise ValueError("expected an optimizer with a group for each layer, got LBFGS, which steps all layers as one")
+    return {
+        id(p)
+        for group in optimizer.param_groups
+        if setting in group and not (setting == "weight_decay" and setting_of(group, setting) == 0)
+        for p in group["params"]
+    }
 
 
 class Swap:

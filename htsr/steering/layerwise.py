@@ -4,7 +4,7 @@ import logging
 from collections.abc import Mapping
 from functools import wraps
 from types import MethodType
-from typing import TYPE_CHECKING, Any, Literal, get_args
+from typing import TYPE_CHECKING, Any, Literal
 from weakref import WeakKeyDictionary
 
 import numpy as np
@@ -12,11 +12,11 @@ import pandas as pd
 from torch import nn
 from torch.optim import Optimizer
 
-from htsr.audit.arguments import check_whole_number
 from htsr.errors import InputError
-from htsr.steering.arms import Arm, check_arm, drawn_order, in_arm, restricted
-from htsr.steering.groups import Swap, setting_of, split_groups
-from htsr.steering.maps import Linear, Map, Mean, check_mean, with_mean_one
+from htsr.steering.arguments import Setting, check_arguments, described
+from htsr.steering.arms import Arm, drawn_order, in_arm, restricted
+from htsr.steering.groups import Swap, setting_of, split_groups, steerable
+from htsr.steering.maps import Linear, Map, Mean, with_mean_one
 from htsr.steering.matrices import Per, steered_units
 from htsr.steering.signals import Reader, Signal, held_signal
 from htsr.steering.target_alpha import TargetAlpha
@@ -29,8 +29,6 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 logger = logging.getLogger(__name__)
-Setting = Literal["lr", "weight_decay", "power"]
-SETTINGS: tuple[Setting, ...] = get_args(Setting)
 # Steps between two readings of a model, as a Monitor captures by default.
 EVERY = 100
 # TempBalance and AlphaDecay steer no matrix with fewer eigenvalues.
@@ -71,7 +69,8 @@ class LayerwiseSchedule:
         layers: Layers to steer, as in ``analyze``.
         skip: Layers not to steer, as in ``analyze``.
         min_eigenvalues: Do not steer matrices with fewer eigenvalues, whose alpha says little.
-        ends: Steer embeddings, the input layer and the output layer, too. Type and name tell which these are.
+        ends: Steer embeddings, the input layer and the output layer, too. Type and name tell which these are, or else what the
+            model defines first and last.
         follow: Let biases follow their matrix, and norms the matrix whose outputs they normalise.
 
     Attributes:
@@ -124,7 +123,7 @@ class LayerwiseSchedule:
     ) -> None:
         self._map: Map | TargetAlpha = Linear() if map is None else map
         mean = (None if isinstance(self._map, TargetAlpha) else "arithmetic") if mean == "auto" else mean
-        _check_arguments(source, setting, self._map, mean, arm, every, dead_band, per)
+        check_arguments(source, setting, self._map, mean, arm, every, dead_band, per)
         self._setting, self._mean, self._arm, self._dead_band = setting, mean, arm, float(dead_band)
         self._reader = Reader(signal)
         self._monitor = source if isinstance(source, Monitor) else None
@@ -140,7 +139,7 @@ class LayerwiseSchedule:
             raise InputError("expected a Monitor of this model, whose weights are sharded: the Monitor gathers them")
         units, self.left_out = steered_units(
             self._model,
-            {id(p) for group in self._optimizer.param_groups if setting in group for p in group["params"]},
+            steerable(self._optimizer, setting),
             layers=layers, skip=skip, min_eigenvalues=min_eigenvalues, ends=ends, follow=follow, per=per,
         )  # fmt: skip
         if not units:
@@ -155,8 +154,8 @@ class LayerwiseSchedule:
             for p in group["params"]
             if id(p) in owners
         }
-        if setting != "lr" and not self._moves_power and not any(base.values()):
-            raise ValueError(f"expected a {setting} that multipliers can change, got 0 in every group to be steered")
+        if setting == "power" and not self._moves_power and not any(base.values()):
+            raise ValueError("expected a power that multipliers can change, got 0 in every group to be steered")
         self._measured = np.array([base[name] if self._moves_power else 1.0 for name in self.units], dtype=np.float64)
         self._owners = {} if arm == "uniform" else owners
         split_groups(self._optimizer, self._owners)
@@ -216,7 +215,9 @@ class LayerwiseSchedule:
         """
         return {
             "setting": self._setting,
-            "signal": repr(self._reader.signal) if not callable(self._reader.signal) else "a function",
+            "signal": described(self._reader.signal),
+            "map": described(self._map),
+            "mean": self._mean,
             "arm": self._arm,
             "units": list(self.units),
             "step_count": self.step_count,
@@ -237,13 +238,18 @@ class LayerwiseSchedule:
             state_dict: The state of a schedule with the same setting, signal and arm over the same layers.
 
         Raises:
-            InputError: If it comes from another schedule. Nothing has changed then.
+            InputError: If it comes from another schedule, or is none. Nothing has changed then.
         """
         own = self.state_dict()
-        for name in ("setting", "signal", "arm", "units"):
-            if state_dict.get(name) != own[name]:
+        missing = [name for name in own if name not in state_dict]
+        if missing:
+            raise InputError(
+                f"expected what state_dict() of a LayerwiseSchedule returned, got a state without {missing[0]!r}"
+            )
+        for name in ("setting", "signal", "map", "mean", "arm", "units"):
+            if state_dict[name] != own[name]:
                 raise InputError(
-                    f"expected the state of a schedule with {name}={own[name]!r}, got {state_dict.get(name)!r}"
+                    f"expected the state of a schedule with {name}={own[name]!r}, got {state_dict[name]!r}"
                 )
         self.step_count, self._read_at = int(state_dict["step_count"]), int(state_dict["read_at"])
         self._order = [int(place) for place in state_dict["order"]]
@@ -366,35 +372,3 @@ class LayerwiseSchedule:
                 "no %r of %d of %d units, which %s: %s", self._reader.signal, len(new), len(self.units), gets, some
             )
         self._warned_of.update(new)
-
-
-def _check_arguments(
-    source: object,
-    setting: object,
-    map: object,
-    mean: object,
-    arm: object,
-    every: object,
-    dead_band: float,
-    per: object,
-) -> None:
-    """Raise TypeError or ValueError for the first argument that is wrong in itself or beside another one."""
-    if not isinstance(source, nn.Module | Monitor):
-        raise TypeError(f"expected a model or a Monitor, got {type(source).__name__}")
-    if setting not in SETTINGS:
-        raise ValueError(f"expected setting to be one of {', '.join(SETTINGS)}, got {setting!r}")
-    if not callable(map):
-        raise TypeError(f"expected map to be a function of the signals, got {map!r}")
-    check_mean(mean)
-    check_arm(arm)
-    if every is not None:
-        check_whole_number("every", every, least=1)
-    if not 0 <= dead_band < np.inf:
-        raise ValueError(f"expected dead_band >= 0, got {dead_band}")
-    if per not in get_args(Per):
-        raise ValueError(f"expected per to be layer or block, got {per!r}")
-    if isinstance(map, TargetAlpha):
-        if setting != "power" or mean is not None:
-            raise ValueError("expected setting='power' and mean=None with TargetAlpha, which moves the power itself")
-        if map.per == "model" and arm in {"shuffled", "inverted"}:
-            raise ValueError(f"expected arm measured or uniform with per='model', since {arm} would change nothing")

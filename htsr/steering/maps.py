@@ -151,7 +151,7 @@ def with_mean_one(multipliers: ArrayLike, mean: Mean | None) -> np.ndarray:
 
 def check_mean(mean: object) -> None:
     """Raise ValueError unless this is a mean that can be held, or None."""
-    if mean not in {"arithmetic", "geometric", None}:
+    if mean not in ("arithmetic", "geometric", None):
         raise ValueError(f"expected mean to be arithmetic, geometric or None, got {mean!r}")
 
 

@@ -1,23 +1,30 @@
 """Which parameters of a model are steered together, and which layers' signals steer them."""
 
+import itertools
 import re
-from collections.abc import Collection, Sequence
+from collections import defaultdict
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 from torch import Tensor, nn
 
-from htsr.optim.parameter_groups import WEIGHT_LAYERS, parameter_roles
+from htsr.optim.parameter_groups import parameter_roles
 from htsr.weights import open_source, select
 from htsr.weights.select import Patterns
 
 # What the name of a layer has beyond that of its parameter, where a layer is a part of it: ``in_proj_weight[q]``.
 PART = re.compile(r"(\[[^\]]*\])+$")
 
-
 # The first number in a path counts the blocks of a model: ``blocks.3`` of ``blocks.3.query``.
 BLOCK = re.compile(r"(?:^|.*?\.)\d+(?=\.|$)")
 Per = Literal["layer", "block"]
+# Modules that read a model's input, by their names outside of blocks.
+INPUT_NAMES = {
+    "stem", "conv_stem", "conv_in", "patch_embed", "patch_embedding", "patch_embeddings", "to_patch_embedding", "input",
+    "input_layer", "input_proj", "input_projection",
+}  # fmt: skip
+CONVOLUTIONS = nn.Conv1d | nn.Conv2d | nn.Conv3d | nn.ConvTranspose1d | nn.ConvTranspose2d | nn.ConvTranspose3d
 
 
 @dataclass(frozen=True, eq=False)
@@ -30,10 +37,25 @@ class Unit:
     followers: tuple[Tensor, ...] = ()
 
 
-def block_of(name: str) -> str:
-    """Return the block of a layer, which is its path up to the first number; a layer outside of blocks is its own."""
-    match = BLOCK.match(name)
-    return match.group() if match else name
+def blocks_of(names: Iterable[str]) -> dict[str, str]:
+    """Return the block of each layer, which is its path up to the first number; a layer outside of blocks is its own.
+
+    A path may begin with the number of a part of an ``nn.Sequential``, such as an encoder before its head. Where one part holds
+    most of the layers and numbers blocks of its own, those are the blocks.
+    """
+    members: dict[str, list[str]] = defaultdict(list)
+    for name in names:
+        match = BLOCK.match(name)
+        members[match.group() if match else name].append(name)
+    found: dict[str, str] = {}
+    for block, inside in members.items():
+        blocks = dict.fromkeys(inside, block)
+        if block.isdigit() and block not in inside and 2 * len(inside) > sum(map(len, members.values())):
+            inner = blocks_of(name.removeprefix(f"{block}.") for name in inside)
+            if len({part for part in inner.values() if part.rpartition(".")[2].isdigit()}) > 1:
+                blocks = {f"{block}.{name}": f"{block}.{part}" for name, part in inner.items()}
+        found |= blocks
+    return found
 
 
 def steered_units(
@@ -65,7 +87,9 @@ def steered_units(
         elif layer.tied_to is not None:
             left_out[layer.name] = f"shares its weight with {layer.tied_to}"
         elif id(parameter) not in held or not parameter.requires_grad:
-            left_out[layer.name] = "the optimizer does not train it, or its group does not have the setting"
+            left_out[layer.name] = (
+                "the optimizer does not train it, or its group does not have the setting, or a weight decay of 0"
+            )
         elif id(parameter) in at_ends:
             left_out[layer.name] = f"{at_ends[id(parameter)]}: pass ends=True to steer it, too"
         elif not ends and layer.layer_type == "embedding":
@@ -74,9 +98,10 @@ def steered_units(
             parts.setdefault(id(parameter), []).append(layer.name)
             found.setdefault(id(parameter), (PART.sub("", layer.name), parameter))
     followers = _followers(model, list(parts)) if follow else {}
+    blocks = blocks_of(name for name, _ in found.values())
     members: dict[str, list[int]] = {}
     for key, (name, _) in found.items():
-        members.setdefault(block_of(name) if per == "block" else name, []).append(key)
+        members.setdefault(blocks[name] if per == "block" else name, []).append(key)
     units = [
         Unit(
             name,
@@ -92,20 +117,45 @@ def steered_units(
 def end_parameters(model: nn.Module) -> dict[int, str]:
     """Return what stands at a model's two ends, as a role by the parameter's id: embeddings, input and output layer.
 
-    Type and name tell embeddings and the output layer, as they do for HTMuon. In a model without a table of embeddings, the
-    weight layer that is defined first reads the input.
+    Type and name tell embeddings and the output layer, as they do for HTMuon, and names such as ``patch_embed`` the input layer.
+    Where they do not, a convolution that is defined last outside of blocks is the output layer, and in a model without a table of
+    embeddings what is defined first reads the input.
     """
     named = dict(model.named_parameters())
     ends = {}
     for name, role in parameter_roles(model).items():
         if role.reason.startswith("embedding") or role.reason == "output layer":
             ends[id(named[name])] = role.reason
-    modules = list(model.modules())
-    if not any(isinstance(module, nn.Embedding | nn.EmbeddingBag) for module in modules):
-        first = next((module for module in modules if isinstance(module, WEIGHT_LAYERS)), None)
-        if first is not None:
-            ends[id(first.weight)] = "input layer"
+    holders = [(path, module) for path, module in model.named_modules() if list(_matrices(module))]
+    if "output layer" not in ends.values() and len(holders) > 1:
+        path, last = holders[-1]
+        holder = path.rpartition(".")[0]
+        if isinstance(last, CONVOLUTIONS) and all(not holder or other.startswith(f"{holder}.") for other, _ in holders):
+            ends[id(last.weight)] = "output layer"
+    inner = [(path, module) for path, module in holders if not ends.keys() & {id(p) for _, p in _matrices(module)}]
+    by_name = [module for path, module in inner if INPUT_NAMES & set(_before_blocks(path))]
+    has_table = any(isinstance(module, nn.Embedding | nn.EmbeddingBag) for module in model.modules())
+    if by_name or (inner and not has_table):
+        ends |= dict.fromkeys(map(id, _reading_input((by_name or [inner[0][1]])[0])), "input layer")
     return ends
+
+
+def _matrices(module: nn.Module) -> Iterator[tuple[str, nn.Parameter]]:
+    """Yield the parameters of a module itself that hold matrices, with their names in it."""
+    return ((name, p) for name, p in module.named_parameters(recurse=False) if p.ndim > 1 and "bias" not in name)
+
+
+def _before_blocks(path: str) -> Iterator[str]:
+    """Yield the parts of a path up to the first number."""
+    return itertools.takewhile(lambda part: not part.isdigit(), path.split("."))
+
+
+def _reading_input(module: nn.Module) -> list[nn.Parameter]:
+    """Return the matrices with which a layer reads its input."""
+    matrices = list(_matrices(module))
+    if isinstance(module, nn.RNNBase):
+        return [p for name, p in matrices if name.startswith("weight_ih_l0")]
+    return [p for _, p in matrices] if isinstance(module, nn.MultiheadAttention) else [matrices[0][1]]
 
 
 def _followers(model: nn.Module, matrices: Sequence[int]) -> dict[int, list[Tensor]]:

@@ -9,6 +9,7 @@ from torch.nn.utils import prune
 import htsr
 from htsr import InputError
 from htsr.steering import experts, ranks, sparsities
+from htsr.steering.matrices import blocks_of
 
 
 @pytest.fixture(scope="module")
@@ -139,7 +140,21 @@ def test_numbers_to_share_out_are_whole(analysis):
             share_out(analysis, 48.5)
 
 
+def test_blocks_of_an_encoder_within_a_sequential_are_found():
+    named = [f"0.auto.layer.{i}.{m}" for i in range(4) for m in ("q", "k")]
+    assert blocks_of([*named, "0.auto.table", "1.linear"]) == {
+        **{name: name[:14] for name in named}, "0.auto.table": "0.auto.table", "1.linear": "1",
+    }  # fmt: skip
+    assert set(blocks_of(["0", "2", "4"]).values()) == {"0", "2", "4"}
+    assert set(blocks_of([f"{i}.mlp.{j}" for i in range(3) for j in range(2)]).values()) == {"0", "1", "2"}
+    assert blocks_of([f"layers.0.experts.{i}.up" for i in range(4)]).popitem()[1] == "layers.0"
+
+
 def test_what_cannot_be_shared_out_is_refused(analysis):
+    with pytest.raises(ValueError, match="expected per to be layer or block"):
+        sparsities(analysis, 0.5, per="x")
+    with pytest.raises(TypeError, match="pandas Series"):
+        sparsities(analysis, 0.5, signal=lambda details: details["alpha"].to_numpy())
     with pytest.raises(ValueError, match="budget from 12 to 192 ranks"):
         ranks(analysis, 11)
     with pytest.raises(ValueError, match="numeric column"):

@@ -272,6 +272,31 @@ class Convolutional(nn.Module):
         self.head = nn.Linear(8, 4)
 
 
+class Recurrent(nn.Module):
+    """Tokens, two recurrent layers, and a Linear that no name marks."""
+
+    def __init__(self):
+        super().__init__()
+        self.table, self.cell, self.out = nn.Embedding(9, WIDTH), nn.LSTM(WIDTH, WIDTH), nn.Linear(WIDTH, 9)
+
+
+class HeadFirst(nn.Module):
+    """What reads the input is defined last, and what gives the output first."""
+
+    def __init__(self):
+        super().__init__()
+        self.head, self.body, self.stem = nn.Linear(8, 4), nn.Linear(8, 8), nn.Linear(8, 8)
+
+
+class PatchesAndPlaces(nn.Module):
+    """A table of places is no input layer; the patches are."""
+
+    def __init__(self):
+        super().__init__()
+        self.places, self.patch_embed = nn.Embedding(9, 8), nn.ModuleDict({"proj": nn.Conv2d(3, 8, 4, 4)})
+        self.blocks, self.head = nn.ModuleList(nn.Linear(8, 8) for _ in range(2)), nn.Linear(8, 4)
+
+
 @pytest.mark.parametrize(
     ("model", "units"),
     [
@@ -281,6 +306,23 @@ class Convolutional(nn.Module):
             nn.Sequential(nn.Linear(8, 8), nn.MultiheadAttention(8, 2), nn.Linear(8, 8)),
             ["1.in_proj_weight", "1.out_proj"],
         ),
+        (nn.TransformerEncoderLayer(8, 2, 16), ["self_attn.out_proj", "linear1"]),
+        (Recurrent(), ["cell.weight_ih_l0", "cell.weight_hh_l0"]),
+        (
+            nn.ModuleDict({"cell": nn.LSTM(8, 8, 2, bidirectional=True), "out": nn.Linear(16, 4)}),
+            [
+                "cell.weight_hh_l0",
+                "cell.weight_hh_l0_reverse",
+                "cell.weight_ih_l1",
+                "cell.weight_hh_l1",
+                "cell.weight_ih_l1_reverse",
+                "cell.weight_hh_l1_reverse",
+            ],
+        ),
+        (nn.Sequential(*(nn.ConvTranspose2d(8, 8, 2) for _ in range(3)), nn.Conv2d(8, 3, 3)), ["1", "2"]),
+        (nn.Sequential(*(nn.ConvTranspose2d(8, 8, 2) for _ in range(3))), ["1"]),
+        (HeadFirst(), ["body"]),
+        (PatchesAndPlaces(), ["blocks.0", "blocks.1"]),
     ],
 )
 def test_the_ends_are_left_out_by_role(model, units):
@@ -321,6 +363,22 @@ def test_failed_layers_get_one_stay_out_of_the_mean_and_are_named_once(caplog):
     assert [record.message.partition(" of ")[2] for record in caplog.records] == [
         "1 of 3 units, which get the multiplier 1: 4"
     ]
+
+
+def test_layers_without_decay_are_no_part_of_its_mean():
+    model = make_model()
+    groups = [{"params": model[2].weight, "weight_decay": 0.0}, {"params": [model[i].weight for i in (4, 6, 8)]}]
+    schedule = schedule_of(
+        AdamW(groups, weight_decay=0.1), model, setting="weight_decay", signal="stable_rank", ends=True
+    )
+    assert schedule.units == ["4", "6", "8"]
+    assert "a weight decay of 0" in schedule.left_out["2"]
+
+
+def test_lbfgs_is_refused():
+    model = make_model()
+    with pytest.raises(ValueError, match="LBFGS, which steps all layers as one"):
+        schedule_of(torch.optim.LBFGS(model.parameters()), model)
 
 
 @pytest.mark.parametrize("signal", ["hill", "stable_rank"])
@@ -373,7 +431,7 @@ def test_signals_of_a_monitor_are_those_of_the_model():
         ({"arm": "random"}, "arm to be one of"),
         ({"mean": "harmonic"}, "mean to be"),
         ({"every": 0}, "every to be a whole number from 1 on"),
-        ({"setting": "weight_decay"}, "got 0 in every group"),
+        ({"setting": "weight_decay"}, "a weight decay of 0"),
         ({"setting": "power"}, "none"),
         ({"map": TargetAlpha(3)}, "setting='power'"),
         ({"min_eigenvalues": 50}, "fewer than min_eigenvalues"),
@@ -425,6 +483,13 @@ def test_a_state_of_another_schedule_is_refused():
     other = schedule_of(SGD(model.parameters(), lr=0.1), model, arm="inverted")
     with pytest.raises(InputError, match="arm='measured'"):
         schedule.load_state_dict(other.state_dict())
+    wider = schedule_of(SGD(model.parameters(), lr=0.1), model, map=Linear(0, 2))
+    with pytest.raises(InputError, match=r"map='Linear\(low=0.5, high=1.5\)'"):
+        schedule.load_state_dict(wider.state_dict())
+    before = schedule.state_dict()
+    with pytest.raises(InputError, match="a state without 'records'"):
+        schedule.load_state_dict({key: value for key, value in before.items() if key != "records"} | {"step_count": 7})
+    assert schedule.state_dict() == before
 
 
 def test_two_schedules_of_one_setting_are_refused():
