@@ -72,7 +72,7 @@ def comparisons(done: study.Study, cells: Sequence[study.Cell]) -> list[str]:
     lines = [
         f"Differences are those from the baseline, paired by seed, with 95 % intervals (Student's t, for each line by itself). "
         f"*Visible* is the true difference that so many seeds find in 80 % of studies. "
-        f"{EQUAL.capitalize()}: the interval holds 0."
+        f"{EQUAL.capitalize()}: the interval holds 0. (edge): no rate beyond this one was tried on one side."
     ]
     if done.overview and cells:
         lines += overview(done, cells, done.metric, 3) + overview(done, cells, "alpha", 2)
@@ -95,6 +95,8 @@ def compared(runs: pd.DataFrame, cell: study.Cell, metric: str) -> pd.DataFrame:
     by_arm = final.groupby("arm")
     found = by_arm[metric].agg(["mean", "std", "count"]).rename(columns={"std": "sd", "count": "n"})
     found = found.join(by_arm[["lr", *(column for column in SPECTRA if column in final)]].mean())
+    tried = runs[(runs["cell"] == cell.name) & (runs["stage"] == study.TUNING)].groupby("arm")["lr"].agg(["min", "max"])
+    found["at_edge"] = [arm not in tried.index or row["lr"] in tuple(tried.loc[arm]) for arm, row in found.iterrows()]
     order = [arm for arm in cell.arms if arm in found.index]
     if cell.baseline in order:
         paired = statistics.paired(table_of_runs, "arm", cell.baseline, None).set_index("arm")
@@ -120,7 +122,13 @@ def interval_text(low: float, high: float, digits: int = 4, value: float | None 
 def _row(arm: str, row: pd.Series, spectra: Sequence[str]) -> list[object]:
     """Return the cells of an arm's line."""
     own = [SPECTRA[column].format(row[column]) for column in spectra]
-    start = [arm, f"{row['lr']:g}", int(row["n"]), f"{row['mean']:.4f}", f"{row['sd']:.4f}"]
+    start = [
+        arm,
+        f"{row['lr']:g}{' (edge)' if row['at_edge'] else ''}",
+        int(row["n"]),
+        f"{row['mean']:.4f}",
+        f"{row['sd']:.4f}",
+    ]
     if "difference" not in row or np.isnan(row["difference"]):
         return [*start, "", "", "", "", *own]
     low, high = row["low"], row["high"]

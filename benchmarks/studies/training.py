@@ -23,7 +23,10 @@ POWERS = {f"p = {text}": p for text, p in (
 )}  # fmt: skip
 BASELINE = "p = 0"
 # Updates of the raw scale shrink as p grows, so their learning rates are the larger.
-RAW = {name: {"power": p, "scale": "raw", "lrs": rates(0.04 * 2 ** (16 * p), 3)} for name, p in POWERS.items()}
+RAW = {
+    name: {"power": p, "scale": "raw", "lrs": rates(middle, 3)}
+    for (name, p), middle in zip(POWERS.items(), (0.005, 0.01, 0.04, 0.08, 0.16, 0.16, 0.16), strict=True)
+}
 
 Batches = Callable[[int], tuple[Tensor, ...]]
 # Make the optimizers of all models; what it does beside that, such as steering, is its own.
