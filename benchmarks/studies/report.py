@@ -14,7 +14,7 @@ from htsr.training.store import seeds as statistics
 
 LOWER, HIGHER, EQUAL, FEW = "lower", "higher", "not told apart", "too few seeds"
 # Medians over the layers of a run, which a study may have kept.
-SPECTRA = {"alpha": "{:.2f}", "stable_rank": "{:.1f}"}
+SPECTRA = {"alpha": "{:.2f}", "stable_rank": "{:.1f}"} | {f"alpha_{share}": "{:.2f}" for share in (25, 50, 75, 100)}
 
 
 def carry_out(
@@ -59,7 +59,7 @@ def at_each_rate(done: study.Study, cell: study.Cell) -> list[str]:
     runs = runs[(runs["cell"] == cell.name) & (runs["stage"] == study.TUNING)]
     rates = sorted(runs["lr"].unique())
     lines = ["", f"## {cell.name}: spectra at each rate", "", "Mean (standard deviation) over the seeds that tune."]
-    for column, form in SPECTRA.items():
+    for column, form in ((column, form) for column, form in SPECTRA.items() if column in runs):
         found = runs.groupby(["arm", "lr"])[column].agg(["mean", "std"])
         texts = found.apply(lambda row, form=form: f"{form.format(row['mean'])} ({form.format(row['std'])})", axis=1)
         rows = [[arm, *(texts.get((arm, lr), "") for lr in rates)] for arm in cell.arms]
