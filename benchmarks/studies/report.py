@@ -78,16 +78,19 @@ def comparisons(done: study.Study, cells: Sequence[study.Cell]) -> list[str]:
         lines += overview(done, cells, done.metric, 3) + overview(done, cells, "alpha", 2)
         lines += overview(done, cells, "stable_rank", 1) + at_each_rate(done, cells[0])
     for cell in cells:
-        found = compared(done.runs(), cell, done.metric)
-        lines += ["", f"## {cell.name}", "", f"{done.metric}, baseline {cell.baseline}.", ""]
-        spectra = [column for column in SPECTRA if column in found]
-        header = ["arm", "lr", "n", "mean", "sd", "difference", "95 % interval", "verdict", "visible", *spectra]
-        lines += table(header, [_row(arm, row, spectra) for arm, row in found.iterrows()])
+        lines += ["", f"## {cell.name}"]
+        for baseline in (cell.baseline, *cell.also):
+            found = compared(done.runs(), cell, done.metric, baseline)
+            lines += ["", f"{done.metric}, baseline {baseline}.", ""]
+            spectra = [column for column in SPECTRA if column in found]
+            header = ["arm", "lr", "n", "mean", "sd", "difference", "95 % interval", "verdict", "visible", *spectra]
+            lines += table(header, [_row(arm, row, spectra) for arm, row in found.iterrows()])
     return lines
 
 
-def compared(runs: pd.DataFrame, cell: study.Cell, metric: str) -> pd.DataFrame:
-    """Return a row for each arm of a cell: rate, mean, spectra, and the difference from the baseline, paired by seed."""
+def compared(runs: pd.DataFrame, cell: study.Cell, metric: str, baseline: str = "") -> pd.DataFrame:
+    """Return a row for each arm of a cell: rate, mean, spectra, and the difference from a baseline, paired by seed."""
+    baseline = baseline or cell.baseline
     final = runs[(runs["cell"] == cell.name) & (runs["stage"] == study.FINAL)]
     # Where the grid grew later, the best rate changed: the last one counts.
     final = final[final["lr"] == final.groupby("arm")["lr"].transform("last")]
@@ -98,8 +101,8 @@ def compared(runs: pd.DataFrame, cell: study.Cell, metric: str) -> pd.DataFrame:
     tried = runs[(runs["cell"] == cell.name) & (runs["stage"] == study.TUNING)].groupby("arm")["lr"].agg(["min", "max"])
     found["at_edge"] = [arm not in tried.index or row["lr"] in tuple(tried.loc[arm]) for arm, row in found.iterrows()]
     order = [arm for arm in cell.arms if arm in found.index]
-    if cell.baseline in order:
-        paired = statistics.paired(table_of_runs, "arm", cell.baseline, None).set_index("arm")
+    if baseline in order:
+        paired = statistics.paired(table_of_runs, "arm", baseline, None).set_index("arm")
         found = found.join(paired[["difference", "low", "high", "visible"]])
     return found.loc[order]
 

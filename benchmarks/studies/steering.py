@@ -28,6 +28,8 @@ from htsr import steering
 METRIC, TUNED_BY = "figure", "tuned_by"
 EVERY = 25
 UNIFORM = "uniform"
+# What measured multipliers must beat to be worth their measurement.
+CONTROL = ("shuffled",)
 
 
 def arms(published: bool = True, **settings: Any) -> dict[str, dict[str, Any]]:
@@ -38,16 +40,16 @@ def arms(published: bool = True, **settings: Any) -> dict[str, dict[str, Any]]:
 
 CELLS = [
     Cell("TempBalance", arms(steer="TempBalance"), rates(0.05), UNIFORM,
-         {"task": "images", "optimizer": "sgd", **images.CONV}),
+         {"task": "images", "optimizer": "sgd", **images.CONV}, also=CONTROL),
     Cell("AlphaDecay", arms(steer="AlphaDecay"), rates(0.004), UNIFORM,
-         {"task": "language", "optimizer": "adamw", **language.BASE}),
+         {"task": "language", "optimizer": "adamw", **language.BASE}, also=CONTROL),
     Cell("AlphaDecay, small", arms(steer="AlphaDecay"), rates(0.008), UNIFORM,
-         {"task": "language", "optimizer": "adamw", **language.SMALL}, tuning=2, final=6),
+         {"task": "language", "optimizer": "adamw", **language.SMALL}, tuning=2, final=6, also=CONTROL),
     # 150 steps of a weight decay of 0.1 take 2 % off a weight, these take two fifths
     Cell("AlphaDecay, small, weight decay 1", arms(steer="AlphaDecay", weight_decay=1.0), rates(0.002, 3), UNIFORM,
-         {"task": "language", "optimizer": "adamw", **language.SMALL, "steps": 600}, tuning=2, final=6),
+         {"task": "language", "optimizer": "adamw", **language.SMALL, "steps": 600}, tuning=2, final=6, also=CONTROL),
     Cell("TargetAlpha, small", arms(published=False, steer="TargetAlpha"), rates(0.04), UNIFORM,
-         {"task": "language", "power": 0.0, **language.SMALL}, tuning=2, final=6),
+         {"task": "language", "power": 0.0, **language.SMALL}, tuning=2, final=6, also=CONTROL),
 ]  # fmt: skip
 QUICK = Cell(
     "quick", arms(published=False, steer="TargetAlpha"), (0.01, 0.02, 0.04), UNIFORM,

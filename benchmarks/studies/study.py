@@ -50,6 +50,7 @@ class Cell:
         settings: What all arms share.
         tuning: How many of the study's seeds tune; all by default.
         final: How many are compared; all by default.
+        also: Other arms to compare with.
     """
 
     name: str
@@ -59,6 +60,7 @@ class Cell:
     settings: Settings = field(default_factory=dict)
     tuning: int | None = None
     final: int | None = None
+    also: tuple[str, ...] = ()
 
     def grid(self, arm: str) -> tuple[float, ...]:
         """Return the rates that an arm begins with."""
