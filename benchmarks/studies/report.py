@@ -15,6 +15,8 @@ from htsr.training.store import seeds as statistics
 LOWER, HIGHER, EQUAL, FEW = "lower", "higher", "not told apart", "too few seeds"
 # Medians over the layers of a run, which a study may have kept.
 SPECTRA = {"alpha": "{:.2f}", "stable_rank": "{:.1f}"} | {f"alpha_{share}": "{:.2f}" for share in (25, 50, 75, 100)}
+# Of the differences that are compared beside the metric.
+DIGITS = {"alpha": 2, "stable_rank": 1}
 
 
 def carry_out(
@@ -47,10 +49,19 @@ def overview(done: study.Study, cells: Sequence[study.Cell], metric: str, digits
     rows = []
     for cell in cells:
         found = compared(done.runs(), cell, metric)
-        if "difference" in found and not found["difference"].isna().all():
-            texts = found.apply(lambda row: interval_text(row["low"], row["high"], digits, row["difference"]), axis=1)
+        texts = _differences(found, digits)
+        if any(texts.values()):
             rows.append([cell.name, int(found["n"].min()), *(texts.get(arm, "") for arm in arms)])
     return ["", f"## All set-ups: {metric}", "", *table(["set-up", "n", *arms], rows)]
+
+
+def _differences(found: pd.DataFrame, digits: int) -> dict[str, str]:
+    """Return the difference of each arm with its interval, as text."""
+    if "difference" not in found:
+        return {}
+    return {
+        str(arm): interval_text(row["low"], row["high"], digits, row["difference"]) for arm, row in found.iterrows()
+    }
 
 
 def at_each_rate(done: study.Study, cell: study.Cell) -> list[str]:
@@ -75,8 +86,9 @@ def comparisons(done: study.Study, cells: Sequence[study.Cell]) -> list[str]:
         f"{EQUAL.capitalize()}: the interval holds 0. (edge): no rate beyond this one was tried on one side."
     ]
     if done.overview and cells:
-        lines += overview(done, cells, done.metric, 3) + overview(done, cells, "alpha", 2)
-        lines += overview(done, cells, "stable_rank", 1) + at_each_rate(done, cells[0])
+        for metric, digits in {done.metric: 3, **DIGITS}.items():
+            lines += overview(done, cells, metric, digits)
+        lines += at_each_rate(done, cells[0])
     for cell in cells:
         lines += ["", f"## {cell.name}"]
         for baseline in (cell.baseline, *cell.also):
@@ -85,6 +97,13 @@ def comparisons(done: study.Study, cells: Sequence[study.Cell]) -> list[str]:
             spectra = [column for column in SPECTRA if column in found]
             header = ["arm", "lr", "n", "mean", "sd", "difference", "95 % interval", "verdict", "visible", *spectra]
             lines += table(header, [_row(arm, row, spectra) for arm, row in found.iterrows()])
+        for column, digits in DIGITS.items():
+            if column in done.runs():
+                texts = _differences(compared(done.runs(), cell, column), digits)
+                lines += [
+                    "",
+                    f"{column}, less that of {cell.baseline}: {'; '.join(f'{a} {t}' for a, t in texts.items() if t)}",
+                ]
     return lines
 
 
