@@ -6,7 +6,7 @@
 The texts are the first paragraphs of docstrings in ten packages of Python's standard library, without the packages' names: a
 few of each package to train on, others to tune on, and others to test on, drawn anew for each seed. The last two layers of the
 encoder are trained; their matrices get HTMuon's update with p and weight decay 0, AdamW trains the new output layer and the rest
-at 0.001. Each arm has a learning rate of its own, tuned on another seed. The figure is the error on the test texts, in percent.
+at 0.001. Each arm has a learning rate of its own, tuned on other seeds. The figure is the error on the test texts, in percent.
 """
 
 import ast
@@ -53,7 +53,7 @@ ARMS = {
 }
 CELLS = [
     Cell("16 texts a package", ARMS, rates(0.002), BASELINE,
-         {"texts": 16, "validation": 15, "test": 30, "steps": 40}, tuning=1),
+         {"texts": 16, "validation": 15, "test": 30, "steps": 40}),
 ]  # fmt: skip
 QUICK = Cell(
     "quick",

@@ -180,6 +180,7 @@ def picture(done: study.Study, cells: Sequence[study.Cell]) -> None:
         margin = np.abs(found.loc[known, ["low", "high"]].to_numpy().T - found.loc[known, "difference"].to_numpy())
         ax.errorbar(found.loc[known, "difference"], places[known], xerr=margin, fmt="o", capsize=3)
         ax.axvline(0, color="0.6", linewidth=1)
+        ax.set_ylim(-0.6, len(found) - 0.4)
         ax.set_yticks(places, [f"{arm} (n = {int(n)})" for arm, n in zip(found.index, found["n"], strict=True)])
         ax.set_xlabel(f"{done.metric.replace('_', ' ')}, less that of {cell.baseline}")
         ax.set_title(cell.name)
