@@ -53,7 +53,7 @@ ARMS = {
 }
 CELLS = [
     Cell("16 texts a package", ARMS, rates(0.002), BASELINE,
-         {"texts": 16, "validation": 15, "test": 30, "steps": 40}),
+         {"texts": 16, "validation": 15, "test": 30, "steps": 40}, also=("AdamW",)),
 ]  # fmt: skip
 QUICK = Cell(
     "quick",
