@@ -1,8 +1,10 @@
-"""The figures of docs/evidence.md are those of the studies' reports."""
+"""The figures of the pages of evidence are those of the studies' reports."""
 
 import re
 from itertools import chain
 from pathlib import Path
+
+import pytest
 
 ROOT = Path(__file__).parents[1]
 INTERVAL = re.compile(r"([+-]?\d+\.\d+) to ([+-]?\d+\.\d+)")
@@ -14,11 +16,12 @@ def intervals(path):
     return [(float(low), float(high), 0.5 * 10.0 ** -len(low.partition(".")[2])) for low, high in found]
 
 
-def test_every_interval_of_the_evidence_stands_in_a_report():
+@pytest.mark.parametrize(("page", "least"), [("evidence.md", 50), ("steering_evidence.md", 20)])
+def test_every_interval_of_the_evidence_stands_in_a_report(page, least):
     reports = (ROOT / "benchmarks" / "results").glob("study_*.md")
     measured = list(chain.from_iterable(map(intervals, reports)))
-    quoted = intervals(ROOT / "docs" / "evidence.md")
-    assert len(quoted) > 50
+    quoted = intervals(ROOT / "docs" / page)
+    assert len(quoted) > least
     unknown = [
         (low, high)
         for low, high, rounding in quoted
