@@ -10,6 +10,7 @@ import logging
 import math
 import multiprocessing
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
@@ -111,9 +112,9 @@ class Study:
     overview: bool = False
 
     def __post_init__(self) -> None:
-        folder = Path(self.options.results)
+        folder = Path(tempfile.mkdtemp() if self.options.quick else self.options.results)
         folder.mkdir(parents=True, exist_ok=True)
-        self.path = folder / f"{self.name}{'-quick' if self.options.quick else ''}.csv"
+        self.path = folder / f"{self.name}.csv"
         self.tuned_by = self.tuned_by or self.metric
         if self.options.quick:
             self.tuning, self.final = self.tuning[:2], self.final[:2]
