@@ -45,7 +45,7 @@ CELLS = [
          {"task": "language", "optimizer": "adamw", **language.BASE}, also=CONTROL),
     Cell("AlphaDecay, small", arms(steer="AlphaDecay"), rates(0.008), UNIFORM,
          {"task": "language", "optimizer": "adamw", **language.SMALL}, tuning=2, final=6, also=CONTROL),
-    # 150 steps of a weight decay of 0.1 take 2 % off a weight, these take two fifths
+    # At the tuned rate, 150 steps of a weight decay of 0.1 take 2 % off a weight; these take half.
     Cell("AlphaDecay, small, weight decay 1", arms(steer="AlphaDecay", weight_decay=1.0), rates(0.002, 3), UNIFORM,
          {"task": "language", "optimizer": "adamw", **language.SMALL, "steps": 600}, tuning=2, final=6, also=CONTROL),
     Cell("TargetAlpha, small", arms(published=False, steer="TargetAlpha"), rates(0.04), UNIFORM,
