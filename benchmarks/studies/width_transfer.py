@@ -27,7 +27,7 @@ ARMS = {
     "original": {"power": 0.0, "adjust_lr": "original"},
     "spectral": {"power": 0.0, "adjust_lr": "spectral"},
     "match_rms_adamw": {"power": 0.0, "adjust_lr": "match_rms_adamw", "lrs": rates(0.02, 7)},
-    "AdamW": {"optimizer": "adamw", "lrs": rates(0.004)},
+    "AdamW": {"optimizer": "adamw", "lrs": rates(0.001, 7)},
 }
 GRID_SEEDS = (0, 1, 2, 3, 4)
 
