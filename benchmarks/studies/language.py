@@ -1,6 +1,6 @@
 """Does p pay in language modelling? A byte-level GPT learns Python's standard library at seven powers, with seeds.
 
-    python benchmarks/studies/language.py --cells 'small*'   # two hours on two cores; goes on where it was stopped
+    python benchmarks/studies/language.py --cells 'small*'   # four hours on two cores; goes on where it was stopped
     python benchmarks/studies/language.py                    # the larger ones, too: minutes on a card
     python benchmarks/studies/language.py --report           # tables and pictures of the runs that are there
 
@@ -47,9 +47,11 @@ OTHERS = {
 EXACT = {"Muon by exact SVD": {"power": 0.0, "method": "svd"}}
 
 
-def small(name: str, arms: Mapping[str, Mapping[str, Any]], **settings: Any) -> Cell:
+def small(
+    name: str, arms: Mapping[str, Mapping[str, Any]], lrs: tuple[float, ...] = rates(0.04, 3), **settings: Any
+) -> Cell:
     """Return a set-up for two cores."""
-    return Cell(f"small{name}", arms, rates(0.04, 3), BASELINE, {**SMALL, **settings}, tuning=2, final=6)
+    return Cell(f"small{name}", arms, lrs, BASELINE, {**SMALL, **settings}, tuning=2, final=6)
 
 
 CELLS = [
@@ -68,7 +70,9 @@ CELLS = [
     small(", 600 steps", powers(*FIVE), steps=600),
     small(", width 128", powers(*FIVE), width=128),
     small(", scale spectral", powers(scale="spectral")),
+    small(", 1200 steps", powers(*FIVE), steps=1200),
     small(", 2400 steps", powers(*FIVE), steps=2400),
+    small(", 4800 steps", powers("p = -1/8", "p = 0", "p = 1/8"), rates(0.01, 3), steps=4800),
 ]
 QUICK = Cell(
     "quick", powers("p = 0", "p = 1/8"), (0.01, 0.02, 0.04), BASELINE, {"width": 16, "depth": 1, "batch": 2, "steps": 2}

@@ -88,7 +88,8 @@ def comparisons(done: study.Study, cells: Sequence[study.Cell]) -> list[str]:
     if done.overview and cells:
         for metric, digits in {done.metric: 3, **DIGITS}.items():
             lines += overview(done, cells, metric, digits)
-        lines += at_each_rate(done, cells[0])
+        for cell in {cell.name: cell for cell in (cells[0], cells[-1])}.values():
+            lines += at_each_rate(done, cell)
     for cell in cells:
         lines += ["", f"## {cell.name}"]
         for baseline in (cell.baseline, *cell.also):

@@ -19,7 +19,8 @@ def sweep_page(runs: Mapping[float, History], steps: int) -> str:
         f"A byte-level {about['model']} with {about['num_parameters']:,} parameters learned the text of Python's standard "
         f"library: {steps} steps at each p, from the same initial weights and on the same batches. {about['optimizer']} scaled "
         f"its updates to Muon's norm; the learning rate was tuned for each p on other seeds, at 300 steps: {rates}.",
-        "One seed a power says little about the loss. docs/evidence.md compares powers over ten seeds, with intervals.",
+        "One seed a power says little about the loss. docs/evidence.md compares powers over ten seeds, with intervals, and shows "
+        "that longer trainings leave less of these differences.",
         "htsr.History opens the runs in runs/.",
     ]
     title = "How HTMuon's p reshapes weight spectra"
