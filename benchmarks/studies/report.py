@@ -65,12 +65,14 @@ def _differences(found: pd.DataFrame, digits: int) -> dict[str, str]:
 
 
 def at_each_rate(done: study.Study, cell: study.Cell) -> list[str]:
-    """Return the lines of a table of the spectra that each arm of a cell has at each rate, over the seeds that tune."""
+    """Return the lines of tables of the metric and the spectra of each arm of a cell at each rate, over the seeds that tune."""
     runs = done.runs()
     runs = runs[(runs["cell"] == cell.name) & (runs["stage"] == study.TUNING)]
     rates = sorted(runs["lr"].unique())
-    lines = ["", f"## {cell.name}: spectra at each rate", "", "Mean (standard deviation) over the seeds that tune."]
-    for column, form in ((column, form) for column, form in SPECTRA.items() if column in runs):
+    lines = ["", f"### {cell.name}: at each rate", "", "Mean (standard deviation) over the seeds that tune."]
+    for column, form in {done.metric: "{:.4f}", **SPECTRA}.items():
+        if column not in runs:
+            continue
         found = runs.groupby(["arm", "lr"])[column].agg(["mean", "std"])
         texts = found.apply(lambda row, form=form: f"{form.format(row['mean'])} ({form.format(row['std'])})", axis=1)
         rows = [[arm, *(texts.get((arm, lr), "") for lr in rates)] for arm in cell.arms]
@@ -88,8 +90,6 @@ def comparisons(done: study.Study, cells: Sequence[study.Cell]) -> list[str]:
     if done.overview and cells:
         for metric, digits in {done.metric: 3, **DIGITS}.items():
             lines += overview(done, cells, metric, digits)
-        for cell in {cell.name: cell for cell in (cells[0], cells[-1])}.values():
-            lines += at_each_rate(done, cell)
     for cell in cells:
         lines += ["", f"## {cell.name}"]
         for baseline in (cell.baseline, *cell.also):
@@ -105,6 +105,8 @@ def comparisons(done: study.Study, cells: Sequence[study.Cell]) -> list[str]:
                     "",
                     f"{column}, less that of {cell.baseline}: {'; '.join(f'{a} {t}' for a, t in texts.items() if t)}",
                 ]
+        if done.overview:
+            lines += at_each_rate(done, cell)
     return lines
 
 
