@@ -1,6 +1,6 @@
 """Does p pay in language modelling? A byte-level GPT learns Python's standard library at seven powers, with seeds.
 
-    python benchmarks/studies/language.py --cells 'small*'   # four hours on two cores; goes on where it was stopped
+    python benchmarks/studies/language.py --cells 'small*'   # hours on two cores; goes on where it was stopped
     python benchmarks/studies/language.py                    # the larger ones, too: minutes on a card
     python benchmarks/studies/language.py --report           # tables and pictures of the runs that are there
 
