@@ -2,6 +2,7 @@
 
 import json
 import os
+import signal
 from pathlib import Path
 
 import pytest
@@ -9,6 +10,9 @@ import torch
 
 from htsr.demo.run import trained_transformer
 from htsr.errors import InputError
+
+# A shell starts a background job with Ctrl-C ignored, and so would be the programs that the tests interrupt.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session", autouse=True)
