@@ -87,7 +87,7 @@ class HTMuon(Optimizer):
         interval: Use the power in every ``interval``-th step, and in between take Muon's step at the size of the last
             update with the power. (The paper's code keeps the learning rate, so its steps differ 2.5-fold in size.)
         adjust_lr: How ``lr`` is adjusted to the shape of a matrix. ``"original"`` is the factor above. ``"spectral"`` is
-            sqrt(rows / columns), with which one ``lr`` serves all widths in the limit of wide ones (Yang et al. 2023,
+            sqrt(rows / columns), with which in theory one ``lr`` serves all widths (Yang et al. 2023,
             arXiv 2310.17813). ``"match_rms_adamw"`` is 0.2 sqrt(max(rows, columns)), which gives updates the usual size of
             AdamW's (Moonlight, arXiv 2502.16982).
         row_beta: Decay of the moving average of ``row_normalize``; 0.95 in the paper's code.

@@ -78,8 +78,8 @@ class UpdateRule:
 
         ``"original"`` is sqrt(max(1, rows / columns)) (K. Jordan 2024; torch.optim.Muon's default).
         ``"match_rms_adamw"`` is 0.2 sqrt(max(rows, columns)), which gives the update AdamW's usual root mean square
-        (Moonlight, arXiv 2502.16982). ``"spectral"`` is sqrt(rows / columns), with which one learning rate serves all
-        widths in the limit of wide ones (Yang et al. 2023, arXiv 2310.17813).
+        (Moonlight, arXiv 2502.16982). ``"spectral"`` is sqrt(rows / columns), with which in theory one learning rate
+        serves all widths (Yang et al. 2023, arXiv 2310.17813).
         """
         return FACTORS[self.adjust_lr](rows, columns)
 

@@ -1,7 +1,7 @@
 """Does p pay in language modelling? A byte-level GPT learns Python's standard library at seven powers, with seeds.
 
     python benchmarks/studies/language.py --cells 'small*'   # hours on two cores; goes on where it was stopped
-    python benchmarks/studies/language.py                    # the larger ones, too: minutes on a card
+    python benchmarks/studies/language.py                    # the larger ones, too: for a card
     python benchmarks/studies/language.py --report           # tables and pictures of the runs that are there
 
 The matrices of the blocks get HTMuon's update with p, or what the arm names; AdamW trains the rest at 0.001 in every arm. Each
